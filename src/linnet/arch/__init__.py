@@ -1,0 +1,1 @@
+"""What a model is: specs, and one short file for every family."""

@@ -1,0 +1,1 @@
+"""Where weights come from: files, folders, the hub's cache and memory, behind one `Source`."""

@@ -1,0 +1,92 @@
+"""`Source`: named tensors, wherever they are; and the part that all mapped formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+from linnet.errors import ModelFileError
+from linnet.load.files import MappedFile
+from linnet.tensors import RawTensor, TensorType
+
+
+class Source(Protocol):
+    """Tensors by name. Asking for a name that is not there raises ModelFileError."""
+
+    where: str
+    """What messages call this source: a path, or "memory"."""
+
+    def names(self) -> list[str]:
+        """Every tensor's name, in the order of the file."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The tensor's shape, outermost first, without reading it."""
+
+    def read(self, name: str) -> RawTensor:
+        """The tensor; its data is a view of mapped memory, not necessarily aligned to its type."""
+
+    def release(self, name: str) -> None:
+        """Gives the tensor's pages back to the system where the platform can; the tensor stays readable."""
+
+    def close(self) -> None:
+        """Ends the mapping, once no array views it any more."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor lies: bytes [begin, end) of its file."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+    begin: int
+    end: int
+
+
+class MappedTensors:
+    """A `Source` over entries of one mapped file, whose bounds are checked here before any is used.
+
+    Raises ModelFileError for an entry that ends past the file or shares bytes with another.
+    """
+
+    def __init__(self, file: MappedFile, entries: Iterable[TensorEntry]) -> None:
+        self.file = file
+        self.where = str(file.path)
+        self.tensors: dict[str, TensorEntry] = {}
+        for entry in entries:
+            if entry.name in self.tensors:
+                raise ModelFileError(f"{self.where}: tensor {entry.name!r} appears twice")
+            if entry.end > file.size:
+                raise ModelFileError(
+                    f"{self.where}: tensor {entry.name!r} ends at {entry.end}, past the file's {file.size}: truncated; download it again"
+                )
+            self.tensors[entry.name] = entry
+        by_place = sorted((e for e in self.tensors.values() if e.end > e.begin), key=lambda e: e.begin)
+        for before, after in pairwise(by_place):
+            if after.begin < before.end:
+                raise ModelFileError(f"{self.where}: tensors {before.name!r} and {after.name!r} overlap")
+
+    def names(self) -> list[str]:
+        return list(self.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._entry(name).shape
+
+    def read(self, name: str) -> RawTensor:
+        entry = self._entry(name)
+        return RawTensor(name, entry.shape, entry.type, self.file.data[entry.begin : entry.end])
+
+    def release(self, name: str) -> None:
+        entry = self._entry(name)
+        self.file.release(entry.begin, entry.end)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def _entry(self, name: str) -> TensorEntry:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise ModelFileError(f"{self.where}: no tensor {name!r}") from None
