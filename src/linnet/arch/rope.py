@@ -35,7 +35,7 @@ def inverse_frequencies(rope: Rope, length: int) -> tuple[Floats, float]:
     if isinstance(scaling, LinearScaling):
         frequencies = np.divide(frequencies, np.float32(scaling.factor))
     elif isinstance(scaling, FactorScaling):
-        frequencies = frequencies / np.array(scaling.factors, np.float32)
+        frequencies = np.divide(frequencies, np.array(scaling.factors, np.float32))
     elif isinstance(scaling, Llama3Scaling):
         frequencies = _llama3(frequencies, scaling)
     elif isinstance(scaling, YarnScaling):

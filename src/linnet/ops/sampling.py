@@ -1,0 +1,30 @@
+"""The draw of a token, defined in NumPy: what `Ops.sample` means, for every op set."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def sample(logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
+    """A token id from logits float32 [vocab], of which -inf never wins, with `uniform` in [0, 1); all in float64.
+
+    Candidates are ordered by logit, ties by id. Each filter leaves a shorter list, never an empty one, and the next
+    one sees probabilities that sum to 1 over what is left. Sums run from the likeliest candidate on, one by one,
+    and the draw is the first candidate whose running sum exceeds `uniform` times the whole.
+    """
+    if temperature == 0:
+        return int(np.argmax(logits))
+    order = np.argsort(-logits, kind="stable")
+    if top_k > 0:
+        order = order[:top_k]
+    kept = logits[order].astype(np.float64)
+    weights = np.exp((kept - kept[0]) / temperature)  # softmax times a constant: the likeliest weighs 1
+    if top_p < 1:
+        reached = np.cumsum(weights)
+        weights = weights[: 1 + int(np.searchsorted(reached, top_p * reached[-1]))]
+    weights = weights[weights >= min_p]
+    reached = np.cumsum(weights)
+    drawn = np.searchsorted(reached, uniform * reached[-1], side="right")
+    last = np.searchsorted(reached, reached[-1])  # the last one that weighs anything: the product above may round up
+    return int(order[min(drawn, last)])
