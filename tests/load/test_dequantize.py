@@ -1,0 +1,92 @@
+"""Block formats against the `gguf` package, bit for bit."""
+
+import gguf
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+
+from linnet.errors import UnsupportedModelError
+from linnet.load.dequantize import CODECS, ENCODABLE, dequantize, quantize
+from linnet.tensors import TYPES, RawTensor, TensorType
+
+
+def gguf_type(type: TensorType) -> GGMLQuantizationType:
+    return GGMLQuantizationType(type.gguf_id)
+
+
+def bits(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values).view(np.uint8).reshape(-1)
+
+
+def floats(rows: int, columns: int) -> np.ndarray:
+    """Values of many magnitudes with the cases that rounding turns on: halves, zeros of both signs, a block of zeros."""
+    rng = np.random.default_rng(0)
+    values = (rng.standard_normal((rows, columns)) * 10.0 ** rng.integers(-6, 4, (rows, 1))).astype(np.float32)
+    values[0, :32] = np.arange(-16, 16) + np.float32(0.5)
+    values[0, 31] = 127
+    values[1, :32] = 0
+    values[2, :64:2] = -0.0
+    values[3, :32] = np.tile([8.0, -8.0], 16)
+    return values
+
+
+def test_every_type_has_a_codec():
+    assert set(CODECS) == set(TYPES.values())
+
+
+@pytest.mark.parametrize("type", TYPES.values(), ids=lambda t: t.name)
+def test_decodes_any_bytes_like_gguf(type: TensorType):
+    shape = (7, 3, 512)
+    data = np.random.default_rng(1).integers(0, 256, type.nbytes(shape), np.uint8)
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.dequantize(data.reshape(7, 3, -1), gguf_type(type))
+    found = dequantize(RawTensor("w", shape, type, data))
+    assert found.shape == shape
+    assert found.dtype == np.float32
+    number = ~np.isnan(expected)  # random scales are sometimes NaN, whose payload is the processor's affair
+    np.testing.assert_array_equal(np.isnan(found), ~number)
+    np.testing.assert_array_equal(bits(found[number]), bits(expected[number]))
+
+
+@pytest.mark.parametrize("name", ENCODABLE)
+def test_encodes_like_gguf(name: str):
+    values = floats(50, 96)
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.quantize(values, gguf_type(TYPES[name]))
+    np.testing.assert_array_equal(quantize(values, TYPES[name]), bits(expected))
+
+
+def test_encodes_bf16_edges_like_gguf():
+    """Every sign, exponent and rounding case: NaN of both kinds, infinities, the largest finite value, ties."""
+    upper = np.arange(0, 2**16, 3, dtype=np.uint32)
+    patterns = (upper[:, None] << 16 | np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)).astype(np.uint32)
+    values = patterns.view(np.float32)
+    np.testing.assert_array_equal(quantize(values, TYPES["bf16"]), bits(gguf.quants.quantize(values, GGMLQuantizationType.BF16)))
+
+
+def test_chunks_join_without_a_seam():
+    """More values than one chunk, decoded as a whole and by rows."""
+    values = floats(5000, 256)
+    for name in ("q8_0", "q4_0", "bf16"):
+        type = TYPES[name]
+        data = quantize(values, type)
+        whole = dequantize(RawTensor("w", values.shape, type, data))
+        row = dequantize(RawTensor("w", (256,), type, data[4999 * type.nbytes((256,)) :]))
+        np.testing.assert_array_equal(whole[4999], row)
+
+
+def test_reads_data_that_is_not_aligned():
+    data = np.zeros(1 + 2 * 144, np.uint8)
+    data[1:] = np.random.default_rng(2).integers(0, 100, 288, np.uint8)
+    view = data[1:]
+    np.testing.assert_array_equal(
+        dequantize(RawTensor("w", (2, 256), TYPES["q4_k"], view)), dequantize(RawTensor("w", (2, 256), TYPES["q4_k"], view.copy()))
+    )
+
+
+def test_types_that_do_not_run_are_named():
+    other = TensorType("q5_k", 13, 256, 176)
+    with pytest.raises(UnsupportedModelError, match=r"'blk.0'.*q5_k"):
+        dequantize(RawTensor("blk.0", (256,), other, np.zeros(176, np.uint8)))
+    with pytest.raises(UnsupportedModelError, match="q4_k"):
+        quantize(np.zeros((1, 256), np.float32), TYPES["q4_k"])
