@@ -143,7 +143,8 @@ def attend_row(row: X, position: int, table: NDArray[np.int32], cache: LayerCach
     scores = np.einsum("kgd,pkd->kgp", queries, keys) * np.float32(attention.scale)
     weights = np.exp(scores - scores.max(axis=2, keepdims=True))
     weights /= weights.sum(axis=2, keepdims=True)
-    return np.einsum("kgp,pkd->kgd", weights, values).reshape(-1)
+    result: X = np.einsum("kgp,pkd->kgd", weights, values).reshape(-1)
+    return result
 
 
 def sigmoid(x: X) -> X:
