@@ -1,0 +1,285 @@
+"""The engine: takes requests, runs steps, gives tokens. It has no thread of its own: whoever waits for tokens drives.
+
+Of all callers that wait, one at a time has the turn: it runs a step for every request there is and wakes the others,
+which then find their tokens, or take the next turn. So interleaved streams and threads batch together, and none can
+hold another up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.arch.spec import ModelSpec
+from linnet.engine.pages import PagePool, pages_for
+from linnet.engine.request import FinishReason, Output, Request, Sequence
+from linnet.engine.sampling import Sampler, token_logprob
+from linnet.engine.scheduler import Chunk, Scheduler
+from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError, LinnetError, OutOfMemoryError
+from linnet.forward import forward
+from linnet.ops.base import PAGE_SIZE, Batch, Ops
+from linnet.weights import Weights
+
+logger = logging.getLogger("linnet.engine")
+
+PROMPT_LOGIT_BYTES = 64 * 2**20
+"""Most bytes of prompt logits made in one step: 32,000 positions of 152,000 entries would take 20 GB at once."""
+
+
+class Engine:
+    """Runs requests over one model, in continuous batches over `pages` KV pages.
+
+    The same request gives the same tokens alone or among others, in any prefill chunks, with its cache or without.
+    Safe to use from several threads.
+    """
+
+    def __init__(
+        self, ops: Ops, spec: ModelSpec, weights: Weights, *, context: int, pages: int, kv_dtype: str, max_batch: int, prefill_chunk: int
+    ) -> None:
+        ops.allocate_cache(spec, pages, kv_dtype)
+        self.ops = ops
+        self.spec = spec
+        self.weights: Weights | None = weights
+        self.context = context
+        self.pool = PagePool(pages)
+        logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
+        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows)
+        self._turn = threading.Condition()
+        self._driver: int | None = None
+        self._cancelled: deque[Request] = deque()
+        self._closed = False
+
+    # ---- what callers use
+    def check(self, request: Request) -> None:
+        """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
+        self._refuse_closed()
+        prompt, params, vocab = request.prompt, request.params, self.spec.vocab_size
+        if not prompt:
+            raise InvalidRequestError("the prompt is empty: it has no tokens; give at least one")
+        named = {"the prompt": prompt, "logit_bias": params.logit_bias, "stop_token_ids": params.stop_token_ids}
+        for where, tokens in named.items():
+            if tokens and not 0 <= min(tokens) <= max(tokens) < vocab:
+                outside = next(token for token in tokens if not 0 <= token < vocab)
+                raise InvalidRequestError(f"token id {outside} in {where} is outside the model's {vocab} embedding rows")
+        total = len(prompt) + self._limit(request)
+        if params.max_tokens is None and len(prompt) >= self.context:
+            raise ContextLengthError(f"the prompt has {len(prompt)} tokens and the context holds {self.context}: {_ROOM}")
+        if total > self.context:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt)} tokens and max_tokens is {params.max_tokens}, together {total}, "
+                f"and the context holds {self.context}: {_ROOM}"
+            )
+        if pages_for(total) > self.pool.count:
+            raise OutOfMemoryError(
+                f"the request needs KV cache for {total} tokens and the cache holds {self.pool.count * PAGE_SIZE}; "
+                "lower max_tokens or raise kv_memory"
+            )
+
+    def submit(self, request: Request) -> None:
+        """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
+        self.check(request)
+        limit = self._limit(request)
+        ends = request.end_ids | set(request.params.stop_token_ids)
+        request.submitted_at = time.perf_counter()
+        samples = request.params.n if limit else 1  # only the first sample scores the prompt
+        for index in range(samples):
+            sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, ends)
+            need = pages_for(len(request.prompt) + limit)
+            request.sequences.append(Sequence(request, index, list(request.prompt), limit, need, sampler))
+        request.unfinished = samples
+        with self._turn:
+            self._refuse_closed()
+            self.scheduler.waiting.extend(request.sequences)
+        logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
+
+    def outputs(self, request: Request) -> Iterator[Output]:
+        """The outputs of a submitted request as they come, to its end; raises what made it fail. Closing the iterator early
+        cancels the request and frees its pages."""
+        try:
+            while True:
+                done = request.done
+                while request.outputs:
+                    yield request.outputs.popleft()
+                if done:
+                    if request.error is not None:
+                        raise request.error
+                    return
+                self._advance(request)
+        finally:
+            self.cancel(request)
+
+    def cancel(self, request: Request) -> None:
+        """Ends a request, if it still runs, and frees its pages. May be called at any time and from anywhere, a
+        garbage collection in the middle of a step included."""
+        if request.done:
+            return
+        self._cancelled.append(request)
+        with self._turn:
+            if self._driver is not None:
+                return  # whoever has the turn drops the request before giving it up
+            self._driver = threading.get_ident()
+        self._end_turn()
+
+    def close(self) -> None:
+        """Fails what still runs with ClosedError and gives the cache and the weights back. Closing twice is no error."""
+        with self._turn:
+            if self._closed:
+                return
+            self._refuse_reentry()
+            while self._driver is not None:
+                self._turn.wait()
+            self._closed = True
+            self._driver = threading.get_ident()
+            for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
+                self._fail(sequence.request, ClosedError("the LLM was closed while this request ran"))
+            self.ops.free_cache()
+            self.weights = None
+        self._end_turn()
+
+    # ---- turns
+    def _advance(self, request: Request) -> None:
+        """Waits until the request has outputs or is done, or until this thread has run one step itself."""
+        me = threading.get_ident()
+        self._refuse_reentry()
+        try:
+            with self._turn:
+                while self._driver is not None and not request.outputs and not request.done:
+                    self._turn.wait()
+                if request.outputs or request.done:
+                    return
+                self._driver = me
+            self._step()
+        finally:
+            if self._driver == me:
+                self._end_turn()
+
+    def _end_turn(self) -> None:
+        """Drops cancelled requests, then gives the turn up and wakes whoever waits for it."""
+        while True:
+            while self._cancelled:
+                self._drop(self._cancelled.popleft())
+            with self._turn:
+                if not self._cancelled:
+                    self._driver = None
+                    self._turn.notify_all()
+                    return
+
+    def _refuse_reentry(self) -> None:
+        if self._driver == threading.get_ident():
+            raise LinnetError("a logits_processor, choose or stop callable may not use the LLM that called it: it would wait for itself")
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ClosedError("the LLM is closed; open a new one")
+
+    # ---- steps: only the thread that has the turn comes here
+    def _step(self) -> None:
+        """One forward over whatever is due. What goes wrong in it fails the requests in it, and no others."""
+        plan = self.scheduler.plan()
+        if not plan:
+            return
+        assert self.weights is not None  # close() failed every request
+        try:
+            logits = forward(self.ops, self.spec, self.weights, self._batch(plan))
+        except Exception as error:
+            logger.exception("step of %d sequences failed", len(plan))
+            for chunk in plan:
+                self._fail(chunk.sequence.request, error)
+            return
+        row = 0
+        for chunk in plan:
+            rows = logits[row : row + chunk.wanted]
+            row += chunk.wanted
+            if chunk.sequence.request.done:  # another of its samples has just failed
+                continue
+            try:
+                self._accept(chunk, rows)
+            except Exception as error:
+                self._fail(chunk.sequence.request, error)
+
+    def _batch(self, plan: list[Chunk]) -> Batch:
+        tokens: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        rows: list[int] = []
+        for chunk in plan:
+            sequence, start, end = chunk.sequence, chunk.sequence.computed, chunk.sequence.computed + chunk.count
+            tokens += sequence.tokens[start:end]
+            positions += range(start, end)
+            slots += [sequence.slot] * chunk.count
+            rows += range(len(tokens) - chunk.wanted, len(tokens))
+        if logger.isEnabledFor(logging.DEBUG):
+            waiting, free = len(self.scheduler.waiting), self.pool.free_count
+            logger.debug("step: %d sequences, %d rows; %d sequences wait, %d pages free", len(plan), len(tokens), waiting, free)
+        table, lengths = self.scheduler.page_table, self.scheduler.rope_lengths
+        return Batch(_int32(tokens), _int32(positions), _int32(slots), table, lengths, _int32(rows))
+
+    def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
+        """Takes a sequence's share of a step: hands prompt logits out, and chooses the next token where it is due."""
+        sequence, request = chunk.sequence, chunk.sequence.request
+        if sequence.scores_prompt:
+            assert request.prompt_logits is not None
+            request.prompt_logits(sequence.computed, rows)
+        sequence.computed += chunk.count
+        if sequence.computed < len(sequence.tokens):
+            return
+        if sequence.limit == 0:
+            self._emit(sequence, Output(0, None, None, "length"))
+            return
+        logits, params = rows[-1], request.params
+        token = sequence.sampler.next_token(logits, sequence.tokens, sequence.generated)
+        logprob = None if params.logprobs is None else token_logprob(logits, token, params.logprobs)
+        sequence.tokens.append(token)
+        if not request.cache:
+            sequence.computed = 0
+        self._emit(sequence, Output(sequence.index, token, logprob, self._finish_reason(sequence, token)))
+
+    def _finish_reason(self, sequence: Sequence, token: int) -> FinishReason | None:
+        request = sequence.request
+        if token in request.end_ids or token in request.params.stop_token_ids:
+            return "stop"
+        if request.stop_rule is not None and request.stop_rule(sequence.index, token):
+            return "stop"
+        return "length" if sequence.generated == sequence.limit else None
+
+    def _emit(self, sequence: Sequence, output: Output) -> None:
+        request = sequence.request
+        if request.first_token_at is None and output.token_id is not None:
+            request.first_token_at = time.perf_counter()
+        if output.finish_reason is not None:
+            self.scheduler.remove(sequence)
+            request.unfinished -= 1
+        request.outputs.append(output)
+        if request.unfinished == 0:
+            request.finished_at = time.perf_counter()
+            request.done = True
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        if not request.done:
+            request.error = error
+            self._drop(request)
+
+    def _drop(self, request: Request) -> None:
+        if not request.done:
+            for sequence in request.sequences:
+                self.scheduler.remove(sequence)
+            request.done = True
+            logger.debug("request dropped: %s", request.error or "cancelled")
+
+    def _limit(self, request: Request) -> int:
+        """Most tokens each answer may have."""
+        most = request.params.max_tokens
+        return max(0, self.context - len(request.prompt)) if most is None else most
+
+
+_ROOM = "shorten the prompt, lower max_tokens, or open the model with a larger context"
+
+
+def _int32(values: list[int]) -> NDArray[np.int32]:
+    return np.array(values, np.int32)

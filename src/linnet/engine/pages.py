@@ -1,0 +1,102 @@
+"""The pool of KV pages: which are free, and how many memory allows. Knows no sequences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from linnet.arch.spec import ModelSpec
+from linnet.errors import OutOfMemoryError
+from linnet.ops.base import PAGE_SIZE
+
+logger = logging.getLogger("linnet.engine")
+
+KV_BYTES = {"f16": 2, "f32": 4}
+"""Bytes of one stored key or value entry, by kv_dtype."""
+
+MEMORY_SHARE = 0.4
+"""The part of the available memory that the pool may take when no `kv_memory` is given."""
+
+
+class PagePool:
+    """Pages 0 to count - 1. The page freed last is given out first, so untouched memory stays untouched."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._free = list(range(count - 1, -1, -1))
+
+    @property
+    def free_count(self) -> int:
+        return len(self._free)
+
+    def allocate(self, count: int) -> list[int]:
+        """`count` pages; the caller has checked `free_count`."""
+        assert count <= len(self._free)
+        return [self._free.pop() for _ in range(count)]
+
+    def free(self, pages: Iterable[int]) -> None:
+        self._free.extend(pages)
+
+
+def pages_for(positions: int) -> int:
+    """Pages that hold this many positions."""
+    return -(-positions // PAGE_SIZE)
+
+
+def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
+    """Bytes of one page: keys and values of PAGE_SIZE positions in every layer."""
+    return sum(2 * layer.attention.kv_width for layer in spec.layers) * PAGE_SIZE * KV_BYTES[kv_dtype]
+
+
+def plan_pages(spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None) -> tuple[int, int]:
+    """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of
+    what the machine has available). Where no context is asked for, it is the model's, or as much of it as one sequence can have.
+
+    Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
+    """
+    each = max(1, page_bytes(spec, kv_dtype))
+    budget = int(available_memory() * MEMORY_SHARE) if kv_memory is None else kv_memory
+    affordable = budget // each
+    needed = 1 if context is None else pages_for(context)
+    if affordable < needed:
+        whose = "available for it" if kv_memory is None else "allowed by kv_memory"
+        raise OutOfMemoryError(
+            f"the KV cache of one sequence of {needed * PAGE_SIZE} tokens takes {needed * each} bytes and {budget} are {whose}; "
+            "lower context, raise kv_memory or choose a smaller kv_dtype"
+        )
+    if context is None:
+        context = min(spec.context, affordable * PAGE_SIZE)
+        if context < spec.context:
+            logger.warning("context is %d of the model's %d: that is what %d bytes of KV cache hold", context, spec.context, budget)
+    pages = min(pages_for(context) * max_batch, affordable)
+    logger.debug("KV cache: %d pages of %d bytes (%s), context %d", pages, each, kv_dtype, context)
+    return pages, context
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping: the smaller of the machine's and the control group's (Linux), or
+    the installed memory where the system says no more."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return _installed_memory()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
+    except OSError:
+        return available
+    return available if limit == "max" else min(available, max(0, int(limit) - int(used)))
+
+
+def _installed_memory() -> int:
+    import os
+
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import ctypes
+
+    kilobytes = ctypes.c_ulonglong()
+    ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))  # type: ignore[attr-defined,unused-ignore]
+    return kilobytes.value * 1024

@@ -1,0 +1,95 @@
+"""A request, its samples, and what comes out of them. Plain state: the engine does the work."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.engine.params import SamplingParams
+from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
+
+FinishReason: TypeAlias = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One step of one sample: the token it added (None only for max_tokens=0), and why it ended, once it has."""
+
+    sample: int
+    token_id: int | None
+    logprob: TokenLogprob | None
+    finish_reason: FinishReason | None
+
+
+@dataclass(eq=False)
+class Request:
+    """What a caller wants of the engine, and where it stands.
+
+    prompt: token ids. seed: keys every draw. end_ids: token ids that end an answer (ignore_eos is already applied).
+    stop_rule: called as (sample, token id) for every token that does not end the answer by its id; True ends it. Whoever
+    makes the rule applies `min_tokens`. prompt_logits: called as (position, logits float32 [k, vocab]) with the
+    logits after the prompt's tokens from `position` on, in order and in pieces, borrowed for the call; by default it fills
+    `prompt_logprobs` where params ask for them or max_tokens is 0. cache=False recomputes the whole sequence for every token.
+    """
+
+    prompt: list[int]
+    params: SamplingParams
+    seed: int
+    end_ids: frozenset[int] = frozenset()
+    stop_rule: Callable[[int, int], bool] | None = None
+    prompt_logits: Callable[[int, NDArray[np.float32]], None] | None = None
+    cache: bool = True
+
+    sequences: list[Sequence] = field(default_factory=list, init=False)
+    outputs: deque[Output] = field(default_factory=deque, init=False)
+    prompt_logprobs: list[TokenLogprob | None] | None = field(default=None, init=False)
+    unfinished: int = field(default=0, init=False)
+    done: bool = field(default=False, init=False)
+    error: Exception | None = field(default=None, init=False)
+    submitted_at: float = field(default=0.0, init=False)
+    first_token_at: float | None = field(default=None, init=False)
+    finished_at: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.prompt_logits is None and (self.params.prompt_logprobs is not None or self.params.max_tokens == 0):
+            self.prompt_logprobs = [None] * len(self.prompt)  # nothing predicts the first token
+            self.prompt_logits = self._score
+
+    def _score(self, position: int, logits: NDArray[np.float32]) -> None:
+        assert self.prompt_logprobs is not None
+        for index, row in enumerate(logits[: len(self.prompt) - 1 - position], position + 1):
+            self.prompt_logprobs[index] = token_logprob(row, self.prompt[index], self.params.prompt_logprobs or 0)
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One sample of a request.
+
+    tokens: prompt and answer. limit: most tokens the answer may have. need: KV pages for all of it. computed: how many
+    tokens have their keys and values in the pages. slot: row of the page table while running, else -1.
+    """
+
+    request: Request
+    index: int
+    tokens: list[int]
+    limit: int
+    need: int
+    sampler: Sampler
+    computed: int = 0
+    slot: int = -1
+    pages: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the rows now computed are owed to `prompt_logits`; the first sample does it for all."""
+        return self.request.prompt_logits is not None and self.index == 0 and self.generated == 0

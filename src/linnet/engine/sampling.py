@@ -1,0 +1,164 @@
+"""From logits to a token: bias, penalties, the caller's own functions, the draw, and log-probabilities.
+
+The filters and the draw themselves are the op set's `sample`; the random numbers are made here, from
+(seed, sample, position) alone, so that a token does not depend on what else runs.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.engine.params import SamplingParams
+from linnet.errors import InvalidRequestError, LinnetError
+from linnet.ops.base import Ops
+
+_MASK = 2**64 - 1
+
+
+def philox(counter: int, key: tuple[int, int]) -> int:
+    """First word of Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011)."""
+    c0, c1, c2, c3 = counter & _MASK, (counter >> 64) & _MASK, 0, 0
+    k0, k1 = key
+    for _ in range(10):
+        left, right = 0xD2E7470EE14C6C93 * c0, 0xCA5A826395121157 * c2
+        c0, c1, c2, c3 = (right >> 64) ^ c1 ^ k0, right & _MASK, (left >> 64) ^ c3 ^ k1, left & _MASK
+        k0, k1 = (k0 + 0x9E3779B97F4A7C15) & _MASK, (k1 + 0xBB67AE8584CAA73B) & _MASK
+    return c0
+
+
+def uniform(seed: int, sample: int, position: int) -> float:
+    """A number in [0, 1) with 53 random bits, for the token at `position` of sample number `sample`."""
+    return (philox(position, (seed, sample)) >> 11) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """Log-probability of a token under the model itself (log-softmax in float64 of its logits, before temperature,
+    bias and penalties), with the likeliest candidates as (token id, log-probability), best first."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def token_logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLogprob:
+    """The log-probability of `token` under logits [vocab], and of the `top` likeliest tokens."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max()
+    log_sum = math.log(np.exp(shifted).sum())
+    candidates = tuple((int(i), float(shifted[i] - log_sum)) for i in largest(logits, top))
+    return TokenLogprob(token, float(shifted[token] - log_sum), candidates)
+
+
+def largest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Ids of the `count` largest logits, best first; of equal ones the smaller id comes first."""
+    count = min(count, len(logits))
+    if count == 0:
+        return np.empty(0, np.int64)
+    least = np.partition(logits, len(logits) - count)[len(logits) - count]
+    above = np.flatnonzero(logits > least)
+    level = np.flatnonzero(logits == least)[: count - len(above)]
+    return np.concatenate([above[np.argsort(-logits[above], kind="stable")], level])
+
+
+class Sampler:
+    """Chooses the tokens of one sequence; keeps what the penalties need to know of its past."""
+
+    def __init__(self, ops: Ops, params: SamplingParams, seed: int, sample: int, prompt: Iterable[int], ends: Iterable[int]) -> None:
+        self.ops = ops
+        self.params = params
+        self.seed = seed
+        self.sample = sample
+        self._ends = np.fromiter(ends, np.int64)
+        self._bias_ids = np.fromiter(params.logit_bias.keys(), np.int64)
+        self._bias = np.fromiter(params.logit_bias.values(), np.float32)
+        penalised = params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
+        self._seen = _Seen(prompt) if penalised else None
+        self._adjusts = bool(params.logit_bias) or penalised or params.logits_processor is not None
+
+    def next_token(self, logits: NDArray[np.float32], tokens: list[int], generated: int) -> int:
+        """The token after `tokens`, the last `generated` of which this sampler chose. `logits` [vocab] is not changed.
+
+        Raises InvalidRequestError where the caller's functions give something unusable.
+        """
+        p = self.params
+        adjusted = self._adjust(logits.copy(), tokens) if self._adjusts else logits
+        if generated < p.min_tokens and len(self._ends):
+            adjusted = adjusted.copy()
+            adjusted[self._ends] = -np.inf
+        if p.choose is not None:
+            token = _chosen(p.choose(adjusted.copy()), len(logits))
+        else:
+            if not math.isfinite(adjusted.max()):
+                _refuse_logits(logits, p)
+            draw = uniform(self.seed, self.sample, len(tokens)) if p.temperature > 0.0 else 0.0
+            token = self.ops.sample(adjusted, p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, draw)
+        if self._seen is not None:
+            self._seen.add(token)
+        return token
+
+    def _adjust(self, logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float32]:
+        """Bias, penalties and the caller's processor; changes `logits` in place."""
+        p = self.params
+        if len(self._bias_ids):
+            logits[self._bias_ids] += self._bias
+        if self._seen is not None:
+            ids, counts = self._seen.arrays()
+            values = logits[ids]
+            values = np.where(values > 0, values / np.float32(p.repetition_penalty), values * np.float32(p.repetition_penalty))
+            values -= np.float32(p.presence_penalty) * (counts > 0)
+            values -= np.float32(p.frequency_penalty) * counts
+            logits[ids] = values
+        if p.logits_processor is None:
+            return logits
+        result = np.ascontiguousarray(p.logits_processor(list(tokens), logits), dtype=np.float32)
+        if result.shape != logits.shape:
+            raise InvalidRequestError(f"logits_processor gave shape {result.shape}; it must give {logits.shape}")
+        return result
+
+
+class _Seen:
+    """The distinct tokens so far, and how often each was generated, as arrays that grow by doubling."""
+
+    def __init__(self, prompt: Iterable[int]) -> None:
+        distinct = sorted(set(prompt))
+        self._slots = {token: slot for slot, token in enumerate(distinct)}
+        self._ids = np.zeros(2 * len(distinct) + 64, np.int64)
+        self._ids[: len(distinct)] = distinct
+        self._counts = np.zeros(len(self._ids), np.float32)
+
+    def add(self, token: int) -> None:
+        slot = self._slots.setdefault(token, len(self._slots))
+        if slot == len(self._ids):
+            self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        self._ids[slot] = token
+        self._counts[slot] += 1
+
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return self._ids[: len(self._slots)], self._counts[: len(self._slots)]
+
+
+def _chosen(token: object, vocab: int) -> int:
+    """What the caller's `choose` gave, checked."""
+    try:
+        value = operator.index(token)  # type: ignore[arg-type]
+    except TypeError:
+        value = -1
+    if not 0 <= value < vocab:
+        raise InvalidRequestError(f"choose gave {token!r}; it must give a token id from 0 to {vocab - 1}")
+    return value
+
+
+def _refuse_logits(logits: NDArray[np.float32], params: SamplingParams) -> None:
+    """Says whose fault it is that the largest logit is not finite."""
+    if not math.isfinite(logits.max()):
+        raise LinnetError("the model gave logits that are not finite; its weights hold infinities or NaN, or overflow their type")
+    source = "logits_processor" if params.logits_processor is not None else "min_tokens, logit_bias or a penalty"
+    raise InvalidRequestError(f"{source} left no token to choose from: the largest logit is not finite")

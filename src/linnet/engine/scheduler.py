@@ -1,0 +1,81 @@
+"""Which sequences run in the next step, and how many tokens of each. First come, first served."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from linnet.engine.pages import PagePool, pages_for
+from linnet.engine.request import Sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`count` tokens of a sequence, from `sequence.computed` on, and logits of the last `wanted` of them."""
+
+    sequence: Sequence
+    count: int
+    wanted: int
+
+
+class Scheduler:
+    """Continuous batching (Yu et al., Orca, 2022): every running sequence that only lacks its last token gets that
+    row in every step; the others share `prefill_chunk` rows. A sequence is admitted when pages for all that it can
+    ever need are free, so nothing that runs is ever preempted.
+
+    page_table, int32 [max_batch, widest], and rope_lengths, int32 [max_batch], hold one row per running sequence, in
+    the form that `Batch` takes.
+    """
+
+    def __init__(self, pool: PagePool, context: int, max_batch: int, prefill_chunk: int, logit_rows: int) -> None:
+        self.pool = pool
+        self.context = context
+        self.prefill_chunk = prefill_chunk
+        self.logit_rows = logit_rows
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self.page_table = np.full((max_batch, pages_for(context)), -1, np.int32)
+        self.rope_lengths = np.zeros(max_batch, np.int32)
+        self._slots = list(range(max_batch - 1, -1, -1))
+
+    def plan(self) -> list[Chunk]:
+        """The next step; empty when nothing runs or waits."""
+        while self.waiting and self._slots and self.waiting[0].need <= self.pool.free_count:
+            self._admit(self.waiting.popleft())
+        chunks = []
+        tokens_left, rows_left = self.prefill_chunk, self.logit_rows
+        for sequence in self.running:
+            lacking = len(sequence.tokens) - sequence.computed
+            count = lacking if lacking == 1 else min(lacking, tokens_left)
+            if sequence.scores_prompt:
+                count = min(count, rows_left)
+                rows_left -= count
+                wanted = count
+            else:
+                wanted = int(count == lacking)
+            if lacking > 1:
+                tokens_left -= count
+            if count:
+                chunks.append(Chunk(sequence, count, wanted))
+        return chunks
+
+    def remove(self, sequence: Sequence) -> None:
+        """Forgets a sequence, wherever it stands, and frees what it held."""
+        if sequence.slot < 0:
+            if sequence in self.waiting:
+                self.waiting.remove(sequence)
+            return
+        self.running.remove(sequence)
+        self.pool.free(sequence.pages)
+        self.page_table[sequence.slot] = -1
+        self._slots.append(sequence.slot)
+        sequence.slot, sequence.pages = -1, []
+
+    def _admit(self, sequence: Sequence) -> None:
+        sequence.slot = self._slots.pop()
+        sequence.pages = self.pool.allocate(sequence.need)
+        self.page_table[sequence.slot, : sequence.need] = sequence.pages
+        self.rope_lengths[sequence.slot] = min(self.context, len(sequence.request.prompt) + sequence.limit)
+        self.running.append(sequence)

@@ -1,0 +1,111 @@
+"""A model for engine tests: no layers, and logits that are a fixed function of the tokens read back from its KV pages."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.arch.spec import ModelSpec, Norm
+from linnet.engine.engine import Engine
+from linnet.engine.params import SamplingParams
+from linnet.engine.request import Output, Request
+from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.sampling import sample
+from linnet.weights import Weights
+
+VOCAB = 50
+CONTEXT = 200
+
+
+class MockOps:
+    """The part of `Ops` that a model without layers uses. Its pages hold the tokens themselves, so a page that two
+    sequences share, or that is freed too early, changes what is generated."""
+
+    name = "mock"
+
+    def __init__(self) -> None:
+        self.pages: NDArray[np.int64]
+        self.steps: list[int] = []  # rows of each step
+        self.wanted: list[int] = []
+        self.sequences: list[int] = []
+        self.fail: Exception | None = None
+
+    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
+        self.pages = np.full((pages, PAGE_SIZE), -1, np.int64)
+
+    def free_cache(self) -> None:
+        self.pages = np.zeros((0, PAGE_SIZE), np.int64)
+
+    def begin(self, spec: ModelSpec, batch: Batch) -> None:
+        if self.fail is not None:
+            raise self.fail
+        self.batch = batch
+        self.steps.append(len(batch.tokens))
+        self.wanted.append(len(batch.rows))
+        self.sequences.append(len(set(batch.sequence.tolist())))
+        for array in (batch.tokens, batch.positions, batch.sequence, batch.page_table, batch.rope_lengths, batch.rows):
+            assert array.dtype == np.int32
+        assert (np.diff(batch.rows) > 0).all()
+
+    def embed(self, table: Any) -> NDArray[np.int64]:
+        batch = self.batch
+        pages = batch.page_table[batch.sequence, batch.positions // PAGE_SIZE]
+        assert (pages >= 0).all()
+        self.pages[pages, batch.positions % PAGE_SIZE] = batch.tokens
+        return np.arange(len(batch.tokens))
+
+    def norm(self, x: Any, weight: Any, norm: Norm, groups: int = 1) -> Any:
+        return x
+
+    def take(self, x: Any) -> Any:
+        return x[self.batch.rows]
+
+    def logits(self, x: Any, matrix: Any) -> NDArray[np.float32]:
+        batch = self.batch
+        out = np.empty((len(x), VOCAB), np.float32)
+        for row, result in zip(x, out, strict=True):
+            history = self.pages[batch.page_table[batch.sequence[row]]].ravel()[: batch.positions[row] + 1]
+            result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[batch.sequence[row]]))
+        return out
+
+    def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
+        for value in (temperature, top_p, min_p, uniform):
+            assert type(value) is float
+        return sample(logits, temperature, top_k, top_p, min_p, uniform)
+
+
+def mock_logits(history: list[int], rope_length: int) -> NDArray[np.float32]:
+    """Standard-normal logits [VOCAB], doubled, that depend on every token of the history and on the rope length."""
+    digest = hashlib.sha256(f"{history} {rope_length}".encode()).digest()
+    return (2 * np.random.default_rng(list(digest)).standard_normal(VOCAB)).astype(np.float32)
+
+
+def mock_engine(context: int = CONTEXT, pages: int = 64, max_batch: int = 8, prefill_chunk: int = 64) -> Engine:
+    spec = ModelSpec("mock", VOCAB, hidden=1, context=context, layers=(), final_norm=Norm(1e-5), tied=True)
+    weights = Weights(embedding=None, layers=(), final_norm=None, output=None)
+    return Engine(MockOps(), spec, weights, context=context, pages=pages, kv_dtype="f32", max_batch=max_batch, prefill_chunk=prefill_chunk)  # type: ignore[arg-type]
+
+
+def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:
+    return Request(prompt, SamplingParams(**options), seed, end_ids, cache=cache)
+
+
+def run(engine: Engine, *requests: Request) -> list[list[int]]:
+    """Token ids of every sample of every request, all submitted at once."""
+    for r in requests:
+        engine.submit(r)
+    answers = []
+    for r in requests:
+        answers += tokens_of(r, list(engine.outputs(r)))
+    return answers
+
+
+def tokens_of(r: Request, outputs: list[Output]) -> list[list[int]]:
+    answers: list[list[int]] = [[] for _ in range(r.params.n)]
+    for output in outputs:
+        if output.token_id is not None:
+            answers[output.sample].append(output.token_id)
+    return answers

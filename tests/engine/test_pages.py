@@ -1,0 +1,57 @@
+"""Page planning and the pool."""
+
+from __future__ import annotations
+
+import pytest
+
+from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
+from linnet.engine import pages
+from linnet.engine.pages import PagePool, available_memory, page_bytes, pages_for, plan_pages
+from linnet.errors import OutOfMemoryError
+from linnet.ops.base import PAGE_SIZE
+
+LAYER = Layer(Attention(4, 2, 8, None, 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
+SPEC = ModelSpec("test", 10, 32, 1000, (LAYER,) * 3, Norm(1e-5), True)
+EACH = 3 * 2 * 2 * 8 * PAGE_SIZE * 2  # layers, keys and values, heads, width, positions, bytes of f16
+
+
+def test_pool_gives_each_page_once_and_reuses_the_last_freed() -> None:
+    pool = PagePool(5)
+    a, b = pool.allocate(2), pool.allocate(3)
+    assert sorted(a + b) == [0, 1, 2, 3, 4]
+    assert pool.free_count == 0
+    pool.free(a)
+    assert set(pool.allocate(2)) == set(a)
+
+
+def test_sizes() -> None:
+    assert page_bytes(SPEC, "f16") == EACH
+    assert page_bytes(SPEC, "f32") == 2 * EACH
+    assert [pages_for(n) for n in (1, PAGE_SIZE, PAGE_SIZE + 1)] == [1, 1, 2]
+
+
+def test_plan_is_what_the_batch_needs_capped_by_memory() -> None:
+    assert plan_pages(SPEC, "f16", None, 4, 2**40) == (4 * 32, 1000)
+    assert plan_pages(SPEC, "f16", 64, 4, 2**40) == (8, 64)
+    assert plan_pages(SPEC, "f16", 64, 4, 3 * EACH) == (3, 64)
+
+
+def test_a_context_that_was_asked_for_is_never_cut() -> None:
+    with pytest.raises(OutOfMemoryError, match=f"takes {2 * EACH} bytes and {2 * EACH - 1} are allowed by kv_memory"):
+        plan_pages(SPEC, "f16", 64, 4, 2 * EACH - 1)
+    with pytest.raises(OutOfMemoryError, match="allowed by kv_memory"):
+        plan_pages(SPEC, "f16", None, 4, EACH - 1)
+
+
+def test_the_models_context_is_cut_to_memory_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    assert plan_pages(SPEC, "f16", None, 4, 3 * EACH) == (3, 3 * PAGE_SIZE)
+    assert f"context is {3 * PAGE_SIZE} of the model's 1000" in caplog.text
+
+
+def test_a_share_of_available_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "available_memory", lambda: 10 * EACH)
+    assert plan_pages(SPEC, "f16", 64, 4, None) == (4, 64)
+
+
+def test_available_memory_is_plausible() -> None:
+    assert 2**24 < available_memory() < 2**50
