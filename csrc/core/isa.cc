@@ -1,0 +1,41 @@
+#include "isa.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+namespace linnet {
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+#if defined(LINNET_X86)
+  // __builtin_cpu_supports also asks the operating system whether it saves the registers (XGETBV).
+  __builtin_cpu_init();
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+  if (avx512) names.push_back("avx512");
+  if (avx2) names.push_back("avx2");
+#endif
+  names.push_back("scalar");
+  return names;
+}
+
+const Kernels& kernels_for(const std::string& wanted) {
+  std::vector<std::string> names = available_isas();
+  const char* forced = std::getenv("LINNET_ISA");
+  std::string name = !wanted.empty() ? wanted : (forced && *forced ? forced : names.front());
+  std::string list;
+  bool known = false;
+  for (const std::string& n : names) {
+    known |= n == name;
+    list += (list.empty() ? "" : ", ") + n;
+  }
+  if (!known) throw std::invalid_argument("instruction set '" + name + "' is not available on this processor; it has: " + list);
+#if defined(LINNET_X86)
+  if (name == "avx512") return avx512::table();
+  if (name == "avx2") return avx2::table();
+#endif
+  return scalar::table();
+}
+
+}  // namespace linnet

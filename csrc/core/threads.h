@@ -1,0 +1,49 @@
+// A pool of threads that share out the tiles of one operation after another.
+//
+// The calling thread works too. Workers spin for up to 50 microseconds between operations, then sleep until the next.
+// Tiles are handed out by one atomic counter; which thread takes a tile never changes what the tile computes.
+#pragma once
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace linnet {
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return (int)workers_.size() + 1; }
+
+  // Calls work(index, thread) for every index below count; thread is below size(). Returns when all are done.
+  template <class Work>
+  void run(int64_t count, const Work& work) {
+    run_erased(count, [](const void* w, int64_t index, int thread) { (*(const Work*)w)(index, thread); }, &work);
+  }
+
+ private:
+  using Call = void (*)(const void* work, int64_t index, int thread);
+  void run_erased(int64_t count, Call call, const void* work);
+  void loop(int thread);
+  void take_tiles(int thread);
+
+  Call call_ = nullptr;
+  const void* work_ = nullptr;
+  int64_t count_ = 0;
+  std::atomic<int64_t> next_{0};
+  std::atomic<int> busy_{0};
+  std::atomic<uint64_t> epoch_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<int> sleeping_{0};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace linnet

@@ -1,0 +1,137 @@
+// Sixteen lanes in two 256-bit registers; integer dots through vpmaddubsw in int16. See simd.h for the contract.
+#pragma once
+
+struct F {
+  __m256 a, b;
+};
+struct I {
+  __m256i a, b;
+};
+using B = I;
+using Acc = I;  // unsigned weights: int16 pairs; signed weights: int32
+struct Signed {
+  I magnitude, sign;
+};
+using Scale = I;  // each scale twice, as int16 pair
+
+
+static inline F f_zero() { return F{_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+static inline F f_set(float x) { return F{_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+static inline F f_load(const float* p) { return F{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+static inline void f_store(float* p, F x) {
+  _mm256_storeu_ps(p, x.a);
+  _mm256_storeu_ps(p + 8, x.b);
+}
+static inline __m256 bf16_half(const uint16_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
+}
+static inline F f_load_bf16(const uint16_t* p) { return F{bf16_half(p), bf16_half(p + 8)}; }
+static inline F f_load_f16(const uint16_t* p) {
+  return F{_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
+}
+static inline void f_store_f16(uint16_t* p, F x) {
+  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128((__m128i*)(p + 8), _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline F f_add(F x, F y) { return F{_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+static inline F f_sub(F x, F y) { return F{_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+static inline F f_mul(F x, F y) { return F{_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+static inline F f_div(F x, F y) { return F{_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+static inline F f_fma(F x, F y, F z) { return F{_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+static inline F f_max(F x, F y) { return F{_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+static inline F f_min(F x, F y) { return F{_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+static inline F f_abs(F x) {
+  __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  return F{_mm256_and_ps(x.a, mask), _mm256_and_ps(x.b, mask)};
+}
+static inline F f_keep_from(F v, F x, float limit) {
+  __m256 l = _mm256_set1_ps(limit);
+  return F{_mm256_and_ps(v.a, _mm256_cmp_ps(x.a, l, _CMP_GE_OQ)), _mm256_and_ps(v.b, _mm256_cmp_ps(x.b, l, _CMP_GE_OQ))};
+}
+static inline __m256 power_of_two_half(__m256 n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+static inline F f_power_of_two(F n) { return F{power_of_two_half(n.a), power_of_two_half(n.b)}; }
+static inline F f_round(F x) {
+  return F{_mm256_round_ps(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), _mm256_round_ps(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+static inline float f_lane(F x, int i) {
+  alignas(32) float v[16];
+  _mm256_store_ps(v, x.a);
+  _mm256_store_ps(v + 8, x.b);
+  return v[i];
+}
+static inline F f_from_i(I x) { return F{_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+static inline I i_zero() { return I{_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+
+static inline B b_load(const void* p) {
+  return B{_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
+}
+static inline B b_and(B x, char mask) {
+  __m256i m = _mm256_set1_epi8(mask);
+  return B{_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+}
+static inline B b_low_nibbles(B x) { return b_and(x, 15); }
+static inline B b_high_nibbles(B x) { return b_and(B{_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}, 15); }
+template <int group>
+static inline B b_two_bits(B x) {
+  constexpr int left = 4 - 2 * (group & 1), right = 2 * (group & 1);
+  B moved = group < 2 ? B{_mm256_slli_epi16(x.a, left), _mm256_slli_epi16(x.b, left)}
+                      : B{_mm256_srli_epi16(x.a, right), _mm256_srli_epi16(x.b, right)};
+  return b_and(moved, 0x30);
+}
+static inline B b_or(B x, B y) { return B{_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+static inline Signed signed_bytes(B x) { return Signed{{_mm256_abs_epi8(x.a), _mm256_abs_epi8(x.b)}, x}; }
+
+static inline __m256i broadcast4(const void* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return _mm256_set1_epi32(word);
+}
+// vpmaddubsw adds bytes 0,1 and 2,3 of a group apart, so the offset is kept apart too: two int16 that start the sum.
+static inline uint32_t offset_word(int even, int odd, int factor) {
+  return (uint32_t)(uint16_t)(factor * even) | (uint32_t)(uint16_t)(factor * odd) << 16;
+}
+static inline Acc acc_zero() { return i_zero(); }
+static inline Acc acc_start(const uint32_t* offset) {
+  __m256i o = broadcast4(offset);
+  return Acc{o, o};
+}
+static inline Acc acc_start_signed(const uint32_t*) { return i_zero(); }
+static inline void acc_add(Acc& r, B w, const int8_t* x) {
+  __m256i v = broadcast4(x);
+  r.a = _mm256_add_epi16(r.a, _mm256_maddubs_epi16(w.a, v));
+  r.b = _mm256_add_epi16(r.b, _mm256_maddubs_epi16(w.b, v));
+}
+// |w| * (x with the sign of w): pairs reach 2 * 128 * 127 = 32512 and fit int16, at w = -128 too.
+static inline void acc_add_signed(Acc& r, const Signed& w, const int8_t* x) {
+  __m256i v = broadcast4(x), one = _mm256_set1_epi16(1);
+  r.a = _mm256_add_epi32(r.a, _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitude.a, _mm256_sign_epi8(v, w.sign.a)), one));
+  r.b = _mm256_add_epi32(r.b, _mm256_madd_epi16(_mm256_maddubs_epi16(w.magnitude.b, _mm256_sign_epi8(v, w.sign.b)), one));
+}
+static inline I acc_sum(Acc x) {
+  __m256i one = _mm256_set1_epi16(1);
+  return I{_mm256_madd_epi16(x.a, one), _mm256_madd_epi16(x.b, one)};
+}
+static inline I acc_sum_signed(Acc x) { return x; }
+static inline __m256i doubled(__m256i s) {
+  return _mm256_or_si256(_mm256_slli_epi32(s, 16), _mm256_and_si256(s, _mm256_set1_epi32(0xffff)));
+}
+static inline Scale scale_u8(const uint8_t* p) {
+  return Scale{doubled(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p))),
+               doubled(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8))))};
+}
+static inline Scale scale_i8(const int8_t* p) {
+  return Scale{doubled(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))),
+               doubled(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)(p + 8))))};
+}
+static inline I acc_scale(I total, Acc x, Scale s) {
+  return I{_mm256_add_epi32(total.a, _mm256_madd_epi16(x.a, s.a)), _mm256_add_epi32(total.b, _mm256_madd_epi16(x.b, s.b))};
+}
+static inline I i_add_pairs(I total, const uint8_t* m, const int16_t* pair) {
+  __m256i v = broadcast4(pair);
+  __m256i a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)m));
+  __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(m + 16)));
+  return I{_mm256_add_epi32(total.a, _mm256_madd_epi16(a, v)), _mm256_add_epi32(total.b, _mm256_madd_epi16(b, v))};
+}
+#define LINNET_KEEP(x) asm("" : "+x"((x).a), "+x"((x).b))

@@ -1,0 +1,77 @@
+// Sixteen-lane vectors in one 512-bit register, with VNNI dot products. See simd.h for the contract.
+#pragma once
+
+using F = __m512;
+using I = __m512i;
+using B = __m512i;
+using Acc = __m512i;     // int32: vpdpbusd widens as it goes
+using Signed = __m512i;  // weights plus 128, unsigned
+using Scale = __m512i;   // int32
+
+static inline F f_zero() { return _mm512_setzero_ps(); }
+static inline F f_set(float x) { return _mm512_set1_ps(x); }
+static inline F f_load(const float* p) { return _mm512_loadu_ps(p); }
+static inline void f_store(float* p, F a) { _mm512_storeu_ps(p, a); }
+static inline F f_load_bf16(const uint16_t* p) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
+}
+static inline F f_load_f16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+static inline void f_store_f16(uint16_t* p, F a) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline F f_add(F a, F b) { return _mm512_add_ps(a, b); }
+static inline F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
+static inline F f_mul(F a, F b) { return _mm512_mul_ps(a, b); }
+static inline F f_div(F a, F b) { return _mm512_div_ps(a, b); }
+static inline F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+static inline F f_max(F a, F b) { return _mm512_max_ps(a, b); }
+static inline F f_min(F a, F b) { return _mm512_min_ps(a, b); }
+static inline F f_abs(F a) { return _mm512_abs_ps(a); }
+static inline F f_keep_from(F a, F x, float limit) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_GE_OQ), a);
+}
+static inline F f_power_of_two(F n) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
+}
+static inline F f_round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline float f_lane(F a, int i) {
+  alignas(64) float v[16];
+  _mm512_store_ps(v, a);
+  return v[i];
+}
+static inline F f_from_i(I a) { return _mm512_cvtepi32_ps(a); }
+static inline I i_zero() { return _mm512_setzero_si512(); }
+
+static inline B b_load(const void* p) { return _mm512_loadu_si512(p); }
+static inline B b_low_nibbles(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+static inline B b_high_nibbles(B a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
+template <int group>
+static inline B b_two_bits(B a) {
+  B moved = group < 2 ? _mm512_slli_epi16(a, 4 - 2 * (group & 1)) : _mm512_srli_epi16(a, 2 * (group & 1));
+  return _mm512_and_si512(moved, _mm512_set1_epi8(0x30));
+}
+static inline B b_or(B a, B b) { return _mm512_or_si512(a, b); }
+static inline Signed signed_bytes(B a) { return _mm512_xor_si512(a, _mm512_set1_epi8((char)0x80)); }
+
+static inline I broadcast4(const void* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return _mm512_set1_epi32(word);
+}
+static inline uint32_t offset_word(int even, int odd, int factor) { return (uint32_t)(factor * (even + odd)); }
+static inline Acc acc_zero() { return _mm512_setzero_si512(); }
+static inline Acc acc_start(const uint32_t* offset) { return broadcast4(offset); }
+// The offset word of Q8_0 activations is -8 * sum; the weights carry +128.
+static inline Acc acc_start_signed(const uint32_t* offset) { return _mm512_slli_epi32(broadcast4(offset), 4); }
+static inline void acc_add(Acc& a, B w, const int8_t* x) { a = _mm512_dpbusd_epi32(a, w, broadcast4(x)); }
+static inline void acc_add_signed(Acc& a, Signed w, const int8_t* x) { a = _mm512_dpbusd_epi32(a, w, broadcast4(x)); }
+static inline I acc_sum(Acc a) { return a; }
+static inline I acc_sum_signed(Acc a) { return a; }
+static inline Scale scale_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+static inline Scale scale_i8(const int8_t* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
+static inline I acc_scale(I total, Acc a, Scale s) { return _mm512_add_epi32(total, _mm512_mullo_epi32(a, s)); }
+static inline I i_add_pairs(I total, const uint8_t* m, const int16_t* pair) {
+  I wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)m));
+  return _mm512_add_epi32(total, _mm512_madd_epi16(wide, broadcast4(pair)));
+}
+#define LINNET_KEEP(x) asm("" : "+v"(x))

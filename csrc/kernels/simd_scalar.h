@@ -1,0 +1,185 @@
+// Sixteen-lane vectors in plain C++: the baseline that every processor runs. See simd.h for the contract.
+#pragma once
+
+struct F {
+  float v[16];
+};
+struct I {
+  int32_t v[16];
+};
+struct B {
+  uint8_t v[64];
+};
+using Acc = I;
+using Signed = B;
+using Scale = I;
+
+#define LINNET_EACH(expression) \
+  for (int i = 0; i < 16; i++) r.v[i] = (expression)
+
+static inline F f_zero() { return F{}; }
+static inline F f_set(float x) {
+  F r;
+  LINNET_EACH(x);
+  return r;
+}
+static inline F f_load(const float* p) {
+  F r;
+  LINNET_EACH(p[i]);
+  return r;
+}
+static inline void f_store(float* p, F a) {
+  for (int i = 0; i < 16; i++) p[i] = a.v[i];
+}
+static inline F f_load_bf16(const uint16_t* p) {
+  F r;
+  for (int i = 0; i < 16; i++) {
+    uint32_t bits = (uint32_t)p[i] << 16;
+    __builtin_memcpy(&r.v[i], &bits, 4);
+  }
+  return r;
+}
+static inline F f_load_f16(const uint16_t* p) {
+  F r;
+  LINNET_EACH(half_to_float(p[i]));
+  return r;
+}
+static inline void f_store_f16(uint16_t* p, F a) {
+  for (int i = 0; i < 16; i++) p[i] = float_to_half(a.v[i]);
+}
+static inline F f_add(F a, F b) {
+  F r;
+  LINNET_EACH(a.v[i] + b.v[i]);
+  return r;
+}
+static inline F f_sub(F a, F b) {
+  F r;
+  LINNET_EACH(a.v[i] - b.v[i]);
+  return r;
+}
+static inline F f_mul(F a, F b) {
+  F r;
+  LINNET_EACH(a.v[i] * b.v[i]);
+  return r;
+}
+static inline F f_div(F a, F b) {
+  F r;
+  LINNET_EACH(a.v[i] / b.v[i]);
+  return r;
+}
+static inline F f_fma(F a, F b, F c) {
+  F r;
+  LINNET_EACH(a.v[i] * b.v[i] + c.v[i]);
+  return r;
+}
+static inline F f_max(F a, F b) {
+  F r;
+  LINNET_EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]);
+  return r;
+}
+static inline F f_min(F a, F b) {
+  F r;
+  LINNET_EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
+  return r;
+}
+static inline F f_abs(F a) {
+  F r;
+  LINNET_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]);
+  return r;
+}
+// a where a >= limit, else 0.
+static inline F f_keep_from(F a, F x, float limit) {
+  F r;
+  LINNET_EACH(x.v[i] >= limit ? a.v[i] : 0.0f);
+  return r;
+}
+// 2^n for integral n within the exponent range.
+static inline F f_power_of_two(F n) {
+  F r;
+  for (int i = 0; i < 16; i++) {
+    uint32_t bits = (uint32_t)((int32_t)n.v[i] + 127) << 23;
+    __builtin_memcpy(&r.v[i], &bits, 4);
+  }
+  return r;
+}
+// Nearest integer, ties to even, by the 1.5 * 2^23 trick; |x| < 2^22.
+static inline F f_round(F a) {
+  F r;
+  LINNET_EACH((a.v[i] + 12582912.0f) - 12582912.0f);
+  return r;
+}
+static inline float f_lane(const F& a, int i) { return a.v[i]; }
+static inline F f_from_i(I a) {
+  F r;
+  LINNET_EACH((float)a.v[i]);
+  return r;
+}
+static inline I i_zero() { return I{}; }
+
+static inline B b_load(const void* p) {
+  B r;
+  __builtin_memcpy(r.v, p, 64);
+  return r;
+}
+static inline B b_low_nibbles(B a) {
+  for (int i = 0; i < 64; i++) a.v[i] &= 15;
+  return a;
+}
+static inline B b_high_nibbles(B a) {
+  for (int i = 0; i < 64; i++) a.v[i] >>= 4;
+  return a;
+}
+// Bits 2 * group and 2 * group + 1 of every byte, moved to bits 4 and 5.
+template <int group>
+static inline B b_two_bits(B a) {
+  for (int i = 0; i < 64; i++) a.v[i] = (uint8_t)(((a.v[i] >> (2 * group)) & 3) << 4);
+  return a;
+}
+static inline B b_or(B a, B b) {
+  for (int i = 0; i < 64; i++) a.v[i] |= b.v[i];
+  return a;
+}
+static inline Signed signed_bytes(B a) { return a; }
+
+static inline uint32_t offset_word(int even, int odd, int factor) { return (uint32_t)(factor * (even + odd)); }
+static inline Acc acc_zero() { return Acc{}; }
+static inline Acc acc_start(const uint32_t* offset) {
+  Acc r;
+  LINNET_EACH((int32_t)*offset);
+  return r;
+}
+static inline Acc acc_start_signed(const uint32_t*) { return Acc{}; }
+static inline void acc_add(Acc& r, const B& w, const int8_t* x) {
+  for (int i = 0; i < 16; i++) {
+    const uint8_t* a = w.v + 4 * i;
+    r.v[i] += a[0] * x[0] + a[1] * x[1] + a[2] * x[2] + a[3] * x[3];
+  }
+}
+static inline void acc_add_signed(Acc& r, const Signed& w, const int8_t* x) {
+  for (int i = 0; i < 16; i++) {
+    const int8_t* a = (const int8_t*)w.v + 4 * i;
+    r.v[i] += a[0] * x[0] + a[1] * x[1] + a[2] * x[2] + a[3] * x[3];
+  }
+}
+static inline I acc_sum(Acc a) { return a; }
+static inline I acc_sum_signed(Acc a) { return a; }
+static inline Scale scale_u8(const uint8_t* p) {
+  Scale r;
+  LINNET_EACH(p[i]);
+  return r;
+}
+static inline Scale scale_i8(const int8_t* p) {
+  Scale r;
+  LINNET_EACH(p[i]);
+  return r;
+}
+static inline I acc_scale(I total, Acc a, Scale s) {
+  for (int i = 0; i < 16; i++) total.v[i] += a.v[i] * s.v[i];
+  return total;
+}
+static inline I i_add_pairs(I total, const uint8_t* m, const int16_t* pair) {
+  for (int i = 0; i < 16; i++) total.v[i] += m[2 * i] * pair[0] + m[2 * i + 1] * pair[1];
+  return total;
+}
+#define LINNET_KEEP(x)
+#undef LINNET_EACH
