@@ -1,0 +1,125 @@
+"""Runs `forward` by itself, without the engine, on any op set; and the rules by which two sets of logits agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.arch.spec import ModelSpec
+from linnet.forward import forward
+from linnet.load.checkpoint import open_checkpoint
+from linnet.ops.base import PAGE_SIZE, Batch, Ops
+from linnet.ops.native import NativeOps
+from linnet.ops.reference import ReferenceOps
+from linnet.tensors import TensorType
+from linnet.weights import Weights
+
+Logits = NDArray[np.float32]
+
+
+OP_SETS: dict[str, Callable[[int], Ops]] = {"reference": lambda threads: ReferenceOps(), "native": lambda threads: NativeOps(threads)}
+"""Every op set, made for a number of threads."""
+
+ALLOWED = {"reference": 1e-4, "native": 1e-3}
+"""Largest difference from transformers in float32, as a share of the largest logit."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to run on one op set."""
+
+    ops: Ops
+    spec: ModelSpec
+    weights: Weights
+
+
+class Session:
+    """Sequences in progress, each with scattered pages of its own, as an engine would hold them.
+
+    lengths: the most positions each sequence will have; length-dependent rotary scaling is fixed to them.
+    """
+
+    def __init__(self, model: Model, lengths: list[int], kv_dtype: str = "f32") -> None:
+        self.model, self.lengths = model, np.array(lengths, np.int32)
+        self.done = [0] * len(lengths)
+        counts = [-(-length // PAGE_SIZE) for length in lengths]
+        shuffled = np.random.default_rng(sum(counts)).permutation(sum(counts)).astype(np.int32)
+        self.table = np.full((len(lengths), max(counts)), -1, np.int32)
+        for row, pages in zip(self.table, np.split(shuffled, np.cumsum(counts)[:-1]), strict=True):
+            row[: len(pages)] = pages
+        model.ops.allocate_cache(model.spec, sum(counts), kv_dtype)
+
+    def feed(self, pieces: dict[int, list[int]], last_only: bool = False) -> dict[int, Logits]:
+        """One step: the next tokens of some sequences. Logits of each, [tokens, vocab], or [1, vocab] for the last alone."""
+        counts = [len(tokens) for tokens in pieces.values()]
+        ends = np.cumsum(counts)
+        positions = [np.arange(self.done[i], self.done[i] + len(tokens)) for i, tokens in pieces.items()]
+        batch = Batch(
+            tokens=np.concatenate([np.array(tokens, np.int32) for tokens in pieces.values()]),
+            positions=np.concatenate(positions).astype(np.int32),
+            sequence=np.repeat(list(pieces), counts).astype(np.int32),
+            page_table=self.table,
+            rope_lengths=self.lengths,
+            rows=(ends - 1 if last_only else np.arange(ends[-1])).astype(np.int32),
+        )
+        logits = forward(self.model.ops, self.model.spec, self.model.weights, batch)
+        assert logits.dtype == np.float32
+        assert logits.shape == (len(batch.rows), self.model.spec.vocab_size)
+        for i, tokens in pieces.items():
+            self.done[i] += len(tokens)
+        cuts = np.arange(1, len(counts)) if last_only else ends[:-1]
+        # Copies: what an op set returns may be its own buffer.
+        return {i: part.copy() for i, part in zip(pieces, np.split(logits, cuts), strict=True)}
+
+
+def load(path: Path, ops: Ops, target: TensorType | None = None) -> Model:
+    """The checkpoint at `path`, its matrices re-encoded as `target` if one is given."""
+    checkpoint = open_checkpoint(path)
+    return Model(ops, checkpoint.spec, checkpoint.assemble(ops, target))
+
+
+def logits_of(model: Model, tokens: list[int], kv_dtype: str = "f32", chunk: int | None = None) -> Logits:
+    """Logits [tokens, vocab] of one sequence, fed whole or in pieces of `chunk`."""
+    session, chunk = Session(model, [len(tokens)], kv_dtype), chunk or len(tokens)
+    return np.concatenate([session.feed({0: tokens[i : i + chunk]})[0] for i in range(0, len(tokens), chunk)])
+
+
+def greedy(model: Model, prompts: list[list[int]], count: int, kv_dtype: str = "f32") -> list[list[int]]:
+    """`count` tokens after each prompt, all sequences together in every step."""
+    session = Session(model, [len(prompt) + count for prompt in prompts], kv_dtype)
+    tokens: list[list[int]] = [[] for _ in prompts]
+    pieces = dict(enumerate(prompts))
+    for _ in range(count):
+        for i, logits in session.feed(pieces, last_only=True).items():
+            tokens[i].append(model.ops.sample(logits[0], 0.0, 0, 1.0, 0.0, 0.0))
+        pieces = {i: [made[-1]] for i, made in enumerate(tokens)}
+    return tokens
+
+
+def random_tokens(count: int, vocabulary: int, seed: int = 0) -> list[int]:
+    return np.random.default_rng([seed, count]).integers(0, vocabulary, count).tolist()
+
+
+def difference(ours: Logits, oracle: NDArray[Any]) -> float:
+    """Largest difference, as a share of the oracle's largest logit."""
+    return float(np.abs(ours.astype(np.float64) - oracle).max() / np.abs(oracle).max())
+
+
+def teacher_forced_agreement(oracle: NDArray[Any], ours: Logits, allowed: float) -> float:
+    """Asserts that both sides, given the same tokens, put the same token first wherever that is not a matter of rounding:
+    where the oracle's first two logits lie more than four times `allowed` (an error of one logit) apart.
+
+    oracle, ours: [rows, vocab]. Gives the share of rows on which the rule had something to say.
+    """
+    second, first = np.partition(oracle, -2, axis=1)[:, -2:].T
+    clear = first - second > 4 * allowed
+    wrong = np.flatnonzero(clear & (oracle.argmax(axis=1) != ours.argmax(axis=1)))
+    assert not len(wrong), (
+        f"another top token at rows {wrong.tolist()}, where the gap is {(first - second)[wrong].tolist()} of {4 * allowed}"
+    )
+    return float(clear.mean())
