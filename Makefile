@@ -1,0 +1,51 @@
+# Everything from a fresh clone, given Python 3.10 or newer, a C++17 compiler and make; all of it lands in .venv.
+# On Linux outside CI, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves the tests a 2 GB CUDA build of torch.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CPP := $(shell find csrc -name '*.cc' -o -name '*.h')
+SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(CPP) $(shell find src models -type f -not -name '*.pyc' -not -path '*/.*')
+
+.PHONY: run test test-full test-peers lint format clean
+
+run: .venv/installed
+	$(BIN)/linnet run tiny "What is 17 + 25?"
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest -m "not slow and not peers"
+
+test-full: .venv/installed-test
+	$(BIN)/python -m pytest -m "not peers"
+
+# Builds llama-cpp-python the first time: about 12 minutes on two cores.
+test-peers: .venv/installed-test
+	$(BIN)/python -m pip install --quiet ".[test,peers]"
+	$(BIN)/python -m pytest -m peers tests/peers
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy benchmarks models/tiny
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+	$(BIN)/lint-imports
+
+format: .venv/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP)
+
+clean:
+	rm -rf .venv build dist
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Linnet needs Python 3.10 or newer; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/pyvenv.cfg $(SOURCES)
+	$(BIN)/python -m pip install --quiet .
+	touch $@
+
+.venv/installed-test: .venv/pyvenv.cfg $(SOURCES)
+	$(BIN)/python -m pip install --quiet ".[test]"
+	touch $@ .venv/installed

@@ -1,0 +1,90 @@
+"""llama.cpp behind the few calls that comparisons need; through its C interface, without Python work per token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class LlamaCpp:
+    """One model and one context of `context` tokens, greedy sampling in C."""
+
+    def __init__(self, path: Path, threads: int, context: int = 1024, batch: int = 512) -> None:
+        self.api: Any = import_module("llama_cpp")  # a 12-minute build: only the comparisons need it
+        self._log = self.api.llama_log_callback(lambda level, text, data: None)
+        self.api.llama_log_set(self._log, None)
+        self.api.llama_backend_init()
+        self.model: Any = self.api.llama_model_load_from_file(str(path).encode(), self.api.llama_model_default_params())
+        if not self.model:
+            raise RuntimeError(f"llama.cpp does not load {path}")
+        params = self.api.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = context, batch, batch
+        params.n_threads = params.n_threads_batch = threads
+        self.context: Any = self.api.llama_init_from_model(self.model, params)
+        if not self.context:
+            raise RuntimeError(f"llama.cpp gives no context of {context} tokens for {path}")
+        self.sampler: Any = self.api.llama_sampler_init_greedy()
+
+    @property
+    def system_info(self) -> str:
+        """The instruction sets that this build uses on this machine."""
+        return str(self.api.llama_print_system_info().decode())
+
+    def clear(self) -> None:
+        """Empties the context."""
+        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+
+    def feed(self, tokens: list[int]) -> None:
+        """Runs tokens after those already in the context; the last one's logits stand."""
+        array = (self.api.llama_token * len(tokens))(*tokens)
+        self._check(self.api.llama_decode(self.context, self.api.llama_batch_get_one(array, len(tokens))))
+
+    def sample(self) -> int:
+        """The likeliest next token (waits for the computation)."""
+        return int(self.api.llama_sampler_sample(self.sampler, self.context, -1))
+
+    def stream(self, prompt: list[int], count: int) -> Iterator[int]:
+        """`count` greedy tokens after `prompt`, from an empty context, end tokens included."""
+        self.clear()
+        self.feed(prompt)
+        for index in range(count):
+            token = self.sample()
+            yield token
+            if index + 1 < count:
+                self.feed([token])
+
+    def logits(self, tokens: list[int]) -> NDArray[np.float32]:
+        """Logits after every token, float32 [len(tokens), vocab], from an empty context and in one batch."""
+        self.clear()
+        batch = self.api.llama_batch_init(len(tokens), 0, 1)
+        batch.n_tokens = len(tokens)
+        for index, token in enumerate(tokens):
+            batch.token[index], batch.pos[index] = token, index
+            batch.n_seq_id[index], batch.seq_id[index][0], batch.logits[index] = 1, 0, 1
+        self._check(self.api.llama_decode(self.context, batch))
+        vocabulary = self.api.llama_vocab_n_tokens(self.api.llama_model_get_vocab(self.model))
+        logits = np.ctypeslib.as_array(self.api.llama_get_logits(self.context), (len(tokens), vocabulary)).copy()
+        self.api.llama_batch_free(batch)
+        return logits
+
+    def tokenize(self, text: str, special: bool) -> list[int]:
+        """Ids of a text, without a beginning token; `special` reads markers as control tokens."""
+        data = text.encode()
+        buffer = (self.api.llama_token * (len(data) + 8))()
+        vocabulary = self.api.llama_model_get_vocab(self.model)
+        count = self.api.llama_tokenize(vocabulary, data, len(data), buffer, len(buffer), False, special)
+        return list(buffer[:count])
+
+    def _check(self, status: int) -> None:
+        if status != 0:
+            raise RuntimeError(f"llama_decode gave {status}")
+
+    def close(self) -> None:
+        self.api.llama_sampler_free(self.sampler)
+        self.api.llama_free(self.context)
+        self.api.llama_model_free(self.model)
