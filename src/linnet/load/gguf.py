@@ -105,7 +105,7 @@ class _Reader:
                 raise ModelFileError(f"{self.where}: metadata key {key!r} appears twice")
             metadata[key] = self.value(self.number(_U32, key), key)
         split = metadata.get("split.count", 1)
-        if split not in (0, 1):
+        if not isinstance(split, int) or split > 1:
             raise UnsupportedModelError(f"{self.where}: one of {split} parts of a split model; join them with llama-gguf-split --merge")
         return tensor_count, metadata
 

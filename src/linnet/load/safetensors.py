@@ -86,6 +86,9 @@ class ShardedSafetensors:
     def shape(self, name: str) -> tuple[int, ...]:
         return self._shard(name).shape(name)
 
+    def type(self, name: str) -> TensorType:
+        return self._shard(name).type(name)
+
     def read(self, name: str) -> RawTensor:
         return self._shard(name).read(name)
 

@@ -24,6 +24,9 @@ class Source(Protocol):
     def shape(self, name: str) -> tuple[int, ...]:
         """The tensor's shape, outermost first, without reading it."""
 
+    def type(self, name: str) -> TensorType:
+        """How the tensor is stored, perhaps in a type that `linnet.tensors.TYPES` lacks."""
+
     def read(self, name: str) -> RawTensor:
         """The tensor; its data is a view of mapped memory, not necessarily aligned to its type."""
 
@@ -73,6 +76,9 @@ class MappedTensors:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._entry(name).shape
+
+    def type(self, name: str) -> TensorType:
+        return self._entry(name).type
 
     def read(self, name: str) -> RawTensor:
         entry = self._entry(name)

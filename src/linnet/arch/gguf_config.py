@@ -1,0 +1,87 @@
+"""GGUF metadata as a `Config`: the keys of every architecture's hyperparameters, in config.json's words.
+
+Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; defaults are those of llama.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from linnet.arch.config import Config
+from linnet.errors import ModelFileError, UnsupportedModelError
+
+_KEYS = {
+    "vocab_size": "vocab_size",
+    "block_count": "num_hidden_layers",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "attention.key_length": "head_dim",
+    "attention.value_length": "value_head_dim",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.sliding_window": "sliding_window",
+    "rope.freq_base": "rope_theta",
+    "rope.dimension_count": "rope_dim",
+}
+_SCALING_KEYS = {
+    "rope.scale_linear": "factor",  # what old files call it
+    "rope.scaling.type": "rope_type",
+    "rope.scaling.factor": "factor",
+    "rope.scaling.original_context_length": "original_max_position_embeddings",
+    "rope.scaling.finetuned": "finetuned",
+    "rope.scaling.attn_factor": "extra_attention_factor",
+    "rope.scaling.yarn_beta_fast": "beta_fast",
+    "rope.scaling.yarn_beta_slow": "beta_slow",
+}
+# Keys that say what is so anyway.
+_HARMLESS_KEYS = (("attention.causal", True), ("rope.scaling.yarn_ext_factor", 1.0), ("rope.scaling.yarn_attn_factor", 1.0))
+
+
+def gguf_config(
+    metadata: Mapping[str, Any], where: str, shapes: Mapping[str, tuple[int, ...]], rope_factors: Sequence[float] | None = None
+) -> Config:
+    """The configuration that GGUF `metadata` gives.
+
+    `shapes` are the file's tensors: the embedding's rows count the vocabulary, and without `output.weight` the output is tied.
+    `rope_factors` are the values of `rope_freqs.weight`, where there is one. Raises ModelFileError without an architecture.
+    """
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str):
+        raise ModelFileError(f"{where}: general.architecture is missing or not a text")
+    values: dict[str, Any] = {"model_type": architecture}
+    names = {"model_type": "general.architecture", "rope_factors": "rope_freqs.weight"}
+    scaling: dict[str, Any] = {}
+    for key, value in metadata.items():
+        suffix = key.removeprefix(f"{architecture}.")
+        if suffix == key or (not isinstance(value, (np.ndarray, list)) and (suffix, value) in _HARMLESS_KEYS):
+            continue  # other prefixes (general, tokenizer, quantize ...) do not bear on the computation
+        if suffix in _SCALING_KEYS:
+            scaling[_SCALING_KEYS[suffix]] = value
+            names["rope_scaling." + _SCALING_KEYS[suffix]] = key
+        else:
+            name = _KEYS.get(suffix, key)
+            values[name] = value
+            names[name] = key
+    if not shapes:
+        raise UnsupportedModelError(f"{where}: a vocabulary without tensors; it has a tokenizer, but no model to run")
+    values["rope_scaling"] = _scaling(scaling)
+    values["rope_factors"] = rope_factors
+    values["tie_word_embeddings"] = "output.weight" not in shapes
+    if "token_embd.weight" in shapes:
+        values["vocab_size"] = shapes["token_embd.weight"][0]
+    for name in _KEYS:
+        names.setdefault(_KEYS[name], f"{architecture}.{name}")
+    return Config(values, where, "gguf", names)
+
+
+def _scaling(scaling: dict[str, Any]) -> dict[str, Any]:
+    """`rope_scaling` as config.json would have it: a factor without a type means linear; 0 and 1 mean none."""
+    kind, factor = scaling.get("rope_type", "linear"), scaling.get("factor", 1.0)
+    if isinstance(kind, str) and (kind == "none" or (kind == "linear" and type(factor) in (int, float) and factor in (0, 1))):
+        return {}
+    return {**scaling, "rope_type": kind}

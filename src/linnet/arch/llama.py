@@ -1,0 +1,35 @@
+"""Llama 1, 2 and 3 (Touvron et al. 2023, Grattafiori et al. 2024), and the many checkpoints of that shape."""
+
+from __future__ import annotations
+
+from linnet.arch.config import Config
+from linnet.arch.rope_config import longest, read_rope
+from linnet.arch.sizes import read_sizes
+from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
+from linnet.arch.table import ATTENTION, GATED_MLP, Table, biases, standard_table
+
+
+def build(config: Config) -> tuple[ModelSpec, Table]:
+    gguf = config.format == "gguf"
+    window = config.optional_integer("sliding_window") if gguf else None
+    spec = llama_spec(config, "llama", window)
+    if gguf:
+        return spec, table(spec)
+    return spec, table(spec, config.flag("attention_bias", False), config.flag("mlp_bias", False))
+
+
+def llama_spec(config: Config, family: str, window: int | None) -> ModelSpec:
+    """The layer of Llama, with or without a sliding window."""
+    sizes = read_sizes(config)
+    # GGUF stores the rows of Llama's queries and keys in the order that rotates neighbours.
+    rope = read_rope(config, sizes.head_dim, interleaved=config.format == "gguf")
+    norm = Norm(config.number("rms_norm_eps", 1e-6))
+    attention = Attention(sizes.heads, sizes.kv_heads, sizes.head_dim, rope, sizes.head_dim**-0.5, window)
+    layer = Layer(attention, Mlp(sizes.width, config.activation()), norm, norm)
+    tied = config.flag("tie_word_embeddings", False)
+    return ModelSpec(family, sizes.vocab, sizes.hidden, longest(rope), (layer,) * sizes.layers, norm, tied)
+
+
+def table(spec: ModelSpec, attention_bias: bool | None = None, mlp_bias: bool | None = None) -> Table:
+    """Biases: on every projection of the block, on none, or (None) as the checkpoint has them."""
+    return standard_table(spec, (*ATTENTION, *biases(ATTENTION, attention_bias), *GATED_MLP, *biases(GATED_MLP, mlp_bias)))

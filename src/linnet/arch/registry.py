@@ -1,0 +1,43 @@
+"""Which family a checkpoint belongs to. A family's module is imported when a model of it is opened."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from linnet.arch.config import Config
+from linnet.arch.spec import ModelSpec
+from linnet.arch.table import Table
+from linnet.errors import UnsupportedModelError
+
+# Names (config.json's model_type, GGUF's general.architecture) -> module of this package with
+# `build(config) -> (spec, table)` and `table(spec) -> table`.
+HF_FAMILIES = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3"}
+GGUF_FAMILIES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+
+
+def build(config: Config) -> tuple[ModelSpec, Table]:
+    """The spec and the table of weights of a configuration.
+
+    Raises UnsupportedModelError for a family that is not here or a key that is not understood, and ModelFileError for
+    values that are missing, malformed or contradict each other.
+    """
+    families = HF_FAMILIES if config.format == "hf" else GGUF_FAMILIES
+    name = config.text("model_type")
+    if name not in families:
+        raise UnsupportedModelError(f"{config.where}: the architecture {name!r} is not built; there are {', '.join(sorted(families))}")
+    spec, table = _module(families[name]).build(config)
+    config.finish()
+    return spec, table
+
+
+def table_of(spec: ModelSpec) -> Table:
+    """The table for a spec that somebody made; biases are whichever the checkpoint has."""
+    if spec.family not in HF_FAMILIES:
+        raise UnsupportedModelError(f"spec.family is {spec.family!r}; there are {', '.join(sorted(HF_FAMILIES))}")
+    table: Table = _module(HF_FAMILIES[spec.family]).table(spec)
+    return table
+
+
+def _module(name: str) -> Any:
+    return import_module(f"linnet.arch.{name}")

@@ -1,0 +1,89 @@
+"""Rotary settings of a configuration: `rope_parameters`, the older `rope_scaling`, and what GGUF says, as a `Rope`.
+
+Names, precedence and defaults are those of transformers (modeling_rope_utils).
+"""
+
+from __future__ import annotations
+
+import math
+
+from linnet.arch.config import Config
+from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, Rope, RopeScaling, YarnScaling
+from linnet.errors import UnsupportedModelError
+
+
+def read_rope(config: Config, head_dim: int, interleaved: bool = False) -> Rope:
+    """The rotary positions of a model whose heads are `head_dim` wide."""
+    context = config.integer("max_position_embeddings")
+    parameters = config.group("rope_parameters")
+    scaling = config.group("rope_scaling") or parameters
+    theta = config.number("rope_theta", 10_000.0)
+    share = config.number("partial_rotary_factor", 1.0, high=1.0)
+    for group in (parameters, scaling):
+        if group is not None:
+            theta = group.number("rope_theta", theta)
+            share = group.number("partial_rotary_factor", share, high=1.0)
+    dim = config.integer("rope_dim", int(head_dim * share), high=head_dim)
+    if dim % 2:
+        raise config.error("rope_dim" if config.format == "gguf" else "head_dim", "an even number")
+    return Rope(dim, theta, context, interleaved, _scaling(config, scaling, context, dim))
+
+
+def longest(rope: Rope) -> int:
+    """The longest sequence that a scaling stretches the trained context to (what max_position_embeddings says includes
+    the stretch for llama3, and may for yarn)."""
+    scaling = rope.scaling
+    if isinstance(scaling, (LinearScaling, DynamicScaling)):
+        return int(rope.context * scaling.factor)
+    if isinstance(scaling, YarnScaling):
+        return max(rope.context, int(scaling.original_context * scaling.factor))
+    return rope.context
+
+
+def _scaling(config: Config, group: Config | None, context: int, dim: int) -> RopeScaling | None:
+    factors = config.items("rope_factors")
+    kind = "default" if group is None else group.text("rope_type", group.text("type", "default"))
+    if factors is not None:
+        if len(factors) != dim // 2 or not all(math.isfinite(f) and f > 0 for f in factors):
+            raise config.error("rope_factors", f"{dim // 2} positive factors")
+        if kind != "default":
+            raise UnsupportedModelError(f"{config.where}: both {config.name('rope_factors')} and the rotary scaling {kind!r}")
+        return FactorScaling(tuple(float(f) for f in factors))
+    if group is None or kind == "default":
+        return None
+    group.ignore(["finetuned"])
+    if kind == "linear":
+        return LinearScaling(group.number("factor"))
+    if kind == "dynamic":
+        return DynamicScaling(group.number("factor", low=0.999))
+    if kind not in ("yarn", "llama3"):
+        raise UnsupportedModelError(f"{config.where}: {group.name('rope_type')} is {kind!r}; known: default, linear, dynamic, yarn, llama3")
+    original = group.integer("original_max_position_embeddings", context)
+    original = config.integer("original_max_position_embeddings", original)
+    if kind == "yarn":
+        return _yarn(group, original, context)
+    low, high = group.number("low_freq_factor"), group.number("high_freq_factor")
+    if high <= low:
+        raise group.error("high_freq_factor", f"a number above low_freq_factor ({low:g})")
+    return Llama3Scaling(group.number("factor"), low, high, original)
+
+
+def _yarn(group: Config, original: int, context: int) -> YarnScaling:
+    factor = group.number("factor", context / original)
+    attention = group.number("attention_factor", 0.0)
+    scale, scale_all = group.number("mscale", 0.0), group.number("mscale_all_dim", 0.0)
+    if not attention and scale and scale_all:
+        attention = _attention_factor(factor, scale) / _attention_factor(factor, scale_all)
+    return YarnScaling(
+        factor,
+        original,
+        (attention or _attention_factor(factor)) * group.number("extra_attention_factor", 1.0),
+        group.number("beta_fast", 32.0),
+        group.number("beta_slow", 1.0),
+        group.flag("truncate", True),
+    )
+
+
+def _attention_factor(factor: float, scale: float = 1.0) -> float:
+    """Equation 22 of the YaRN paper: how much attention sharpens as the context grows by `factor`."""
+    return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0

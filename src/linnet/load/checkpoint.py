@@ -1,0 +1,186 @@
+"""`Checkpoint`: an opened model. Its spec, its table of weights, their source, and what else its files say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from linnet.arch.config import Config
+from linnet.arch.gguf_config import gguf_config
+from linnet.arch.registry import build, table_of
+from linnet.arch.sizes import MAX_HEAD_DIM
+from linnet.arch.spec import ModelSpec
+from linnet.arch.table import Table
+from linnet.errors import ModelFileError, UnsupportedModelError
+from linnet.load.assemble import Naming, WeightOps, assemble, plan
+from linnet.load.dequantize import dequantize
+from linnet.load.files import read_json
+from linnet.load.gguf import GgufFile, read_gguf
+from linnet.load.hub import locate
+from linnet.load.memory import MemorySource
+from linnet.load.safetensors import INDEX, read_safetensors, read_sharded_safetensors
+from linnet.load.source import Source
+from linnet.tensors import TensorType
+from linnet.weights import Weights
+
+# Vocabulary entries that end a turn whatever the metadata's end id says: the ends of the chat formats of the families here.
+_TURN_ENDS = frozenset({"<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>", "<|eom_id|>", "</s>"})
+_CONTROL = 3  # tokenizer.ggml.token_type of a control token
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a model's files say. Nothing but headers and configuration has been read.
+
+    name: what messages call the model. path: its folder or file; None in memory.
+    metadata: GGUF's, tokenizer included; None elsewhere (the tokenizer's files lie in `path`).
+    nbytes: bytes of all tensors. eos_token_ids: what ends an answer. generation: generation_config.json, as published.
+    """
+
+    name: str
+    spec: ModelSpec
+    table: Table
+    source: Source
+    naming: Naming
+    nbytes: int
+    path: Path | None = None
+    metadata: Mapping[str, Any] | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = True
+
+    def assemble(self, ops: WeightOps, target: TensorType | None = None) -> Weights:
+        """The weights, converted by `ops`; see `linnet.load.assemble.assemble`."""
+        return assemble(ops, self.spec, self.table, self.source, target, self.naming, self.strict)
+
+    def close(self) -> None:
+        """Closes the source; weights that still read it keep it mapped."""
+        self.source.close()
+
+    @classmethod
+    def from_memory(cls, config: Any, state_dict: Mapping[str, Any], strict: bool = True) -> Checkpoint:
+        """A model whose weights are in memory, under their Hugging Face names.
+
+        config: a ModelSpec, the content of a config.json, or a transformers config. Raises ModelFileError that lists
+        every missing, unexpected (unless not `strict`) and misshapen tensor.
+        """
+        if isinstance(config, ModelSpec):
+            spec, table = config, table_of(config)
+            eos: tuple[int, ...] = ()
+        else:
+            values = config if isinstance(config, Mapping) else config.to_dict()
+            spec, table = build(Config(values, "config"))
+            eos = _token_ids("config", values.get("eos_token_id"), spec)
+        source = MemorySource(state_dict)
+        return _checked(cls("state dict", spec, table, source, "hf", _nbytes(source), eos_token_ids=eos, strict=strict))
+
+
+def open_checkpoint(model: str | Path) -> Checkpoint:
+    """Opens "tiny", a Hugging Face folder, a GGUF file, or a hub id that is in the local cache.
+
+    Everything is checked that can be without reading weights: raises ModelFileError for files that are missing, damaged
+    or contradict each other (every missing, unexpected and misshapen tensor listed), UnsupportedModelError for models
+    that this version does not run.
+    """
+    path = locate(model)
+    if path.is_dir():
+        return _open_folder(str(model), path)
+    if path.suffix == ".gguf":
+        return _open_gguf(str(model), path)
+    if path.name.endswith((".safetensors", ".json")):
+        raise ModelFileError(f"{path}: give the folder that holds this file (config.json and the tokenizer are read from it)")
+    raise UnsupportedModelError(f"{path}: not a kind of model file that is read; give a Hugging Face folder or a .gguf file")
+
+
+def _open_folder(name: str, folder: Path) -> Checkpoint:
+    if not (folder / "config.json").is_file():
+        files = sorted(folder.glob("*.gguf"))
+        if len(files) == 1:
+            return _open_gguf(name, files[0])
+        several = f"; name one of {', '.join(file.name for file in files)}" if files else ""
+        raise ModelFileError(f"{folder}: holds no model (no config.json){several}")
+    values = read_json(folder / "config.json")
+    spec, table = build(Config(values, str(folder / "config.json")))
+    generation_file = folder / "generation_config.json"
+    generation = read_json(generation_file) if generation_file.is_file() else {}
+    eos = _token_ids(str(generation_file), generation.get("eos_token_id"), spec)
+    eos = eos or _token_ids(str(folder / "config.json"), values.get("eos_token_id"), spec)
+    source = _open_weights(folder)
+    return _checked(
+        Checkpoint(name, spec, table, source, "hf", _nbytes(source), folder, eos_token_ids=eos, generation=generation),
+    )
+
+
+def _open_weights(folder: Path) -> Source:
+    if (folder / "model.safetensors").is_file():
+        return read_safetensors(folder / "model.safetensors")
+    if (folder / INDEX).is_file():
+        return read_sharded_safetensors(folder / INDEX)
+    if any(folder.glob("pytorch_model*.bin")):
+        raise UnsupportedModelError(f"{folder}: its weights are pytorch_model.bin, which is not read; convert them to safetensors")
+    raise ModelFileError(f"{folder}: has a config.json but no weights (model.safetensors or {INDEX}); download it again")
+
+
+def _open_gguf(name: str, path: Path) -> Checkpoint:
+    source = read_gguf(path)
+    try:
+        shapes = {entry.name: entry.shape for entry in source.tensors.values()}
+        spec, table = build(gguf_config(source.metadata, str(path), shapes, _rope_factors(source)))
+        eos = _gguf_ends(source, spec)
+    except ModelFileError:
+        source.close()
+        raise
+    return _checked(Checkpoint(name, spec, table, source, "gguf", _nbytes(source), path, source.metadata, eos))
+
+
+def _rope_factors(source: GgufFile) -> list[float] | None:
+    """The divisors of the rotary frequencies, [dim / 2], that some files carry as a tensor."""
+    if "rope_freqs.weight" not in source.tensors:
+        return None
+    raw = source.read("rope_freqs.weight")
+    if len(raw.shape) != 1 or raw.shape[0] > MAX_HEAD_DIM // 2:
+        raise ModelFileError(f"{source.where}: rope_freqs.weight has the impossible shape {list(raw.shape)}")
+    factors: list[float] = dequantize(raw).tolist()
+    return factors
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, once every tensor is known to be there and to fit."""
+    try:
+        plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
+    except ModelFileError:
+        checkpoint.close()
+        raise
+    return checkpoint
+
+
+def _nbytes(source: Source) -> int:
+    return sum(source.type(name).nbytes(source.shape(name)) for name in source.names())
+
+
+def _token_ids(where: str, value: Any, spec: ModelSpec) -> tuple[int, ...]:
+    """eos_token_id of a JSON file: null, an id, or a list of ids."""
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    for token in ids:
+        if type(token) is not int or not 0 <= token < spec.vocab_size:
+            raise ModelFileError(f"{where}: eos_token_id {str(token)[:40]} is not a token id (0 to {spec.vocab_size - 1})")
+    return tuple(dict.fromkeys(ids))
+
+
+def _gguf_ends(source: GgufFile, spec: ModelSpec) -> tuple[int, ...]:
+    """The ids that end an answer: those that the metadata names, and control tokens that end a turn in every chat format."""
+    metadata = source.metadata
+    ids: list[int] = []
+    for name in ("eos", "eot", "eom"):
+        key = f"tokenizer.ggml.{name}_token_id"
+        ids += _token_ids(f"{source.where}: {key}", metadata.get(key), spec)
+    tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
+    if isinstance(tokens, list) and isinstance(types, np.ndarray) and len(types) == len(tokens):
+        for token in (types[: spec.vocab_size] == _CONTROL).nonzero()[0].tolist():
+            if tokens[token] in _TURN_ENDS:
+                ids.append(token)
+    return tuple(dict.fromkeys(ids))
