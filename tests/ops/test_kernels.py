@@ -1,0 +1,168 @@
+"""Every kernel of every instruction set that this processor has, against float64 on the same quantized activations."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import gguf
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from linnet import _core
+from linnet.tensors import BF16, F16, F32, Q4_0, Q4_K, Q6_K, Q8_0, RawTensor, TensorType
+
+ISAS = _core.available_isas()
+BLOCK_TYPES = [Q4_0, Q8_0, Q4_K, Q6_K]
+FLOAT_TYPES = [F32, F16, BF16]
+THREADS = 2
+
+
+@cache
+def context(isa: str) -> _core.Context:
+    return _core.Context(THREADS, isa)
+
+
+def random_raw(type: TensorType, rows: int, columns: int, seed: int) -> RawTensor:
+    """A valid tensor of any type. Block types get random bytes with scales that are finite and of either sign."""
+    random = np.random.default_rng(seed)
+    if type.block == 1:
+        return RawTensor(
+            "w",
+            (rows, columns),
+            type,
+            gguf.quants.quantize(random.normal(size=(rows, columns)).astype(np.float32), quant_type(type)).view(np.uint8).ravel(),
+        )
+    blocks = random.integers(0, 256, (rows * columns // type.block, type.block_bytes), dtype=np.uint8)
+    scales = {Q4_0: [0], Q8_0: [0], Q4_K: [0, 2], Q6_K: [208]}[type]
+    for at in scales:
+        blocks[:, at : at + 2] = random.normal(0, 0.05, (len(blocks), 1)).astype(np.float16).view(np.uint8)
+    return RawTensor("w", (rows, columns), type, blocks.ravel())
+
+
+def quant_type(type: TensorType) -> gguf.GGMLQuantizationType:
+    return gguf.GGMLQuantizationType(type.gguf_id)
+
+
+def dequantized(raw: RawTensor) -> NDArray[np.float32]:
+    return gguf.quants.dequantize(raw.data, quant_type(raw.type)).reshape(raw.shape)
+
+
+def core_matrix(isa: str, raw: RawTensor, target: TensorType | None = None) -> _core.Matrix:
+    return _core.matrix(context(isa), raw.data, raw.type.gguf_id, (target or raw.type).gguf_id, *raw.shape)
+
+
+def rounded_activations(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float64]:
+    """x after the rounding that llama.cpp gives it for this weight type, in float64; computed in float32 as it does."""
+    if type.block == 1:
+        return x.astype(np.float64)
+    parts = x.reshape(-1, type.block)
+    if type.block == 32:  # Q8_0: scale max / 127 stored as float16
+        largest = np.abs(parts).max(axis=1, keepdims=True)
+        inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+        scale = (largest / np.float32(127)).astype(np.float16).astype(np.float64)
+    else:  # Q8_K: scale so that the value of largest magnitude becomes -127
+        extreme = np.take_along_axis(parts, np.abs(parts).argmax(axis=1, keepdims=True), axis=1)
+        inverse = np.divide(np.float32(-127), extreme, out=np.zeros_like(extreme), where=extreme != 0)
+        scale = np.divide(np.float32(1), inverse, out=np.zeros_like(inverse), where=inverse != 0).astype(np.float64)
+    levels = np.minimum(np.rint(parts * inverse), 127)
+    return (levels * scale).reshape(x.shape)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", BLOCK_TYPES + FLOAT_TYPES, ids=lambda t: t.name)
+@pytest.mark.parametrize("tokens", [1, 2, 3, 5, 8, 13])
+def test_linear_matches_float64(isa: str, type: TensorType, tokens: int) -> None:
+    rows, columns = 45, 3 * type.block if type.block > 1 else 93  # a partial group of rows, a partial vector of columns
+    raw = random_raw(type, rows, columns, seed=tokens)
+    x = np.random.default_rng(tokens).normal(size=(tokens, columns)).astype(np.float32)
+    x[0, : columns // 3] = 0  # a block of zeros has no scale
+    y = _core.linear(context(isa), _core.tensor(context(isa), x), core_matrix(isa, raw), None).numpy()
+    weights, activations = dequantized(raw).astype(np.float64), rounded_activations(x, type)
+    exact = activations @ weights.T
+    magnitude = np.abs(activations) @ np.abs(weights).T  # what the rounding of a sum is relative to
+    assert np.max(np.abs(y - exact) / np.maximum(magnitude, 1e-30)) < 1e-6
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", BLOCK_TYPES + FLOAT_TYPES, ids=lambda t: t.name)
+def test_a_row_has_the_same_bits_in_every_batch_and_thread_count(isa: str, type: TensorType) -> None:
+    columns = 2 * type.block if type.block > 1 else 77
+    raw = random_raw(type, 70, columns, seed=1)
+    x = np.random.default_rng(2).normal(size=(300, columns)).astype(np.float32)
+    bias = np.random.default_rng(3).normal(size=(1, 70)).astype(np.float32)
+
+    def product(values: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
+        c = _core.Context(threads, isa)
+        w = _core.matrix(c, raw.data, raw.type.gguf_id, raw.type.gguf_id, *raw.shape)
+        return _core.linear(c, _core.tensor(c, values), w, _core.tensor(c, bias)).numpy()
+
+    whole = product(x, 3)
+    for start, stop in [(0, 1), (5, 12), (100, 300)]:
+        np.testing.assert_array_equal(product(x[start:stop], 1), whole[start:stop])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", BLOCK_TYPES, ids=lambda t: t.name)
+def test_extreme_integers_do_not_overflow(isa: str, type: TensorType) -> None:
+    raw = random_raw(type, 16, 2 * type.block, seed=4)
+    for byte in (0x00, 0x7F, 0x80, 0xFF):
+        blocks = raw.data.reshape(-1, type.block_bytes).copy()
+        body = {Q4_0: slice(2, None), Q8_0: slice(2, None), Q4_K: slice(4, None), Q6_K: slice(0, 208)}[type]
+        blocks[:, body] = byte
+        extreme = RawTensor("w", raw.shape, type, blocks.ravel())
+        for sign in (1, -1):
+            x = np.full((3, raw.shape[1]), sign, np.float32)
+            x[1, ::2] *= -1
+            y = _core.linear(context(isa), _core.tensor(context(isa), x), core_matrix(isa, extreme), None).numpy()
+            weights = dequantized(extreme).astype(np.float64)
+            activations = rounded_activations(x, type)
+            bound = 1e-6 * np.abs(activations) @ np.abs(weights).T
+            assert np.all(np.abs(y - activations @ weights.T) <= bound + 1e-30)
+
+
+@pytest.mark.parametrize("type", BLOCK_TYPES + FLOAT_TYPES, ids=lambda t: t.name)
+def test_packed_values_are_those_of_the_gguf_package(type: TensorType) -> None:
+    raw = random_raw(type, 37, 2 * max(type.block, 16), seed=5)
+    np.testing.assert_array_equal(_core.matrix_floats(core_matrix("scalar", raw)), dequantized(raw))
+
+
+@pytest.mark.parametrize("target", [F16, BF16, Q8_0, Q4_0], ids=lambda t: t.name)
+@pytest.mark.parametrize("stored", [F32, Q4_K, Q6_K], ids=lambda t: t.name)
+def test_reencoded_values_are_those_of_the_gguf_package(stored: TensorType, target: TensorType) -> None:
+    raw = random_raw(stored, 21, 512, seed=6)
+    expected = gguf.quants.dequantize(gguf.quants.quantize(dequantized(raw), quant_type(target)), quant_type(target))
+    np.testing.assert_array_equal(_core.matrix_floats(core_matrix("scalar", raw, target)), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_elementwise_kernels_at_every_length(isa: str) -> None:
+    c, random = context(isa), np.random.default_rng(7)
+    for width in range(1, 35):
+        x = random.normal(0, 4, (3, width)).astype(np.float32)
+        u = random.normal(size=(3, width)).astype(np.float32)
+        w = random.normal(size=(1, width)).astype(np.float32)
+        tx, tu, tw = (_core.tensor(c, a) for a in (x, u, w))
+        wide = x.astype(np.float64)
+        np.testing.assert_array_equal(_core.add(c, tx, tu).numpy(), x + u)
+        normed = wide / np.sqrt((wide**2).mean(axis=1, keepdims=True) + 1e-6) * w
+        np.testing.assert_allclose(_core.rms_norm(c, tx, tw, 1e-6, 1).numpy(), normed, rtol=2e-6, atol=1e-7)
+        silu = wide / (1 + np.exp(-wide))
+        np.testing.assert_allclose(_core.gate(c, tx, tu, 0).numpy(), silu * u, rtol=2e-6, atol=1e-7)
+        tanh = 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
+        np.testing.assert_allclose(_core.activate(c, tx, 2).numpy(), tanh, rtol=1e-5, atol=2e-6)
+        np.testing.assert_array_equal(_core.activate(c, tx, 3).numpy(), np.maximum(x, 0))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_exponential_over_its_whole_range(isa: str) -> None:
+    """silu(x) / x = 1 / (1 + e^-x) exposes the exponential: both ends and everything between."""
+    x = np.linspace(-120, 120, 40001, dtype=np.float32)[None]
+    y = _core.activate(context(isa), _core.tensor(context(isa), x), 0).numpy()
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(y, wide / (1 + np.exp(-wide)), rtol=1e-6, atol=1e-35)
+
+
+def test_an_instruction_set_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'neon' is not available .*scalar"):
+        _core.Context(1, "neon")

@@ -1,0 +1,153 @@
+"""The native op set against the reference op set, op by op, on every instruction set that this processor has."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from linnet import _core
+from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm, Rope
+from linnet.errors import InvalidRequestError
+from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.native import NativeOps, default_threads
+from linnet.ops.reference import ReferenceOps
+from linnet.ops.sampling import sample
+
+ISAS = _core.available_isas()
+
+
+def spec_of(attention: Attention) -> ModelSpec:
+    norm = Norm(1e-6)
+    return ModelSpec("llama", 8, attention.query_width, 512, (Layer(attention, Mlp(8, "silu"), norm, norm),), norm, False)
+
+
+def batch_of(runs: list[tuple[int, int]], pages: int) -> Batch:
+    """Rows at positions [start, stop) of one sequence each; the pages of all sequences are interleaved."""
+    widest = max(-(-stop // PAGE_SIZE) for _, stop in runs)
+    table = np.full((len(runs), widest), -1, np.int32)
+    order = iter(np.random.default_rng(0).permutation(pages).tolist())
+    for row, (_, stop) in enumerate(runs):
+        for page in range(-(-stop // PAGE_SIZE)):
+            table[row, page] = next(order)
+    positions = np.concatenate([np.arange(*run, dtype=np.int32) for run in runs])
+    sequence = np.repeat(np.arange(len(runs), dtype=np.int32), [stop - start for start, stop in runs])
+    lengths = np.full(len(runs), 512, np.int32)
+    return Batch(np.zeros_like(positions), positions, sequence, table, lengths, np.zeros(0, np.int32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kv_dtype", ["f32", "f16"])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "window"), [(4, 4, 64, None), (6, 2, 20, None), (3, 1, 33, 40), (8, 1, 128, 7), (2, 2, 1, 1)]
+)
+def test_attention(isa: str, kv_dtype: str, heads: int, kv_heads: int, head_dim: int, window: int | None) -> None:
+    attention = Attention(heads, kv_heads, head_dim, None, head_dim**-0.5, window)
+    spec, pages = spec_of(attention), 24
+    native, reference = NativeOps(2, isa), ReferenceOps()
+    random = np.random.default_rng(1)
+    native.allocate_cache(spec, pages, kv_dtype)
+    reference.allocate_cache(spec, pages, kv_dtype)
+    prompts, continuations = [(0, 70), (0, 1), (0, 32)], [(70, 101), (1, 2), (32, 65)]
+    table = batch_of([(0, stop) for _, stop in continuations], pages).page_table
+    for runs in (prompts, continuations):
+        batch = replace(batch_of(runs, pages), page_table=table)
+        q, k, v = (random.normal(0, 2, (len(batch.positions), n * head_dim)).astype(np.float32) for n in (heads, kv_heads, kv_heads))
+        native.begin(spec, batch)
+        reference.begin(spec, batch)
+        ours = native.attend(*(_core.tensor(native.context, a) for a in (q, k, v)), 0, attention).numpy()
+        # Scores reach 30, so that their rounding moves a weight by 30 float32 epsilons; values reach 8.
+        np.testing.assert_allclose(ours, reference.attend(q, k, v, 0, attention), rtol=2e-5, atol=3e-5)
+
+
+def test_values_past_the_range_of_f16_are_kept_finite() -> None:
+    attention = Attention(1, 1, 16, None, 0.25)
+    ops, batch = NativeOps(1), batch_of([(0, 2)], 1)
+    ops.allocate_cache(spec_of(attention), 1, "f16")
+    ops.begin(spec_of(attention), batch)
+    values = np.ones((2, 16), np.float32)
+    values[1] = 1e6
+    ones = _core.tensor(ops.context, np.ones((2, 16), np.float32))
+    out = ops.attend(ones, ones, _core.tensor(ops.context, values), 0, attention).numpy()
+    np.testing.assert_allclose(out, [[1.0] * 16, [(1 + 65504) / 2] * 16])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("dim", "head_dim", "interleaved"), [(64, 64, False), (64, 64, True), (6, 10, False), (6, 11, True)])
+def test_rotary(isa: str, dim: int, head_dim: int, interleaved: bool) -> None:
+    rope = Rope(dim, 10000.0, 512, interleaved)
+    attention = Attention(3, 3, head_dim, rope, 1.0)
+    native, reference, batch = NativeOps(2, isa), ReferenceOps(), batch_of([(5, 40), (0, 3)], 3)
+    native.allocate_cache(spec_of(attention), 3, "f32")
+    native.begin(spec_of(attention), batch)
+    reference.begin(spec_of(attention), batch)
+    x = np.random.default_rng(2).normal(size=(38, 3 * head_dim)).astype(np.float32)
+    ours = native.rotate(_core.tensor(native.context, x), rope, head_dim).numpy()
+    np.testing.assert_allclose(ours, reference.rotate(x, rope, head_dim), rtol=1e-6, atol=1e-6)
+
+
+@st.composite
+def logits_of(draw: st.DrawFn) -> NDArray[np.float32]:
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    values = random.normal(0, draw(st.sampled_from([0.01, 1.0, 10.0])), draw(st.sampled_from([1, 2, 17, 300, 3000])))
+    if draw(st.booleans()):
+        values = np.round(values)  # many ties
+    values = values.astype(np.float32)
+    values[random.random(len(values)) < draw(st.sampled_from([0.0, 0.3]))] = -np.inf
+    values[random.integers(len(values))] = 1.0
+    return values
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    logits=logits_of(),
+    temperature=st.sampled_from([0.0, 0.1, 0.7, 1.0, 5.0]),
+    top_k=st.sampled_from([0, 1, 5, 256, 1000]),
+    top_p=st.sampled_from([1.0, 0.95, 0.5, 0.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    uniform=st.floats(0, 1, exclude_max=True),
+)
+def test_sampling_is_its_definition(
+    logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float
+) -> None:
+    ours = _core.sample(logits, temperature, top_k, top_p, min_p, uniform)
+    expected = sample(logits, temperature, top_k, top_p, min_p, uniform)
+    if ours != expected:  # only where a sum lands on a boundary to within its rounding
+        nudges = [(u, p) for u in (-1e-12, 0.0, 1e-12) for p in (-1e-12, 0.0, 1e-12)]
+        near = {sample(logits, temperature, top_k, clip(top_p + p, 1.0), min_p, clip(uniform + u, 1 - 1e-16)) for u, p in nudges}
+        assert ours in near
+
+
+def clip(value: float, high: float) -> float:
+    return min(max(value, 0.0), high)
+
+
+def test_bad_thread_counts_and_instruction_sets_are_named() -> None:
+    for threads in (0, -1, 5000):
+        with pytest.raises(InvalidRequestError, match=str(threads)):
+            NativeOps(threads)
+    with pytest.raises(InvalidRequestError, match="avx1024"):
+        NativeOps(1, "avx1024")
+    assert 1 <= default_threads() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_environment_forces_an_instruction_set(isa: str) -> None:
+    program = "from linnet.ops.native import NativeOps; print(NativeOps(1).context.isa)"
+    result = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "LINNET_ISA": isa}, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == isa
+
+
+def test_a_page_outside_the_cache_is_refused() -> None:
+    positions = np.zeros(1, np.int32)
+    with pytest.raises(ValueError, match="a page outside the cache"):
+        _core.Step(positions, positions, np.array([[3]], np.int32), 2)
