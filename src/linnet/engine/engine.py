@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,7 @@ class Engine:
             self.scheduler.waiting.extend(request.sequences)
         logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
 
-    def outputs(self, request: Request) -> Iterator[Output]:
+    def outputs(self, request: Request) -> Generator[Output, None, None]:
         """The outputs of a submitted request as they come, to its end; raises what made it fail. Closing the iterator early
         cancels the request and frees its pages."""
         try:
@@ -230,7 +230,7 @@ class Engine:
         if sequence.computed < len(sequence.tokens):
             return
         if sequence.limit == 0:
-            self._emit(sequence, Output(0, None, None, "length"))
+            self._emit(sequence, Output(0, None, None, "length", time.perf_counter()))
             return
         logits, params = rows[-1], request.params
         token = sequence.sampler.next_token(logits, sequence.tokens, sequence.generated)
@@ -238,7 +238,8 @@ class Engine:
         sequence.tokens.append(token)
         if not request.cache:
             sequence.computed = 0
-        self._emit(sequence, Output(sequence.index, token, logprob, self._finish_reason(sequence, token)))
+        reason = self._finish_reason(sequence, token)
+        self._emit(sequence, Output(sequence.index, token, logprob, reason, time.perf_counter()))
 
     def _finish_reason(self, sequence: Sequence, token: int) -> FinishReason | None:
         request = sequence.request
@@ -250,14 +251,11 @@ class Engine:
 
     def _emit(self, sequence: Sequence, output: Output) -> None:
         request = sequence.request
-        if request.first_token_at is None and output.token_id is not None:
-            request.first_token_at = time.perf_counter()
         if output.finish_reason is not None:
             self.scheduler.remove(sequence)
             request.unfinished -= 1
         request.outputs.append(output)
         if request.unfinished == 0:
-            request.finished_at = time.perf_counter()
             request.done = True
 
     def _fail(self, request: Request, error: Exception) -> None:

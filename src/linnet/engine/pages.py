@@ -49,14 +49,17 @@ def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
     return sum(2 * layer.attention.kv_width for layer in spec.layers) * PAGE_SIZE * KV_BYTES[kv_dtype]
 
 
-def plan_pages(spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None) -> tuple[int, int]:
+def plan_pages(
+    spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None, reserved: int = 0
+) -> tuple[int, int]:
     """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of
-    what the machine has available). Where no context is asked for, it is the model's, or as much of it as one sequence can have.
+    what the machine has available besides `reserved` bytes). Where no context is asked for, it is the model's, or as much
+    of it as one sequence can have.
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
     each = max(1, page_bytes(spec, kv_dtype))
-    budget = int(available_memory() * MEMORY_SHARE) if kv_memory is None else kv_memory
+    budget = max(0, int((available_memory() - reserved) * MEMORY_SHARE)) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else pages_for(context)
     if affordable < needed:

@@ -18,12 +18,14 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Output:
-    """One step of one sample: the token it added (None only for max_tokens=0), and why it ended, once it has."""
+    """One step of one sample: the token it added (None only for max_tokens=0), why it ended, once it has, and when this
+    was, by time.perf_counter()."""
 
     sample: int
     token_id: int | None
     logprob: TokenLogprob | None
     finish_reason: FinishReason | None
+    at: float
 
 
 @dataclass(eq=False)
@@ -52,8 +54,6 @@ class Request:
     done: bool = field(default=False, init=False)
     error: Exception | None = field(default=None, init=False)
     submitted_at: float = field(default=0.0, init=False)
-    first_token_at: float | None = field(default=None, init=False)
-    finished_at: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.prompt_logits is None and (self.params.prompt_logprobs is not None or self.params.max_tokens == 0):

@@ -1,0 +1,73 @@
+"""Linnet runs open language models from Python, the shell and HTTP."""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from linnet.errors import (
+    ChatTemplateError,
+    ClosedError,
+    ContextLengthError,
+    InvalidRequestError,
+    LinnetError,
+    MissingDependencyError,
+    ModelFileError,
+    OutOfMemoryError,
+    UnsupportedModelError,
+)
+
+if TYPE_CHECKING:
+    from linnet.engine.params import SamplingParams
+    from linnet.engine.sampling import TokenLogprob
+    from linnet.llm import LLM
+    from linnet.outputs import Candidate, Chunk, Completion, Timings, TraceStep, Usage
+    from linnet.text.tokenizer import Tokenizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LLM",
+    "Candidate",
+    "ChatTemplateError",
+    "Chunk",
+    "ClosedError",
+    "Completion",
+    "ContextLengthError",
+    "InvalidRequestError",
+    "LinnetError",
+    "MissingDependencyError",
+    "ModelFileError",
+    "OutOfMemoryError",
+    "SamplingParams",
+    "Timings",
+    "TokenLogprob",
+    "Tokenizer",
+    "TraceStep",
+    "UnsupportedModelError",
+    "Usage",
+    "__version__",
+]
+
+# Imported when first asked for, so that `import linnet` costs next to nothing.
+_HOMES = {
+    "LLM": "linnet.llm",
+    "SamplingParams": "linnet.engine.params",
+    "TokenLogprob": "linnet.engine.sampling",
+    "Tokenizer": "linnet.text.tokenizer",
+    **dict.fromkeys(("Candidate", "Chunk", "Completion", "Timings", "TraceStep", "Usage"), "linnet.outputs"),
+}
+
+logging.getLogger("linnet").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'linnet' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

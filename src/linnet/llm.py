@@ -1,0 +1,285 @@
+"""`LLM`: open a model, and generate, stream, chat, score and trace with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.answer import Answer
+from linnet.arch.spec import ModelSpec
+from linnet.engine.engine import Engine
+from linnet.engine.pages import plan_pages
+from linnet.engine.params import SamplingParams
+from linnet.engine.request import Request
+from linnet.engine.sampling import TokenLogprob
+from linnet.errors import InvalidRequestError, LinnetError
+from linnet.load.checkpoint import Checkpoint, open_checkpoint
+from linnet.model_options import ModelOptions
+from linnet.ops.base import Ops
+from linnet.outputs import Candidate, Chunk, Completion, TraceStep
+from linnet.prompts import Message, Prompt, PromptReader, read_chat_template
+from linnet.tensors import TYPES
+from linnet.text.tokenizer import Tokenizer
+
+logger = logging.getLogger("linnet.llm")
+
+
+class LLM:
+    """A language model, ready to run: `LLM("tiny")`, or a folder, a .gguf file, or a hub id in the local cache.
+
+    What the options mean and allow stands in `ModelOptions`. Every request is checked whole before any work is done, and gives
+    the same tokens alone, among others, streamed, or from another thread. Closes by `close()` or as a context manager.
+
+    Raises ModelFileError and UnsupportedModelError for files, InvalidRequestError for options, OutOfMemoryError for a
+    context whose KV cache does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        ops: str = "auto",
+        backend: str = "linnet",
+        weights: str = "auto",
+        tokenizer: Tokenizer | str | Path | None = None,
+        chat_template: str | None = None,
+        threads: int | None = None,
+        prefill_threads: int | None = None,
+        context: int | None = None,
+        overflow: str = "error",
+        kv_dtype: str = "f16",
+        kv_memory: int | None = None,
+        max_batch: int = 16,
+        prefill_chunk: int = 512,
+        prefix_cache: bool = True,
+        draft: str | None = None,
+        low_memory: bool = False,
+        device: str | None = None,
+        dtype: str | None = None,
+        tp: int = 1,
+        offload: bool = False,
+        compile: bool = False,
+        adapters: Mapping[str, str] | Sequence[str] | None = None,
+    ) -> None:
+        given = locals()
+        options = ModelOptions(**{name: given[name] for name in given if name not in ("self", "model")})
+        self._open(open_checkpoint(model), options)
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        config_or_spec: Any,
+        state_dict: Mapping[str, Any],
+        tokenizer: Tokenizer | str | Path | None = None,
+        strict: bool = True,
+        **options: Any,
+    ) -> LLM:
+        """An LLM over weights that are in memory, under their Hugging Face names: NumPy arrays or torch tensors.
+
+        config_or_spec: a ModelSpec, the content of a config.json, or a transformers config. options: as in `LLM`. Raises
+        ModelFileError that lists missing, misshapen and (unless not `strict`) unexpected names.
+        """
+        checked = ModelOptions(tokenizer=tokenizer, **options)
+        llm = cls.__new__(cls)
+        llm._open(Checkpoint.from_memory(config_or_spec, state_dict, strict), checked)
+        return llm
+
+    def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
+        """Everything that can fail by a wrong option or for want of memory comes before the weights are read."""
+        spec = checkpoint.spec
+        try:
+            options.check_context(spec)
+            ops = _ops(options)
+            self.tokenizer = _tokenizer(checkpoint, options)
+            self._reader = PromptReader(checkpoint.name, self.tokenizer, read_chat_template(options.chat_template, self.tokenizer))
+            pages, context = plan_pages(
+                spec, options.kv_dtype, options.context, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes
+            )
+            weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
+            self._engine = Engine(
+                ops,
+                spec,
+                weights,
+                context=context,
+                pages=pages,
+                kv_dtype=options.kv_dtype,
+                max_batch=options.max_batch,
+                prefill_chunk=options.prefill_chunk,
+            )
+        except BaseException:
+            checkpoint.close()
+            raise
+        ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
+        self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
+        self._checkpoint = checkpoint
+        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, ops.name)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+        return self._checkpoint.spec
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a prompt and its answer together."""
+        return self._engine.context
+
+    def generate(
+        self,
+        prompts: Prompt | Iterable[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        cache: bool = True,
+    ) -> list[Completion]:
+        """Completes one prompt or many, which run together: a Completion for every sample of every prompt, in order.
+
+        prompts: a text, token ids, or messages; or a list of these. params: for all, or a list with one for each. cache=False
+        recomputes everything for each token, to the same answer. Raises InvalidRequestError, ContextLengthError,
+        OutOfMemoryError or ChatTemplateError before any work, and what a request's own callables raise.
+        """
+        ids = self._reader.read_all(prompts)
+        each = [params] * len(ids) if params is None or isinstance(params, SamplingParams) else list(params)
+        if len(each) != len(ids):
+            raise InvalidRequestError(f"there are {len(ids)} prompts and {len(each)} params; give one, or as many as prompts")
+        answers = []
+        for i, (prompt, p) in enumerate(zip(ids, each, strict=True)):
+            try:
+                answers.append(self._answer(prompt, p, cache))
+            except LinnetError as error:
+                raise type(error)(f"prompts[{i}]: {error}") if len(ids) > 1 else error from None
+        return self._run(answers)
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Generator[Chunk, None, None]:
+        """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
+        early ends the request and frees what it held."""
+        return self._stream(self._answer(self._reader.read(prompt), params, cache))
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = ..., stream: Literal[False] = ..., *, cache: bool = ...
+    ) -> Completion: ...
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[True], cache: bool = ...
+    ) -> Generator[Chunk, None, None]: ...
+
+    def chat(
+        self, messages: Sequence[Message], params: SamplingParams | None = None, stream: bool = False, *, cache: bool = True
+    ) -> Completion | Generator[Chunk, None, None]:
+        """Answers a conversation, a list of {"role": ..., "content": ...}: a Completion, or with `stream` its Chunks.
+
+        Raises ChatTemplateError where the model has no chat template, or it refuses the messages.
+        """
+        if params is not None and params.n != 1:
+            raise InvalidRequestError(f"n is {params.n}, and chat gives one answer; generate([messages], params) gives {params.n}")
+        answer = self._answer(self._reader.read_messages(messages), params, cache)
+        return self._stream(answer) if stream else self._run([answer])[0]
+
+    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits, float32 [tokens, vocab], after each token of a sequence (whose rows are the embedding's, padding included)."""
+        ids = self._reader.read(token_ids)
+        request = Request(ids, SamplingParams(max_tokens=0), seed=0)
+        self._engine.check(request)
+        logits = np.empty((len(ids), self.spec.vocab_size), np.float32)
+
+        def keep(position: int, rows: NDArray[np.float32]) -> None:
+            logits[position : position + len(rows)] = rows
+
+        request.prompt_logits = keep
+        self._engine.submit(request)
+        for _ in self._engine.outputs(request):
+            pass
+        return logits
+
+    def score(self, text: Prompt) -> list[TokenLogprob]:
+        """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
+        beginning token, that is every token of the text."""
+        scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0), True)])[0].prompt_logprobs
+        return [entry for entry in scored or () if entry is not None]
+
+    def trace(self, prompt: Prompt, top: int = 5, params: SamplingParams | None = None) -> list[TraceStep]:
+        """Generates, and says for every token which `top` candidates there were and which was chosen. Log-probabilities
+        are the model's own, before temperature, bias and penalties."""
+        params = replace(params or SamplingParams(), logprobs=top, n=1)
+        completion = self._run([self._answer(self._reader.read(prompt), params, True)])[0]
+        start = len(completion.prompt_token_ids)
+        return [
+            TraceStep(position, self._candidate(entry.token_id, entry.logprob), [self._candidate(*pair) for pair in entry.top])
+            for position, entry in enumerate(completion.logprobs or (), start)
+        ]
+
+    def close(self) -> None:
+        """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
+        self._engine.close()
+        self._checkpoint.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool) -> Answer:
+        """A request that has passed every check."""
+        params = SamplingParams() if params is None else params
+        if not isinstance(params, SamplingParams):
+            raise InvalidRequestError(f"params is {params!r}; it must be a SamplingParams")
+        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache)
+        self._engine.check(answer.request)
+        return answer
+
+    def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:
+        self._engine.submit(answer.request)
+        with closing(self._engine.outputs(answer.request)) as outputs:
+            yield from answer.chunks(outputs)
+
+    def _run(self, answers: list[Answer]) -> list[Completion]:
+        """All at once; where one fails, the others are given up."""
+        completions: list[Completion] = []
+        try:
+            for answer in answers:
+                self._engine.submit(answer.request)
+            for answer in answers:
+                found = [chunk.completion for chunk in answer.chunks(self._engine.outputs(answer.request)) if chunk.completion]
+                completions += sorted(found, key=lambda completion: completion.index)
+        finally:
+            for answer in answers:
+                self._engine.cancel(answer.request)
+        return completions
+
+    def _candidate(self, token: int, logprob: float) -> Candidate:
+        text = self.tokenizer.token_bytes(token).decode("utf-8", "replace") if self.tokenizer else ""
+        return Candidate(token, text, logprob)
+
+
+def _ops(options: ModelOptions) -> Ops:
+    if options.ops == "reference":
+        from linnet.ops.reference import ReferenceOps
+
+        return ReferenceOps()
+    from linnet.ops.native import NativeOps
+
+    return NativeOps(threads=options.threads)
+
+
+def _tokenizer(checkpoint: Checkpoint, options: ModelOptions) -> Tokenizer | None:
+    """The one that was given, or the model's own; None where the model comes without."""
+    if isinstance(options.tokenizer, Tokenizer):
+        return options.tokenizer
+    if options.tokenizer is not None:
+        return Tokenizer(options.tokenizer)
+    if checkpoint.metadata is not None and "tokenizer.ggml.model" in checkpoint.metadata:
+        return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
+    if checkpoint.metadata is None and checkpoint.path is not None and (checkpoint.path / "tokenizer.json").is_file():
+        return Tokenizer(checkpoint.path)
+    logger.info("%s has no tokenizer: prompts are token ids, answers have no text", checkpoint.name)
+    return None

@@ -1,0 +1,62 @@
+"""`ModelOptions`: every option of opening a model, once. The `LLM` signature, flags and documentation derive from its fields."""
+
+# ruff: noqa: RUF009 (`option` is dataclasses.field with our metadata)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from linnet.arch.spec import DynamicScaling, ModelSpec
+from linnet.engine.pages import KV_BYTES
+from linnet.errors import InvalidRequestError
+from linnet.options import Options, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(Options):
+    """How to open and run a model. Unknown or out-of-range options, and such as are not built yet, raise InvalidRequestError."""
+
+    ops: str = option("auto", "who computes; auto: native", choices=("auto", "native", "reference"), later=("torch",))
+    backend: str = option(
+        "linnet", "which engine runs the model", choices=("linnet",), later=("transformers", "llama.cpp", "onnxruntime", "vllm")
+    )
+    weights: str = option(
+        "auto",
+        "type to re-encode weights as; auto: as stored",
+        choices=("auto", "f32", "f16", "bf16", "q8_0", "q4_0"),
+        later=("q4_k", "q6_k"),
+    )
+    tokenizer: Any = option(None, "a Tokenizer, or a path to one, in place of the model's own")
+    chat_template: str | None = option(None, "a chat template, its name, or a file that holds one, in place of the model's own")
+    threads: int | None = option(None, "threads of the native op set; None: one per physical core", 1, 1024)
+    prefill_threads: int | None = option(None, "threads for prompts", letter="B")
+    context: int | None = option(None, "most tokens of prompt and answer; None: what the model was made for, as far as memory goes", 1)
+    overflow: str = option("error", "what happens when the context is full", choices=("error",), later=("slide",))
+    kv_dtype: str = option("f16", "type of stored keys and values", choices=tuple(KV_BYTES), later=("bf16", "q8_0"))
+    kv_memory: int | None = option(None, "most bytes of KV cache; None: 40% of the available memory", 1)
+    max_batch: int = option(16, "most sequences that run at once", 1, 4096)
+    prefill_chunk: int = option(512, "most prompt tokens in one step", 1, 2**20)
+    prefix_cache: bool = option(True, "share the keys and values of common prompt beginnings (nothing is shared yet)")
+    draft: str | None = option(None, "a smaller model that guesses ahead", letter="G")
+    low_memory: bool = option(False, "trade speed for memory", letter="E")
+    device: str | None = option(None, "device of the torch op set", letter="F")
+    dtype: str | None = option(None, "activation type of the torch op set", letter="F")
+    tp: int = option(1, "devices that share each layer", letter="F")
+    offload: bool = option(False, "keep some layers in host memory", letter="F")
+    compile: bool = option(False, "compile the torch op set", letter="F")
+    adapters: Mapping[str, str] | Sequence[str] | None = option(None, "LoRA adapters to load", letter="H")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ops == "reference" and self.threads not in (None, 1):
+            raise InvalidRequestError(f"threads is {self.threads}, but ops='reference' runs on one; leave threads out")
+
+    def check_context(self, spec: ModelSpec) -> None:
+        """Raises InvalidRequestError for a context past what the model's positions reach."""
+        longest = float(spec.context)
+        for layer in spec.layers:
+            if layer.attention.rope is not None and isinstance(layer.attention.rope.scaling, DynamicScaling):
+                longest = max(longest, spec.context * layer.attention.rope.scaling.factor)
+        if self.context is not None and self.context > longest:
+            raise InvalidRequestError(f"context is {self.context} and the model was made for {int(longest)}; lower it")

@@ -1,0 +1,84 @@
+"""What generation gives back: plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from linnet.engine.request import FinishReason
+from linnet.engine.sampling import TokenLogprob
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of a prompt and of one answer to it, its end token included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds from submission to the first token (None without tokens) and to the end, and tokens a second after the first
+    (None with fewer than two)."""
+
+    first_token_s: float | None
+    total_s: float
+    tokens_per_s: float | None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sample of an answer.
+
+    index: which of the `n` samples. text: the answer, without end token, stop text or anything after it ("" where the model
+    has no tokenizer). token_ids: every token generated, the one that ended it included. finish_reason: "stop" (end token,
+    stop id or stop text) or "length" (max_tokens or the context). logprobs: one entry a token, where asked for.
+    prompt_logprobs: one entry a prompt token, None for the first, where asked for or max_tokens is 0. seed: what
+    reproduces the answer.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: FinishReason
+    logprobs: list[TokenLogprob] | None
+    prompt_token_ids: list[int]
+    prompt_logprobs: list[TokenLogprob | None] | None
+    usage: Usage
+    seed: int
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of an answer as it comes: the text that has become certain (often "", while a character or a possible stop is
+    incomplete) with this token. `completion` is the whole answer, on its last chunk."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None
+    finish_reason: FinishReason | None
+    completion: Completion | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token that could have come: its text (part of a character becomes U+FFFD) and log-probability."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """One generated token, at `position` of the sequence, and the likeliest candidates for its place, best first."""
+
+    position: int
+    chosen: Candidate
+    candidates: list[Candidate]

@@ -1,0 +1,86 @@
+"""From what a caller calls a prompt (text, token ids, messages) to token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from linnet.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from linnet.text.tokenizer import Tokenizer
+
+Message: TypeAlias = Mapping[str, Any]
+Prompt: TypeAlias = str | Sequence[int] | Sequence[Message]
+"""A text, a list (tuple, array) of token ids, or a list of messages {"role": ..., "content": ...}."""
+
+_KINDS = "a text, a list of token ids, or a list of messages {'role': ..., 'content': ...}"
+
+
+class PromptReader:
+    """Makes token ids of prompts. chat_template: a template's source or name in place of the model's own."""
+
+    def __init__(self, model: str, tokenizer: Tokenizer | None, chat_template: str | None) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.chat_template = chat_template
+
+    def read_all(self, prompts: Any) -> list[list[int]]:
+        """Token ids of one prompt or of each of a list of prompts. Raises InvalidRequestError that says which is wrong."""
+        prompts = _plain(prompts)
+        if isinstance(prompts, str) or not isinstance(prompts, list):
+            return [self.read(prompts)]
+        if not prompts:
+            raise InvalidRequestError("the list of prompts is empty; give at least one prompt")
+        if _all_are(prompts, Integral) or _all_are(prompts, Mapping):
+            return [self.read(prompts)]
+        return [self.read(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
+
+    def read(self, prompt: Any, where: str = "the prompt") -> list[int]:
+        """Token ids of one prompt; a text starts with the model's beginning token, if its texts do."""
+        prompt = _plain(prompt)
+        if isinstance(prompt, str):
+            return self.needed("a text").encode(prompt)
+        if isinstance(prompt, list) and _all_are(prompt, Integral):
+            return [int(token) for token in prompt]
+        if isinstance(prompt, list) and _all_are(prompt, Mapping):
+            return self.read_messages(prompt)
+        raise InvalidRequestError(f"{where} is {_short(prompt)}; it must be {_KINDS}")
+
+    def read_messages(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a conversation, up to where the answer starts. Raises ChatTemplateError where there is no template."""
+        return self.needed("messages").apply_chat_template(messages, chat_template=self.chat_template)
+
+    def needed(self, what: str) -> Tokenizer:
+        """The tokenizer, which `what` cannot do without."""
+        if self.tokenizer is None:
+            raise InvalidRequestError(f"{self.model} has no tokenizer, which {what} needs; pass tokenizer=, or use token ids")
+        return self.tokenizer
+
+
+def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | None:
+    """The chat_template option, which is a template's source, the name of one of the model's, or a file that holds one."""
+    if given is None or "{" in given or (tokenizer is not None and given in tokenizer.chat_templates):
+        return given
+    try:
+        return Path(given).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"chat_template {_short(given)} is neither a template nor a file that can be read ({error})") from None
+
+
+def _plain(value: Any) -> Any:
+    """Arrays, tensors, tuples and ranges as lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, (tuple, range)) else value
+
+
+def _all_are(items: list[Any], kind: type) -> bool:
+    return all(isinstance(item, kind) and not isinstance(item, bool) for item in items)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
