@@ -1,0 +1,128 @@
+"""`StreamDecoder`: tokens in, text out as soon as it is certain. The one place where UTF-8 is put together and stops are found."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+
+class Decodes(Protocol):
+    """What a stream needs of a tokenizer."""
+
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+
+    @property
+    def strip_first_space(self) -> bool: ...
+
+    def token_bytes(self, id: int, /) -> bytes: ...
+
+
+class StreamDecoder:
+    """Turns the tokens of one answer into text, in pieces whose concatenation does not depend on how the tokens come.
+
+    stop: texts that end the answer. The first to be complete ends it (of several that end together, the longest), wherever
+    token borders fall; neither it nor anything after it is given out, and what may yet become one is held back.
+    min_tokens: a stop that is complete within that many tokens does not count. skip_special: as in `Tokenizer.decode`.
+    Without a stop, the pieces add up to `tokenizer.decode(ids)`. Time is linear in the answer, times the number of stops.
+    """
+
+    def __init__(self, tokenizer: Decodes, stop: Sequence[str] = (), skip_special: bool = True, min_tokens: int = 0) -> None:
+        self.stopped: str | None = None  # the stop that ended the answer
+        self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids if skip_special else frozenset()
+        self._strip_space = tokenizer.strip_first_space
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stops = _StopFinder(stop) if stop else None
+        self._unmatched_tokens = min_tokens
+        self._held = ""  # decoded, not given out: the start of a stop, perhaps
+        self._finished = False
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        """The text that has become certain with these tokens. "" after a stop."""
+        return "".join([self._text(self._bytes(id), final=False) for id in token_ids])
+
+    def finish(self) -> str:
+        """The rest: what was held back, and U+FFFD for a character that never came to its end."""
+        if self.stopped is not None or self._finished:
+            return ""
+        self._finished = True
+        text = self._text(b"", final=True)
+        held, self._held = self._held, ""
+        return text if self.stopped is not None else text + held
+
+    def _bytes(self, id: int) -> bytes:
+        data = b"" if id in self._skipped else self._tokenizer.token_bytes(id)
+        if data and self._strip_space:
+            self._strip_space = False
+            data = data.removeprefix(b" ")
+        return data
+
+    def _text(self, data: bytes, final: bool) -> str:
+        if self.stopped is not None:
+            return ""
+        new = self._utf8.decode(data, final)
+        if self._unmatched_tokens > 0 and not final:
+            self._unmatched_tokens -= 1
+            return new
+        if self._stops is None or not new:
+            return new
+        text = self._held + new
+        match = self._stops.feed(new)
+        if match is not None:
+            end, self.stopped = match
+            self._held = ""
+            return text[: len(text) - len(new) + end - len(self.stopped)]
+        certain = len(text) - self._stops.pending
+        self._held = text[certain:]
+        return text[:certain]
+
+
+class _StopFinder:
+    """All stops at once over a text that comes in pieces: Knuth, Morris and Pratt 1977, one automaton a stop."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = sorted(set(stops), key=len, reverse=True)  # the longest first: it wins where several end together
+        self._borders = [_borders(stop) for stop in self._stops]
+        self._matched = [0] * len(self._stops)  # characters of each stop that the text so far ends with
+        self._initial = re.compile("[" + "".join(re.escape(c) for c in sorted({stop[0] for stop in stops})) + "]")
+
+    @property
+    def pending(self) -> int:
+        """Characters at the end of the text that may be the start of a stop."""
+        return max(self._matched)
+
+    def feed(self, text: str) -> tuple[int, str] | None:
+        """(characters of `text` up to the end of the stop, the stop) for the first that is complete, or None."""
+        position = 0
+        while position < len(text):
+            if not any(self._matched):
+                start = self._initial.search(text, position)
+                if start is None:
+                    return None
+                position = start.start()
+            character = text[position]
+            position += 1
+            for i, stop in enumerate(self._stops):
+                matched, borders = self._matched[i], self._borders[i]
+                while matched and stop[matched] != character:
+                    matched = borders[matched - 1]
+                matched += stop[matched] == character
+                if matched == len(stop):
+                    return position, stop
+                self._matched[i] = matched
+        return None
+
+
+def _borders(stop: str) -> list[int]:
+    """For each prefix: the length of its longest proper prefix that is its suffix too."""
+    borders = [0] * len(stop)
+    length = 0
+    for i in range(1, len(stop)):
+        while length and stop[i] != stop[length]:
+            length = borders[length - 1]
+        length += stop[i] == stop[length]
+        borders[i] = length
+    return borders

@@ -1,0 +1,5 @@
+"""Tokenizers of every file kind behind one class, `Tokenizer`: one file a kind, imported when a file of it is opened."""
+
+from linnet.text.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["Tokenizer"]

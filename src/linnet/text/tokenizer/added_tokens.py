@@ -1,0 +1,105 @@
+"""Tokens that are matched in a text before it is tokenized: control tokens of the model, and content such as runs of spaces.
+
+Matching is leftmost-longest over all of them at once (the Aho-Corasick of `tokenizers`), in linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+# Tags that vocabularies hold as ordinary content (Gemma has them all); any other token in angle or square brackets is a marker.
+_HTML_TAG = re.compile(
+    r"</?(?:a|b|i|p|s|u|br|hr|h[1-6]|em|strong|sub|sup|code|pre|ul|ol|li|dl|dt|dd|table|caption|thead|tbody|tfoot|tr|th|td"
+    r"|div|span|img|blockquote|center|small|big|font)>",
+    re.IGNORECASE,
+)
+_BRACKETED = re.compile(r"<[^<>]+>|\[[^\[\]]+\]", re.DOTALL)
+
+
+def is_marker(content: str) -> bool:
+    """Whether an added token steers the model rather than being text, judged by its form.
+
+    Models mark turns, tools and thoughts also with tokens that are not flagged special (`<think>`, `<tool_call>`, `[INST]`),
+    so everything in brackets counts, except HTML tags.
+    """
+    content = content.strip(" \n▁")
+    return _BRACKETED.fullmatch(content) is not None and _HTML_TAG.fullmatch(content) is None
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """One token and how it matches: `control` tokens only where asked for; `left_strip`/`right_strip` take in whitespace around."""
+
+    id: int
+    content: str
+    control: bool
+    single_word: bool = False
+    left_strip: bool = False
+    right_strip: bool = False
+
+
+class AddedTokens:
+    """All added tokens of a vocabulary, ready to cut texts. Immutable, safe to share between threads."""
+
+    def __init__(self, tokens: Iterable[AddedToken]) -> None:
+        from tokenizers import AddedToken as Matched
+        from tokenizers import Tokenizer, models
+
+        self.tokens: Sequence[AddedToken] = tuple(token for token in tokens if token.content)
+        self.control_ids = frozenset(token.id for token in self.tokens if token.control)
+        self.control_initials = frozenset(token.content[0] for token in self.tokens if token.control)
+        # A vocabulary of one entry that no text equals: what matches no added token comes back as it, with its offsets.
+        self._matchers = {special: Tokenizer(models.WordLevel({"": 0}, unk_token="")) for special in (False, True)}
+        for special, matcher in self._matchers.items():
+            matcher.encode_special_tokens = not special
+            matcher.add_tokens(
+                [
+                    Matched(
+                        t.content,
+                        single_word=t.single_word,
+                        lstrip=t.left_strip,
+                        rstrip=t.right_strip,
+                        normalized=False,
+                        special=t.control,
+                    )
+                    for t in self.tokens
+                ]
+            )
+        self._ids = {self._matchers[True].token_to_id(token.content): token.id for token in self.tokens}
+
+    def split(self, text: str, special: bool) -> Iterator[tuple[int | None, str]]:
+        """Pieces of `text` in order: (id, its text) for an added token, (None, text) for what lies between.
+
+        Control tokens are cut out only if `special`.
+        """
+        if not self.tokens:
+            if text:
+                yield None, text
+            return
+        begin = 0  # of the text not yet given out
+        matches = self._matchers[special].encode(text, add_special_tokens=False)
+        for id, (start, end) in zip(matches.ids, matches.offsets, strict=True):
+            if id == 0:
+                continue
+            if start > begin:
+                yield None, text[begin:start]
+            yield self._ids[id], text[start:end]
+            begin = end
+        if begin < len(text):
+            yield None, text[begin:]
+
+    def split_control(self, text: str) -> Iterator[tuple[int | None, str]]:
+        """As `split`, but cutting at control tokens only: content tokens stay inside the text between."""
+        pending = ""
+        for id, piece in self.split(text, special=True):
+            if id not in self.control_ids:
+                pending += piece
+                continue
+            if pending:
+                yield None, pending
+            yield id, piece
+            pending = ""
+        if pending:
+            yield None, pending

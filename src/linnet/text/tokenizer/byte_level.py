@@ -1,0 +1,87 @@
+"""Tokens that stand for bytes, and byte-level BPE (GPT-2 and after) for vocabularies that come as lists.
+
+Knows no file format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from linnet.errors import ModelFileError
+from linnet.text.tokenizer.pretokenizers import PreTokenizer
+
+
+def _byte_characters() -> dict[str, int]:
+    """GPT-2's alphabet: printable Latin-1 stands for itself, every other byte for a character from U+0100 on, in order."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+BYTE_OF = _byte_characters()
+_FALLBACK = re.compile("<0x([0-9A-Fa-f]{2})>")
+
+
+def token_bytes(token: str) -> bytes:
+    """The bytes that a byte-level token stands for; a token outside the alphabet is its own UTF-8."""
+    try:
+        return bytes([BYTE_OF[character] for character in token])
+    except KeyError:
+        return token.encode("utf-8", "surrogateescape")
+
+
+def fallback_byte(token: str) -> bytes | None:
+    """The byte that a token such as `<0x0A>` of a SentencePiece vocabulary stands for, or None."""
+    match = _FALLBACK.fullmatch(token)
+    return None if match is None else bytes.fromhex(match[1])
+
+
+def byte_level_encoder(
+    tokens: Sequence[str], merges: Sequence[str], excluded: Collection[str], pre: PreTokenizer, source: str
+) -> Callable[[str], list[int]]:
+    """A function from text to ids.
+
+    tokens: id -> text in the byte alphabet; merges: "left right", best first; excluded: tokens that no text may become.
+    Raises ModelFileError for merges that are malformed or name what the vocabulary does not hold.
+    """
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
+    for token in excluded:
+        vocabulary.pop(token, None)
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    try:
+        model = models.BPE(vocabulary, pairs, ignore_merges=pre.ignore_merges)
+    except Exception:  # tokenizers raises bare Exception; look for the cause ourselves
+        model = models.BPE(_utf8(vocabulary), _checked(pairs, vocabulary, excluded, source), ignore_merges=pre.ignore_merges)
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
+        + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return encode
+
+
+def _utf8(vocabulary: dict[str, int]) -> dict[str, int]:
+    """Without tokens whose bytes are no UTF-8: they are outside the byte alphabet, so no text can become one."""
+    return {token: id for token, id in vocabulary.items() if token.isascii() or not any("\ud800" <= c <= "\udfff" for c in token)}
+
+
+def _checked(pairs: list[tuple[str, str]], vocabulary: dict[str, int], excluded: Collection[str], source: str) -> list[tuple[str, str]]:
+    """The merges less those that make or use an excluded token."""
+    kept = []
+    for rank, (left, right) in enumerate(pairs):
+        parts = (left, right, left + right)
+        if any(part in excluded for part in parts):
+            continue
+        missing = [part for part in parts if part not in vocabulary]
+        if missing or not right:
+            raise ModelFileError(f"{source}: merge {rank} ({left!r}, {right!r}) needs {missing or 'two parts'}, not in the vocabulary")
+        kept.append((left, right))
+    return kept

@@ -1,0 +1,200 @@
+"""`Tokenizer`: texts to ids and back, and chats to ids. Knows which file kind a path is, not what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from linnet.errors import InvalidRequestError, ModelFileError, UnsupportedModelError
+from linnet.text import chat_template as chat
+from linnet.text.tokenizer.vocabulary import Vocabulary
+
+
+class Tokenizer:
+    """The tokenizer of a model: `Tokenizer("folder-or-file")`.
+
+    path: a folder with tokenizer.json, a tokenizer.json, or a .gguf file with or without tensors.
+    Raises ModelFileError where the file is missing or malformed, UnsupportedModelError where it is of another kind.
+    Immutable, safe to share between threads.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._vocabulary = _load(Path(path))
+
+    @classmethod
+    def from_gguf_metadata(cls, metadata: Mapping[str, Any], source: str) -> Tokenizer:
+        """From the metadata of a GGUF file that is open already; `source` names it in errors."""
+        from linnet.text.tokenizer.gguf import load_gguf_metadata
+
+        tokenizer = cls.__new__(cls)
+        tokenizer._vocabulary = load_gguf_metadata(metadata, source)
+        return tokenizer
+
+    def __repr__(self) -> str:
+        return f"Tokenizer({self._vocabulary.source!r}, vocab_size={self.vocab_size})"
+
+    def encode(self, text: str, bos: bool | None = None, eos: bool = False, special: bool = False) -> list[int]:
+        """Ids of `text`.
+
+        bos: start with the beginning token (None: if the model's texts do); it is never put before itself.
+        eos: end with the end token. special: control tokens written out in the text become themselves; otherwise they
+        are text like any other. Raises InvalidRequestError for lone surrogates, and for a bos or eos that the model lacks.
+        """
+        _check_text(text)
+        ids = self._vocabulary.encode(text, special)
+        if self._vocabulary.add_bos if bos is None else bos:
+            bos_id = self._needed(self.bos_id, "bos")
+            ids = ids if special and ids[:1] == [bos_id] else [bos_id, *ids]
+        return [*ids, self._needed(self.eos_id, "eos")] if eos else ids
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids past the vocabulary (padding rows) are nothing."""
+        skipped = self.special_ids if skip_special else frozenset()
+        whole = b"".join(self.token_bytes(id) for id in ids if id not in skipped)
+        if self.strip_first_space:
+            whole = whole.removeprefix(b" ")
+        return whole.decode("utf-8", "replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that one token contributes to a decoded text; part of a character, perhaps. Past the vocabulary: b""."""
+        if id < 0:
+            raise InvalidRequestError(f"token id {id} is negative; ids run from 0 to {self.vocab_size - 1}")
+        return self._vocabulary.token_bytes(id) if id < self.vocab_size else b""
+
+    def id_to_token(self, id: int) -> str | None:
+        """The token as the file stores it (`Ġthe`, `▁the`, `<|im_end|>`), or None."""
+        return self._vocabulary.id_to_token(id)
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token as the file stores it, or None."""
+        return self._vocabulary.token_to_id(token)
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids run from 0 to this less one. A model may have more embedding rows."""
+        return self._vocabulary.size
+
+    @property
+    def bos_id(self) -> int | None:
+        """The beginning token."""
+        return self._vocabulary.bos_id
+
+    @property
+    def eos_id(self) -> int | None:
+        """The end token."""
+        return self._vocabulary.eos_id
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """Every token that ends an answer, as far as the tokenizer's files say (generation_config.json may name more)."""
+        return self._vocabulary.eos_ids
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that decoding does not show unless asked."""
+        return self._vocabulary.special_ids
+
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """Tokens that no text becomes unless `special=True`: the special ones and markers such as `<think>`."""
+        return self._vocabulary.added.control_ids
+
+    @property
+    def strip_first_space(self) -> bool:
+        """Whether one space at the start of a decoded text is dropped (it was put there when encoding)."""
+        return self._vocabulary.strip_first_space
+
+    @property
+    def chat_template(self) -> str | None:
+        """The source of the model's usual chat template, or None."""
+        return self._vocabulary.chat_templates.get("default")
+
+    @property
+    def chat_templates(self) -> Mapping[str, str]:
+        """All templates by name; "tool_use", where there is one, is taken when tools are given."""
+        return self._vocabulary.chat_templates
+
+    def render_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> str:
+        """The conversation as the template writes it, for reading; its ids are those of `apply_chat_template`.
+
+        chat_template: a template's source, or the name of one of the model's, in place of the usual one. `variables` go to
+        the template (`enable_thinking=False`). Raises ChatTemplateError: no template, or it refuses the messages.
+        """
+        template = chat.choose(self.chat_templates, chat_template, bool(tools), self._vocabulary.source)
+        inputs = chat.Conversation(messages, tools, documents)
+        return chat.render(template, inputs, add_generation_prompt, {**self._vocabulary.named_tokens, **variables})
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """The ids of a conversation. Arguments and errors as in `render_chat_template`.
+
+        Control tokens come from the template and from the assistant's own turns only, never from what other messages,
+        tools or documents hold. The beginning token is added where the model wants it and the template did not write it.
+        """
+        template = chat.choose(self.chat_templates, chat_template, bool(tools), self._vocabulary.source)
+        inputs = chat.Conversation(messages, tools, documents)
+        variables = {**self._vocabulary.named_tokens, **variables}
+        text = chat.render(template, inputs, add_generation_prompt, variables)
+        disguise = chat.Disguise(self._vocabulary.added.control_initials)
+        disguised = disguise.put_on(inputs)
+        if not disguise.used:
+            return self.encode(text, special=True)
+        pieces = list(self._vocabulary.added.split_control(chat.render(template, disguised, add_generation_prompt, variables)))
+        if [id for id, _ in pieces if id is not None] == [id for id, _ in self._vocabulary.added.split_control(text) if id is not None]:
+            return self.encode(text, special=True)
+        ids: list[int] = []
+        for id, piece in pieces:
+            ids.extend(self._vocabulary.encode(disguise.take_off(piece), False) if id is None else (id,))
+        return [self.bos_id, *ids] if self.bos_id is not None and self._vocabulary.add_bos and ids[:1] != [self.bos_id] else ids
+
+    def _needed(self, id: int | None, name: str) -> int:
+        if id is None:
+            raise InvalidRequestError(f"{name}=True, but {self._vocabulary.source} names no {name} token; leave {name} out")
+        return id
+
+
+def _load(path: Path) -> Vocabulary:
+    """One loader a file kind, each imported only when it is needed."""
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.exists():
+        found = f"the folder {path} has no tokenizer.json" if path.is_dir() else f"{path} does not exist"
+        raise ModelFileError(f"{found}; pass a folder with tokenizer.json, a tokenizer.json, or a .gguf file as the tokenizer")
+    if file.suffix == ".gguf":
+        from linnet.load.gguf import read_gguf
+        from linnet.text.tokenizer.gguf import load_gguf_metadata
+
+        return load_gguf_metadata(read_gguf(file).metadata, str(file))
+    if file.suffix == ".json":
+        from linnet.text.tokenizer.tokenizer_json import load_tokenizer_json
+
+        return load_tokenizer_json(file)
+    raise UnsupportedModelError(
+        f"{file}: {file.suffix or 'nameless'} tokenizer files are not read by this version; pass tokenizer.json or .gguf"
+    )
+
+
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"a text to encode must be str, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"the text has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which no UTF-8 can hold; remove it"
+        ) from None
