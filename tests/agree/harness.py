@@ -28,6 +28,12 @@ OP_SETS: dict[str, Callable[[int], Ops]] = {"reference": lambda threads: Referen
 ALLOWED = {"reference": 1e-4, "native": 1e-3}
 """Largest difference from transformers in float32, as a share of the largest logit."""
 
+ALLOWED_QUANTIZED = {"reference": 1e-4, "native": 0.04}
+"""The same where matrices are quantized. Native kernels then round activations to 8 bits, and so does their oracle; but now
+and then a last bit decides which way, after which everything that follows differs by such roundings."""
+
+ROUNDS_ACTIVATIONS = {"reference": False, "native": True}
+
 
 @dataclass(frozen=True)
 class Model:
@@ -108,6 +114,12 @@ def random_tokens(count: int, vocabulary: int, seed: int = 0) -> list[int]:
 def difference(ours: Logits, oracle: NDArray[Any]) -> float:
     """Largest difference, as a share of the oracle's largest logit."""
     return float(np.abs(ours.astype(np.float64) - oracle).max() / np.abs(oracle).max())
+
+
+def assert_agreement(ours: Logits, oracle: NDArray[Any], allowed: float) -> None:
+    """Asserts that no logit is further off than `allowed`, a share of the largest, and that the tokens agree (see below)."""
+    assert difference(ours, oracle) < allowed
+    assert teacher_forced_agreement(oracle, ours, allowed * float(np.abs(oracle).max())) > 0.05
 
 
 def teacher_forced_agreement(oracle: NDArray[Any], ours: Logits, allowed: float) -> float:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
+from gguf_files import encode
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -131,14 +133,26 @@ def draws() -> Iterator[Draw]:
 
 DRAWS = list(draws())
 
+BLOCKS: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+}
+"""A shape whose every matrix has columns for the blocks of 256 of K-quants."""
+
 
 def randomise(model: PreTrainedModel, seed: int) -> None:
-    """Weights wide enough that logits differ by whole units; norms around 1 and biases, which transformers starts at 1 and 0."""
+    """Weights that keep the size of what passes through, so that logits differ by whole units; norms around 1 and biases
+    around 0, which transformers starts at exactly 1 and 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.3 * noise if "norm" in name else 0.2 * noise)
+            scale = 0.3 if parameter.ndim == 1 else 1.5 * parameter.shape[1] ** -0.5
+            parameter.copy_(("norm" in name) + scale * noise)
 
 
 def save(model: PreTrainedModel, folder: Path, dtype: torch.dtype = torch.float32, shard: str = "5GB") -> None:
@@ -148,6 +162,36 @@ def save(model: PreTrainedModel, folder: Path, dtype: torch.dtype = torch.float3
             parameter.copy_(parameter.to(dtype))
     # A copy, because `to` would round the rotary frequencies as well.
     copy.deepcopy(model).to(dtype).save_pretrained(folder, max_shard_size=shard)
+
+
+def quantize_model(model: PreTrainedModel, type_name: str, activations: bool) -> None:
+    """Makes the float32 model compute what one stored as `type_name` does: each matrix becomes what the `gguf` package reads
+    back from that type, and, with `activations`, each input of one is rounded as llama.cpp's kernels for that type round it."""
+    to_type = gguf.GGMLQuantizationType[type_name.upper()]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                values = gguf.quants.dequantize(encode(parameter.numpy(), type_name), to_type)
+                parameter.copy_(torch.from_numpy(values.reshape(parameter.shape).copy()))
+    if activations and type_name.startswith("q"):
+        through = through_q8_k if type_name.endswith("_k") else through_q8_0
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(lambda _, inputs: (through(inputs[0].detach()),))
+
+
+def through_q8_0(x: torch.Tensor) -> torch.Tensor:
+    """Blocks of 32 as 8 bits and a float16 scale, by the `gguf` package."""
+    stored = gguf.quants.quantize(x.reshape(-1, x.shape[-1]).numpy(), gguf.GGMLQuantizationType.Q8_0)
+    return torch.from_numpy(gguf.quants.dequantize(stored, gguf.GGMLQuantizationType.Q8_0).reshape(x.shape).copy())
+
+
+def through_q8_k(x: torch.Tensor) -> torch.Tensor:
+    """Blocks of 256 as 8 bits and a float32 scale by which the value of largest magnitude becomes -127 (ggml's Q8_K)."""
+    blocks = x.reshape(-1, 256)
+    largest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
+    inverse = torch.where(largest == 0, 0, -127 / largest)
+    return (torch.round(blocks * inverse).clamp(max=127) / inverse).nan_to_num(0).reshape(x.shape)
 
 
 def oracle(model: PreTrainedModel, tokens: list[int]) -> Any:

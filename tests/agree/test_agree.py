@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from harness import ALLOWED, OP_SETS, difference, greedy, load, logits_of, random_tokens
+from harness import (
+    ALLOWED,
+    ALLOWED_QUANTIZED,
+    OP_SETS,
+    ROUNDS_ACTIVATIONS,
+    assert_agreement,
+    difference,
+    greedy,
+    load,
+    logits_of,
+    random_tokens,
+    teacher_forced_agreement,
+)
 
 from linnet.arch.registry import HF_FAMILIES
-from models import DRAWS, FAMILIES, VOCABULARY, Draw, oracle, save
+from linnet.load.dequantize import ENCODABLE
+from linnet.tensors import TYPES
+from models import BLOCKS, DRAWS, FAMILIES, VOCABULARY, Draw, oracle, quantize_model, save
 
 PROMPT = 45  # past the trained context, every window and a page
 GENERATED = 64
@@ -58,3 +73,36 @@ def test_a_sharded_checkpoint(op_set: str, tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 3
     prompt = random_tokens(PROMPT, VOCABULARY)
     assert difference(logits_of(load(tmp_path, OP_SETS[op_set](2)), prompt), oracle(theirs, prompt)) < ALLOWED[op_set]
+
+
+@pytest.mark.parametrize("draw", first_of_each_family(), ids=str)
+def test_the_f16_cache(draw: Draw, op_set: str, tmp_path: Path) -> None:
+    """Keys and values rounded to 11 bits, against transformers, which keeps them whole."""
+    theirs = draw.model()
+    save(theirs, tmp_path)
+    prompt = random_tokens(PROMPT, VOCABULARY)
+    assert_agreement(logits_of(load(tmp_path, OP_SETS[op_set](2)), prompt, "f16"), oracle(theirs, prompt), 5e-3)
+
+
+@pytest.mark.parametrize("target", ENCODABLE)
+def test_quantized_on_load(target: str, op_set: str, tmp_path: Path) -> None:
+    """`weights="q8_0"` and the others, against transformers on matrices that the gguf package rounded."""
+    theirs = Draw("llama", "blocks", BLOCKS).model()
+    save(theirs, tmp_path)
+    quantize_model(theirs, target, ROUNDS_ACTIVATIONS[op_set])
+    ours = load(tmp_path, OP_SETS[op_set](2), TYPES[target])
+    prompt = random_tokens(PROMPT, VOCABULARY)
+    allowed = ALLOWED_QUANTIZED if TYPES[target].block > 1 else ALLOWED
+    assert_agreement(logits_of(ours, prompt), oracle(theirs, prompt), allowed[op_set])
+
+
+def test_the_rule_of_agreement_finds_a_wrong_token_and_spares_a_near_tie() -> None:
+    theirs = np.array([[0.0, 1.0, 5.0], [2.0, 2.3, 0.0]], np.float32)
+    near_tie, wrong = theirs.copy(), theirs.copy()
+    near_tie[1] = [2.3, 2.0, 0.0]
+    wrong[0] = [6.0, 1.0, 5.0]
+    assert teacher_forced_agreement(theirs, near_tie, 0.1) == 0.5
+    with pytest.raises(AssertionError, match=r"rows \[0\]"):
+        teacher_forced_agreement(theirs, wrong, 0.1)
+    with pytest.raises(AssertionError, match=r"rows \[1\]"):
+        teacher_forced_agreement(theirs, near_tie, 0.01)

@@ -1,0 +1,61 @@
+"""GGUF files of every tensor type, on every op set, against transformers on the weights that the gguf package reads back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gguf_files import write_gguf
+from harness import ALLOWED, ALLOWED_QUANTIZED, OP_SETS, ROUNDS_ACTIVATIONS, Session, assert_agreement, load, logits_of, random_tokens
+
+from linnet.arch.registry import GGUF_FAMILIES
+from linnet.tensors import TYPES
+from models import BLOCKS, DRAWS, VOCABULARY, Draw, oracle, quantize_model
+
+PROMPT = 45
+ODD = [
+    draw for draw in DRAWS if draw.family in GGUF_FAMILIES and draw.name in ("gqa", "mqa-tied", "mha", "linear", "yarn", "llama3", "biases")
+]
+"""What GGUF can say: it has no dynamic scaling, no factor of one's own for yarn, and no windows for these families."""
+
+
+@pytest.fixture(params=OP_SETS)
+def op_set(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def check(draw: Draw, type_name: str, op_set: str, folder: Path) -> None:
+    theirs = draw.model()
+    path = write_gguf(folder / "model.gguf", theirs, type_name)
+    quantize_model(theirs, type_name, ROUNDS_ACTIVATIONS[op_set])
+    prompt = random_tokens(PROMPT, VOCABULARY)
+    allowed = ALLOWED_QUANTIZED if TYPES[type_name].block > 1 else ALLOWED
+    assert_agreement(logits_of(load(path, OP_SETS[op_set](2)), prompt), oracle(theirs, prompt), allowed[op_set])
+
+
+@pytest.mark.parametrize("type_name", TYPES)
+@pytest.mark.parametrize("family", GGUF_FAMILIES)
+def test_every_tensor_type(family: str, type_name: str, op_set: str, tmp_path: Path) -> None:
+    check(Draw(family, "blocks", BLOCKS), type_name, op_set, tmp_path)
+
+
+@pytest.mark.parametrize("draw", ODD, ids=str)
+def test_every_shape_and_scaling(draw: Draw, op_set: str, tmp_path: Path) -> None:
+    check(draw, "f32", op_set, tmp_path)
+
+
+@pytest.mark.parametrize("type_name", [name for name, type in TYPES.items() if type.block > 1])
+@pytest.mark.parametrize("family", GGUF_FAMILIES)
+def test_native_integers_are_those_of_llama_cpp(family: str, type_name: str, tmp_path: Path) -> None:
+    """One-token sequences, a batch of every token: where no activation lies on the edge between two integers (nearly
+    everywhere), whole models agree to float32 rounding, which a different rounding anywhere would not allow."""
+    theirs = Draw(family, "blocks", BLOCKS).model()
+    model = load(write_gguf(tmp_path / "model.gguf", theirs, type_name), OP_SETS["native"](2))
+    ours = Session(model, [1] * VOCABULARY).feed({token: [token] for token in range(VOCABULARY)})
+    quantize_model(theirs, type_name, activations=True)
+    with torch.no_grad():
+        expected = theirs(torch.arange(VOCABULARY)[:, None]).logits[:, 0].numpy()
+    errors = np.abs(np.concatenate(list(ours.values())) - expected).max(axis=1) / np.abs(expected).max()
+    assert (errors < 1e-5).mean() > 0.8
