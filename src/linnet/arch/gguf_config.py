@@ -38,8 +38,8 @@ _SCALING_KEYS = {
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
 }
-# Keys that say what is so anyway.
-_HARMLESS_KEYS = (("attention.causal", True), ("rope.scaling.yarn_ext_factor", 1.0), ("rope.scaling.yarn_attn_factor", 1.0))
+# Keys of which only this value runs.
+_FIXED_KEYS = {"attention.causal": True, "rope.scaling.yarn_ext_factor": 1.0, "rope.scaling.yarn_attn_factor": 1.0}
 
 
 def gguf_config(
@@ -58,9 +58,12 @@ def gguf_config(
     scaling: dict[str, Any] = {}
     for key, value in metadata.items():
         suffix = key.removeprefix(f"{architecture}.")
-        if suffix == key or (not isinstance(value, (np.ndarray, list)) and (suffix, value) in _HARMLESS_KEYS):
+        if suffix == key:
             continue  # other prefixes (general, tokenizer, quantize ...) do not bear on the computation
-        if suffix in _SCALING_KEYS:
+        if suffix in _FIXED_KEYS:
+            if isinstance(value, np.ndarray) or value != _FIXED_KEYS[suffix]:
+                raise UnsupportedModelError(f"{where}: {key} is {str(value)[:60]!r}; only {_FIXED_KEYS[suffix]} runs")
+        elif suffix in _SCALING_KEYS:
             scaling[_SCALING_KEYS[suffix]] = value
             names["rope_scaling." + _SCALING_KEYS[suffix]] = key
         else:
