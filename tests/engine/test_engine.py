@@ -107,6 +107,39 @@ def test_threads_share_the_engine() -> None:
     assert engine.pool.free_count == engine.pool.count
 
 
+def test_streams_that_end_early_at_random_leave_the_others_and_the_pages_alone() -> None:
+    engine = mock_engine(pages=30, max_batch=4, prefill_chunk=9)
+    expected = {i: run(mock_engine(), request(p, max_tokens=40, seed=i)) for i, p in enumerate(PROMPTS)}
+    wrong: list[object] = []
+
+    def work(me: int) -> None:
+        chance = np.random.default_rng(me)
+        for _ in range(25):
+            i = int(chance.integers(len(PROMPTS)))
+            r = request(PROMPTS[i], max_tokens=40, seed=i)
+            engine.submit(r)
+            stream, most, outputs = engine.outputs(r), int(chance.integers(60)), []
+            for output in stream:
+                outputs.append(output)
+                if len(outputs) == most:
+                    break
+            stream.close()
+            found = tokens_of(r, outputs)[0]
+            if found != expected[i][0][: len(found)] or len(found) < min(40, most):
+                wrong.append((i, most, found))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert wrong == []
+    assert engine.pool.free_count == engine.pool.count
+    assert not engine.scheduler.running
+    assert not engine.scheduler.waiting
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3, 20])
 def test_closing_a_stream_frees_its_pages(steps: int) -> None:
     engine = mock_engine(prefill_chunk=7)
@@ -275,6 +308,19 @@ def test_a_failing_step_fails_its_requests_and_not_the_engine() -> None:
         run(engine, request([1], max_tokens=3))
     ops.fail = None
     assert run(engine, request([1], max_tokens=3)) == run(mock_engine(), request([1], max_tokens=3))
+    assert engine.pool.free_count == engine.pool.count
+
+
+def test_an_interrupt_ends_one_request_and_not_the_engine() -> None:
+    def interrupt(logits: np.ndarray) -> int:
+        raise KeyboardInterrupt
+
+    engine = mock_engine()
+    other = request(PROMPTS[2], max_tokens=30)
+    engine.submit(other)
+    with pytest.raises(KeyboardInterrupt):
+        run(engine, request([1], choose=interrupt))
+    assert tokens_of(other, list(engine.outputs(other))) == run(mock_engine(), request(PROMPTS[2], max_tokens=30))
     assert engine.pool.free_count == engine.pool.count
 
 

@@ -85,11 +85,10 @@ class Engine:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
         self.check(request)
         limit = self._limit(request)
-        ends = request.end_ids | set(request.params.stop_token_ids)
         request.submitted_at = time.perf_counter()
         samples = request.params.n if limit else 1  # only the first sample scores the prompt
         for index in range(samples):
-            sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, ends)
+            sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
             need = pages_for(len(request.prompt) + limit)
             request.sequences.append(Sequence(request, index, list(request.prompt), limit, need, sampler))
         request.unfinished = samples
@@ -243,7 +242,7 @@ class Engine:
 
     def _finish_reason(self, sequence: Sequence, token: int) -> FinishReason | None:
         request = sequence.request
-        if token in request.end_ids or token in request.params.stop_token_ids:
+        if token in request.ends:
             return "stop"
         if request.stop_rule is not None and request.stop_rule(sequence.index, token):
             return "stop"

@@ -47,6 +47,7 @@ class Request:
     prompt_logits: Callable[[int, NDArray[np.float32]], None] | None = None
     cache: bool = True
 
+    ends: frozenset[int] = field(init=False)
     sequences: list[Sequence] = field(default_factory=list, init=False)
     outputs: deque[Output] = field(default_factory=deque, init=False)
     prompt_logprobs: list[TokenLogprob | None] | None = field(default=None, init=False)
@@ -56,6 +57,7 @@ class Request:
     submitted_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
+        self.ends = self.end_ids | set(self.params.stop_token_ids)
         if self.prompt_logits is None and (self.params.prompt_logprobs is not None or self.params.max_tokens == 0):
             self.prompt_logprobs = [None] * len(self.prompt)  # nothing predicts the first token
             self.prompt_logits = self._score
