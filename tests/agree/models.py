@@ -68,7 +68,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
 class Family:
     """How transformers makes a model of a family; `draws` are config keys of its own, each one model more."""
 
-    config: type[PretrainedConfig]
+    config: Callable[..., PretrainedConfig]
     model: Callable[[Any], PreTrainedModel]
     draws: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -104,7 +104,7 @@ class Draw:
     def model(self) -> PreTrainedModel:
         """The model in float32 with eager attention, the same at each call."""
         family = FAMILIES[self.family]
-        shared = {"vocab_size": VOCABULARY, "hidden_size": 60, "intermediate_size": 76, "num_hidden_layers": 3}
+        shared: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 60, "intermediate_size": 76, "num_hidden_layers": 3}
         shared |= {
             "max_position_embeddings": CONTEXT,
             "tie_word_embeddings": False,
@@ -113,7 +113,8 @@ class Draw:
             "pad_token_id": None,
         }
         config = family.config(**(shared | self.settings), attn_implementation="eager")
-        model = family.model(config).eval()
+        model = family.model(config)
+        model.train(False)
         randomise(model, zlib.crc32(str(self).encode()))
         return model
 
@@ -161,7 +162,8 @@ def save(model: PreTrainedModel, folder: Path, dtype: torch.dtype = torch.float3
         for parameter in model.parameters():
             parameter.copy_(parameter.to(dtype))
     # A copy, because `to` would round the rotary frequencies as well.
-    copy.deepcopy(model).to(dtype).save_pretrained(folder, max_shard_size=shard)
+    rounded: Any = copy.deepcopy(model)
+    rounded.to(dtype).save_pretrained(folder, max_shard_size=shard)
 
 
 def quantize_model(model: PreTrainedModel, type_name: str, activations: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ def test_linear(random: np.random.Generator) -> None:
 def test_activations(random: np.random.Generator, activation: Activation) -> None:
     x, up = 5 * normal(random, 4, 33), normal(random, 4, 33)
     x[0, :4] = [-200.0, 200.0, 0.0, -0.0]
-    functions = {
+    functions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "silu": torch.nn.functional.silu,
         "gelu": torch.nn.functional.gelu,
         "gelu_tanh": lambda t: torch.nn.functional.gelu(t, approximate="tanh"),
@@ -167,7 +167,8 @@ def test_the_f16_cache_rounds_keys_and_values(random: np.random.Generator) -> No
 
 def test_each_row_is_computed_as_if_alone(random: np.random.Generator) -> None:
     """Bitwise: rows together in any number, and one at a time, through every op that sums."""
-    attention = Attention(4, 2, 18, Rope(18, 10000.0, 512), 0.2, window=37)
+    rope = Rope(18, 10000.0, 512)
+    attention = Attention(4, 2, 18, rope, 0.2, window=37)
     spec = spec_of(attention)
     n, width, kv_width = 75, attention.query_width, attention.kv_width
     q, k, v = normal(random, n, width), normal(random, n, kv_width), normal(random, n, kv_width)
@@ -179,8 +180,8 @@ def test_each_row_is_computed_as_if_alone(random: np.random.Generator) -> None:
         for start, stop in zip([0, *chunks], [*chunks, n], strict=True):
             rows = slice(start, stop)
             ops.begin(spec, batch_of(list(range(start, stop)), table=[[2, 0, 3]]))
-            rotated = [ops.rotate(ops.norm(x[rows], weight, NORM, x.shape[1] // 18), attention.rope, 18) for x in (q, k)]
-            yield ops.activate(ops.linear(ops.attend(*rotated, v[rows], 0, attention), matrix, bias), "silu")
+            q_rotated, k_rotated = (ops.rotate(ops.norm(x[rows], weight, NORM, x.shape[1] // 18), rope, 18) for x in (q, k))
+            yield ops.activate(ops.linear(ops.attend(q_rotated, k_rotated, v[rows], 0, attention), matrix, bias), "silu")
 
     whole = np.concatenate(list(run([])))
     for chunks in (list(range(1, n)), list(range(7, n, 7)), [1, 3, 40]):
@@ -190,10 +191,10 @@ def test_each_row_is_computed_as_if_alone(random: np.random.Generator) -> None:
 # ---- sampling
 
 
-def draws(logits: np.ndarray[Any, Any], temperature: float, top_k: int, top_p: float, min_p: float, n: int = 4000) -> list[float]:
+def draws(logits: np.ndarray[Any, Any], temperature: float, top_k: int, top_p: float, min_p: float, n: int = 4000) -> Any:
     """Share of each token among draws at evenly spaced `uniform`s."""
     tokens = [ReferenceOps().sample(logits, temperature, top_k, top_p, min_p, (i + 0.5) / n) for i in range(n)]
-    return (np.bincount(tokens, minlength=len(logits)) / n).tolist()
+    return np.bincount(tokens, minlength=len(logits)) / n
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_draws_follow_the_distribution_that_transformers_makes(
         warpers.append(TopPLogitsWarper(top_p))
     if min_p:
         warpers.append(MinPLogitsWarper(min_p))
-    expected = torch.softmax(warpers(torch.zeros((1, 1), dtype=torch.long), double(logits)[None]), -1)[0].numpy()
+    expected = torch.softmax(warpers(torch.LongTensor([[0]]), torch.DoubleTensor(double(logits)[None])), -1)[0].numpy()
     np.testing.assert_allclose(draws(logits, temperature, top_k, top_p, min_p), expected, atol=1 / 4000)
 
 

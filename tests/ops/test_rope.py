@@ -32,7 +32,7 @@ CASES: dict[str, tuple[dict[str, Any], RopeScaling | None]] = {
 
 def config(parameters: dict[str, Any], dim: int, theta: float) -> LlamaConfig:
     parameters = {"rope_theta": theta} | parameters
-    heads = {"num_attention_heads": 2, "hidden_size": 2 * dim, "head_dim": dim}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "hidden_size": 2 * dim, "head_dim": dim}
     return LlamaConfig(max_position_embeddings=CONTEXT, rope_parameters=parameters, **heads)
 
 
