@@ -386,12 +386,21 @@ def test_weights_are_re_encoded(weights: str) -> None:
         ({"draft": "tiny"}, "draft is not built yet"),
         ({"tp": 2}, "tp is not built yet"),
         ({"compile": True}, "compile is not built yet"),
+        ({"tokenizer": 5}, "tokenizer is 5; it must be a Tokenizer or a path"),
         ({"adapters": {"a": "b"}}, "adapters is not built yet"),
     ],
 )
 def test_options_are_refused_by_name(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         LLM("tiny", **options)
+
+
+def test_a_model_is_a_path_or_a_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match="model is 5; it must be a path or a name"):
+        LLM(5)  # type: ignore[arg-type]
+    for missing in (tmp_path, tmp_path / "none", "no-such-model"):
+        with pytest.raises(ModelFileError, match=str(missing)):
+            LLM(missing)
 
 
 def test_memory_that_cannot_do_names_both_numbers() -> None:

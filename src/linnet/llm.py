@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +71,8 @@ class LLM:
     ) -> None:
         given = locals()
         options = ModelOptions(**{name: given[name] for name in given if name not in ("self", "model")})
+        if not isinstance(model, (str, Path)):
+            raise InvalidRequestError(f"model is {model!r}; it must be a path or a name, such as 'tiny'")
         self._open(open_checkpoint(model), options)
 
     @classmethod
@@ -134,7 +136,7 @@ class LLM:
 
     def generate(
         self,
-        prompts: Prompt | Iterable[Prompt],
+        prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         cache: bool = True,
@@ -146,7 +148,7 @@ class LLM:
         OutOfMemoryError or ChatTemplateError before any work, and what a request's own callables raise.
         """
         ids = self._reader.read_all(prompts)
-        each = [params] * len(ids) if params is None or isinstance(params, SamplingParams) else list(params)
+        each = list(params) if isinstance(params, (list, tuple)) else [params] * len(ids)
         if len(each) != len(ids):
             raise InvalidRequestError(f"there are {len(ids)} prompts and {len(each)} params; give one, or as many as prompts")
         answers = []
@@ -275,8 +277,10 @@ def _tokenizer(checkpoint: Checkpoint, options: ModelOptions) -> Tokenizer | Non
     """The one that was given, or the model's own; None where the model comes without."""
     if isinstance(options.tokenizer, Tokenizer):
         return options.tokenizer
-    if options.tokenizer is not None:
+    if isinstance(options.tokenizer, (str, Path)):
         return Tokenizer(options.tokenizer)
+    if options.tokenizer is not None:
+        raise InvalidRequestError(f"tokenizer is {options.tokenizer!r}; it must be a Tokenizer or a path to one")
     if checkpoint.metadata is not None and "tokenizer.ggml.model" in checkpoint.metadata:
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
     if checkpoint.metadata is None and checkpoint.path is not None and (checkpoint.path / "tokenizer.json").is_file():
