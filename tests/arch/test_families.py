@@ -288,3 +288,48 @@ def test_missing_sizes_are_named(key):
 def test_specs_are_values():
     assert dataclasses.asdict(spec_of(small())) == dataclasses.asdict(spec_of(small()))
     hash(spec_of(small()))
+
+
+ODD = [
+    None,
+    0,
+    1,
+    -1,
+    2**31 - 1,
+    2**63,
+    10**40,
+    0.0,
+    1e-300,
+    1e12,
+    -2.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    True,
+    False,
+    [],
+    [1],
+    [None],
+    {},
+    {"a": 1},
+]
+
+
+@pytest.mark.parametrize("name", ["llama-3.2", "yarn-llama", "vicuna-16k", "mistral-v0.1", "qwen2.5", "qwen3"])
+def test_any_value_of_any_key_is_a_spec_or_an_error_of_ours(name):
+    values = {**PUBLISHED[name], "layer_types": None, "use_sliding_window": False, "rope_parameters": None, "partial_rotary_factor": None}
+    scaling = {"mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 32, "attention_factor": 1.0, **(values.get("rope_scaling") or {})}
+    changes = [{key: odd} for key in values for odd in ODD]
+    changes += [{"rope_scaling": {**scaling, key: odd}} for key in scaling for odd in ODD]
+    outcomes = {"spec": 0, "error": 0}
+    for change in changes:
+        try:
+            spec = spec_of({**values, **change})
+        except ModelFileError:
+            outcomes["error"] += 1
+        else:
+            outcomes["spec"] += 1
+            assert 1 <= spec.context < 2**31
+            assert len(spec.layers) <= 10_000
+    assert min(outcomes.values()) > 50

@@ -119,6 +119,11 @@ def test_a_gguf_without_a_vocabulary_and_one_in_a_folder(tmp_path):
         open_checkpoint(tmp_path)
 
 
+def test_a_gguf_is_known_by_its_first_bytes(tmp_path):
+    write_gguf(tmp_path / "sha256-0123", llama(), "q8_0")
+    assert open_checkpoint(tmp_path / "sha256-0123").naming == "gguf"
+
+
 def test_a_gguf_that_lacks_a_tensor_or_has_one_too_many(tmp_path):
     model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SMALL))
     state = model.state_dict()
@@ -169,6 +174,10 @@ def test_what_is_not_a_model_is_named_with_the_remedy(folder, tmp_path):
         (str(tmp_path / "absent.gguf"), ModelFileError, "no such file or folder"),
         ("owner/absent.gguf", ModelFileError, "no such file or folder"),
         ("absent", ModelFileError, "no such file or folder"),
+        ("", ModelFileError, "no such file or folder"),
+        ("long" * 5000, ModelFileError, "not a file or folder that can be opened|no such file"),
+        ("nul\0", ModelFileError, "no such file or folder|cannot|not a file"),
+        ("~nobody-of-that-name/x", ModelFileError, "nobody-of-that-name"),
         (empty, ModelFileError, r"empty: holds no model \(no config\.json\)"),
         (folder / "model.safetensors", ModelFileError, "give the folder"),
         (folder / "config.json", ModelFileError, "give the folder"),
@@ -215,6 +224,8 @@ def test_state_dicts_from_memory():
     with pytest.raises(ModelFileError, match=r"state dict: .*unexpected: extra"):
         Checkpoint.from_memory(model.config, arrays)
     Checkpoint.from_memory(model.config, arrays, strict=False).assemble(PlainOps())
+    with pytest.raises(ModelFileError, match="config is a list"):
+        Checkpoint.from_memory([], arrays)
     del arrays["model.norm.weight"]
     with pytest.raises(ModelFileError, match=r"missing: model\.norm\.weight"):
         Checkpoint.from_memory(model.config, arrays, strict=False)

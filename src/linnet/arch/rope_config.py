@@ -11,6 +11,9 @@ from linnet.arch.config import Config
 from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, Rope, RopeScaling, YarnScaling
 from linnet.errors import UnsupportedModelError
 
+MAX_CONTEXT = 2**31 - 1
+"""Positions are int32."""
+
 
 def read_rope(config: Config, head_dim: int, interleaved: bool = False) -> Rope:
     """The rotary positions of a model whose heads are `head_dim` wide."""
@@ -32,12 +35,12 @@ def read_rope(config: Config, head_dim: int, interleaved: bool = False) -> Rope:
 def longest(rope: Rope) -> int:
     """The longest sequence that a scaling stretches the trained context to (what max_position_embeddings says includes
     the stretch for llama3, and may for yarn)."""
-    scaling = rope.scaling
+    scaling, stretched = rope.scaling, 0.0
     if isinstance(scaling, (LinearScaling, DynamicScaling)):
-        return int(rope.context * scaling.factor)
+        stretched = rope.context * scaling.factor
     if isinstance(scaling, YarnScaling):
-        return max(rope.context, int(scaling.original_context * scaling.factor))
-    return rope.context
+        stretched = scaling.original_context * scaling.factor
+    return min(max(rope.context, int(stretched)), MAX_CONTEXT)
 
 
 def _scaling(config: Config, group: Config | None, context: int, dim: int) -> RopeScaling | None:

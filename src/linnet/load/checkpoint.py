@@ -72,7 +72,9 @@ class Checkpoint:
             spec, table = config, table_of(config)
             eos: tuple[int, ...] = ()
         else:
-            values = config if isinstance(config, Mapping) else config.to_dict()
+            values = config.to_dict() if hasattr(config, "to_dict") else config
+            if not isinstance(values, Mapping):
+                raise ModelFileError(f"config is a {type(config).__name__}; a ModelSpec, a dict or a transformers config was expected")
             spec, table = build(Config(values, "config"))
             eos = _token_ids("config", values.get("eos_token_id"), spec)
         source = MemorySource(state_dict)
@@ -89,11 +91,20 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     path = locate(model)
     if path.is_dir():
         return _open_folder(str(model), path)
-    if path.suffix == ".gguf":
+    if path.suffix.lower() == ".gguf" or _begins(path, b"GGUF"):
         return _open_gguf(str(model), path)
     if path.name.endswith((".safetensors", ".json")):
         raise ModelFileError(f"{path}: give the folder that holds this file (config.json and the tokenizer are read from it)")
     raise UnsupportedModelError(f"{path}: not a kind of model file that is read; give a Hugging Face folder or a .gguf file")
+
+
+def _begins(path: Path, magic: bytes) -> bool:
+    """Whether a file begins so: some tools name GGUF files by their hash."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(magic)) == magic
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _open_folder(name: str, folder: Path) -> Checkpoint:

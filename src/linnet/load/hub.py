@@ -20,12 +20,16 @@ def locate(model: str | Path) -> Path:
     """
     if model == BUILT_IN:
         return _built_in()
-    path = Path(model).expanduser()
-    if path.exists():
+    try:
+        path = Path(model).expanduser()
+        exists = bool(str(model)) and path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, not allowed, an unknown ~user
+        raise ModelFileError(f"{str(model)[:200]!r}: not a file or folder that can be opened ({error})") from error
+    if exists:
         return path
     if isinstance(model, str) and _HUB_ID.fullmatch(model) and path.suffix != ".gguf":
         return _cached(model)
-    raise ModelFileError(f"{model}: no such file or folder, and not a hub id (owner/name)")
+    raise ModelFileError(f"{str(model)!r}: no such file or folder, and not a hub id (owner/name)")
 
 
 def _built_in() -> Path:

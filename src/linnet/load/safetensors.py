@@ -139,7 +139,7 @@ def read_sharded_safetensors(index: str | Path) -> ShardedSafetensors:
 def _check_shard(index: Path, file: str) -> None:
     """A shard is named relative to its index and below it (a link elsewhere is the owner's wish: the hub's cache has them)."""
     path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file or "\0" in file or not path.parts:
-        raise ModelFileError(f"{index}: the shard {file!r} lies outside the model's folder")
+    if len(file) > 255 or path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file or "\0" in file or not path.parts:
+        raise ModelFileError(f"{index}: the shard {file[:300]!r} lies outside the model's folder")
     if not (index.parent / file).is_file():
         raise ModelFileError(f"{index}: the shard {file} is not there; download it again")
