@@ -148,7 +148,7 @@ class LLM:
         OutOfMemoryError or ChatTemplateError before any work, and what a request's own callables raise.
         """
         ids = self._reader.read_all(prompts)
-        each = list(params) if isinstance(params, (list, tuple)) else [params] * len(ids)
+        each: list[Any] = list(params) if isinstance(params, (list, tuple)) else [params] * len(ids)
         if len(each) != len(ids):
             raise InvalidRequestError(f"there are {len(ids)} prompts and {len(each)} params; give one, or as many as prompts")
         answers = []
