@@ -8,13 +8,14 @@ that row's sequence alone), so that the same request gives the same bits in any 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Rope
 from linnet.tensors import RawTensor, TensorType
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PAGE_SIZE = 32
 """Positions per KV page, the same in every op set. Attention merges pages in this order, so it is also what
