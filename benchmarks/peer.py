@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class LlamaCpp:
-    """One model and one context of `context` tokens, greedy sampling in C."""
+@cache
+def quiet_llama_cpp() -> Any:
+    """The `llama_cpp` module, started and with its log turned off. Raises ImportError where it is not installed."""
+    api: Any = import_module("llama_cpp")
+    api.linnet_log = api.llama_log_callback(lambda level, text, data: None)  # C keeps a pointer: it must live as long
+    api.llama_log_set(api.linnet_log, None)
+    api.llama_backend_init()
+    return api
 
-    def __init__(self, path: Path, threads: int, context: int = 1024, batch: int = 512) -> None:
-        self.api: Any = import_module("llama_cpp")  # a 12-minute build: only the comparisons need it
-        self._log = self.api.llama_log_callback(lambda level, text, data: None)
-        self.api.llama_log_set(self._log, None)
-        self.api.llama_backend_init()
+
+class LlamaCpp:
+    """One model and one context of `context` tokens, greedy sampling in C; attention as llama.cpp chooses, or not flash."""
+
+    def __init__(self, path: Path, threads: int, context: int = 1024, batch: int = 512, flash: bool = True) -> None:
+        self.api = quiet_llama_cpp()
         self.model: Any = self.api.llama_model_load_from_file(str(path).encode(), self.api.llama_model_default_params())
         if not self.model:
             raise RuntimeError(f"llama.cpp does not load {path}")
         params = self.api.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = context, batch, batch
+        if not flash:
+            params.flash_attn_type = self.api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_threads = params.n_threads_batch = threads
         self.context: Any = self.api.llama_init_from_model(self.model, params)
         if not self.context:

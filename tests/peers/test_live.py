@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from comparison import LARGEST_DIVERGENCE, PROMPTS, TOKENS, ask, divergence
 from numpy.typing import NDArray
-from peer import LlamaCpp
+from peer import LlamaCpp, quiet_llama_cpp
 from tiny_gguf import ARCHITECTURES, KINDS, write_gguf, write_tiny
 
 from linnet import LLM, SamplingParams
@@ -31,14 +31,15 @@ FILE_TYPES = {
 
 
 @contextmanager
-def open_peer(path: Path) -> Iterator[LlamaCpp]:
-    peer = LlamaCpp(path, threads=1)
+def open_peer(path: Path, flash: bool = True) -> Iterator[LlamaCpp]:
+    peer = LlamaCpp(path, threads=1, flash=flash)
     yield peer
     peer.close()
 
 
 def quantize(source: Path, target: Path, file_type: int) -> None:
     """What `llama-quantize SOURCE TARGET TYPE` does."""
+    llama_cpp = quiet_llama_cpp()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.nthread = file_type, 1
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), params) == 0
@@ -50,6 +51,7 @@ def check_prompts(path: Path) -> None:
     with LLM(str(path), ops="native") as llm, open_peer(path) as peer:
         for prompt in PROMPTS:
             case = ask(peer, prompt)
+            assert llm.tokenizer is not None
             assert llm.tokenizer.encode(prompt, special=True) == case.token_ids
             (answer,) = llm.generate([case.token_ids], params)
             assert list(answer.token_ids)[: case.certain] == case.greedy[: case.certain]
@@ -103,8 +105,13 @@ def random_checkpoint(family: str, tied: bool) -> tuple[dict[str, Any], dict[str
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_random_model(family: str, kind: str, tmp_path: Path) -> None:
+    """Random weights amplify the last bits (a rounding of activations falls the other way): where llama.cpp is further
+    than the limit from itself with another attention kernel, that distance is the limit."""
     path = tmp_path / "model.gguf"
     write_gguf(path, kind, *random_checkpoint(family, tied=family == "qwen3"))
     token_ids = np.random.default_rng(1).integers(5, 1328, 100).tolist()
-    with LLM(str(path), ops="native") as llm, open_peer(path) as peer:
-        assert divergence(peer.logits(token_ids), llm.logits(token_ids)) < LARGEST_DIVERGENCE
+    with open_peer(path) as peer, open_peer(path, flash=False) as other:
+        expected, own = peer.logits(token_ids), other.logits(token_ids)
+    with LLM(str(path), ops="native") as llm:
+        actual = llm.logits(token_ids)
+    assert divergence(expected, actual) < max(LARGEST_DIVERGENCE, divergence(expected, own))

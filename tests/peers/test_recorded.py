@@ -40,6 +40,7 @@ def test_file_is_the_recorded_one(kind: str, file: Path) -> None:
 
 
 def test_prompts_tokenize_alike(kind: str, llm: LLM) -> None:
+    assert llm.tokenizer is not None
     for case in CASES[kind]:
         assert llm.tokenizer.encode(case.prompt, special=True) == case.token_ids
 
