@@ -134,6 +134,12 @@ class LLM:
         """Most tokens of a prompt and its answer together."""
         return self._engine.context
 
+    @property
+    def generation_config(self) -> Mapping[str, Any]:
+        """What the model's publishers advise: generation_config.json as it stands, empty where there is none. The shell follows
+        it; this class applies nothing that was not asked for."""
+        return self._checkpoint.generation
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
