@@ -4,8 +4,6 @@ Skills, each checkable by a program: sums and differences, comparison, capitals,
 said earlier in the conversation, repeating and counting words, and continuations (stories, product names in Chinese).
 """
 
-# ruff: noqa: SIM905  (word lists read better as one text)
-
 from __future__ import annotations
 
 import random

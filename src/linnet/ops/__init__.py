@@ -1,0 +1,1 @@
+"""HOW a model is computed: one protocol, several op sets."""
