@@ -106,3 +106,24 @@ def test_the_rule_of_agreement_finds_a_wrong_token_and_spares_a_near_tie() -> No
         teacher_forced_agreement(theirs, wrong, 0.1)
     with pytest.raises(AssertionError, match=r"rows \[1\]"):
         teacher_forced_agreement(theirs, near_tie, 0.01)
+
+
+def test_draws_are_the_same_on_every_op_set() -> None:
+    """Every filter, ties and masked tokens, over vocabularies of all sizes. (At the last few `uniform` below 1 the last bit of
+    a sum decides, and op sets may add in different orders.)"""
+    random = np.random.default_rng(3)
+    op_sets = [make(1) for make in OP_SETS.values()]
+    for _ in range(1500):
+        logits = (random.standard_normal(random.integers(1, 400)) * random.choice([0.1, 1, 5, 30])).astype(np.float32)
+        if random.random() < 0.4:
+            logits = np.round(logits)
+        logits[1:][random.random(len(logits) - 1) < random.choice([0, 0.5])] = -np.inf
+        filters = [random.choice([0, 1e-300, 0.1, 0.7, 1, 2, 100]), random.choice([0, 1, 5, 50, 1000])]
+        filters += [
+            random.choice([0, 0.1, 0.5, 0.9, 0.999, 1]),
+            random.choice([0, 0.05, 0.5, 1]),
+            random.choice([0, random.random(), 0.999999]),
+        ]
+        temperature, top_k, top_p, min_p, uniform = (float(value) for value in filters)
+        drawn = {ops.sample(logits, temperature, int(top_k), top_p, min_p, uniform) for ops in op_sets}
+        assert len(drawn) == 1, (drawn, filters)

@@ -26,5 +26,5 @@ def sample(logits: NDArray[np.float32], temperature: float, top_k: int, top_p: f
     weights = weights[weights >= min_p]
     reached = np.cumsum(weights)
     drawn = np.searchsorted(reached, uniform * reached[-1], side="right")
-    last = np.searchsorted(reached, reached[-1])  # the last one that weighs anything: the product above may round up
+    last = np.count_nonzero(weights) - 1  # where the product above rounds up, the last one that weighs anything
     return int(order[min(drawn, last)])
