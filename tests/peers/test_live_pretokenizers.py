@@ -18,10 +18,8 @@ pytestmark = pytest.mark.peers
 
 VOCABULARY = Path(__file__).resolve().parents[3] / "shared" / "data" / "vocab" / "ggml-vocab-qwen2.gguf"
 KEPT = 20_000  # tokens: enough for words of all scripts below, quick to load once per name
-PARTS = (
-    "a B Hello WORLD helloWorld é ß 你好 こんにちは 한국 Привет مرحبا १२३ 1 22 333 4444 55555 ½ ² 's 'S 're 'LL ' '' ! ?! ... $ + <=> ` ^ |"
-    " ~ _ - — 🦙 😶‍🌫️ ( ) [ { / // \\ 。 ， Ǆ ʰ ª 中1 a1b2 #"
-).split(" ")
+WORDS = "a B Hello WORLD helloWorld é ß 你好 こんにちは 한국 Привет مرحبا १२३ 1 22 333 4444 55555 ½ ² Ǆ ʰ ª 中1 a1b2 🦙 😶‍🌫️"
+SIGNS = "'s 'S 're 'LL ' '' ! ?! ... $ + <=> ` ^ | ~ _ - — ( ) [ { / // \\ 。 ， #"
 SPACES = [" ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", "\u00a0", "\u200b", "\x7f"]
 # Here the models' own patterns know combining marks, and llama.cpp's rendering of them does not.
 WITHOUT_MARKS = {"tekken", "gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"}
@@ -29,7 +27,9 @@ WITHOUT_MARKS = {"tekken", "gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"
 
 def texts() -> list[str]:
     draw = random.Random(7)
-    return ["".join(draw.choices([*PARTS, *SPACES, "e\u0301", "\u093c"], k=draw.randint(1, 14))) for _ in range(400)]
+    return [
+        "".join(draw.choices([*WORDS.split(), *SIGNS.split(), *SPACES, "e\u0301", "\u093c"], k=draw.randint(1, 14))) for _ in range(400)
+    ]
 
 
 def write_vocabulary(path: Path, name: str) -> None:

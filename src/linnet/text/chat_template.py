@@ -50,9 +50,12 @@ class Conversation:
     ) -> None:
         if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence) or not messages:
             raise InvalidRequestError("messages must be a list of at least one {'role': ..., 'content': ...}")
-        self.messages = [_checked_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
-        self.tools = _checked_entries(tools, "tools")
-        self.documents = _checked_entries(documents, "documents")
+        try:
+            self.messages = [_checked_message(message, f"messages[{i}]") for i, message in enumerate(messages)]
+            self.tools = _checked_entries(tools, "tools")
+            self.documents = _checked_entries(documents, "documents")
+        except RecursionError:
+            raise InvalidRequestError("messages, tools or documents nest too deeply (or hold themselves)") from None
 
 
 def _checked_message(message: Any, where: str) -> dict[str, Any]:
@@ -105,14 +108,14 @@ def _plain(value: Any, where: str) -> Any:
 
 
 class Disguise:
-    """Hides, in everything but the assistant's turns, the characters that control tokens start with.
+    """Hides, in everything but the assistant's turns, the signs that control tokens are written with (`<|>` and the like).
 
-    Each such character becomes a number that nobody can guess, so that a template can trim, compare, join and quote the
-    contents as ever, and no control token in what it renders can have come from them.
+    Each sign becomes a number that nobody can guess, so that a template can trim, join and quote the contents as ever, and
+    no control token in what it renders can have come from them.
     """
 
-    def __init__(self, initials: Iterable[str]) -> None:
-        self._masks: dict[str, str | int | None] = {initial: str(10**40 + secrets.randbelow(9 * 10**40)) for initial in initials}
+    def __init__(self, signs: Iterable[str]) -> None:
+        self._masks: dict[str, str | int | None] = {sign: str(10**40 + secrets.randbelow(9 * 10**40)) for sign in signs}
         self.used = False
 
     def put_on(self, conversation: Conversation) -> Conversation:
@@ -124,8 +127,8 @@ class Disguise:
         return hidden
 
     def take_off(self, text: str) -> str:
-        for initial, mask in self._masks.items():
-            text = text.replace(str(mask), initial)
+        for sign, mask in self._masks.items():
+            text = text.replace(str(mask), sign)
         return text
 
     def _hide_message(self, message: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 # Tags that vocabularies hold as ordinary content (Gemma has them all); any other token in angle or square brackets is a marker.
 _HTML_TAG = re.compile(
-    r"</?(?:a|b|i|p|s|u|br|hr|h[1-6]|em|strong|sub|sup|code|pre|ul|ol|li|dl|dt|dd|table|caption|thead|tbody|tfoot|tr|th|td"
-    r"|div|span|img|blockquote|center|small|big|font)>",
-    re.IGNORECASE,
+    r"</?(?:a|b|i|p|u|br|hr|h[1-6]|em|strong|sub|sup|code|pre|ul|ol|li|dl|dt|dd|table|caption|thead|tbody|tfoot|tr|th|td"
+    r"|div|span|img|blockquote|center|small|big|font)>"
 )
 _BRACKETED = re.compile(r"<[^<>]+>|\[[^\[\]]+\]", re.DOTALL)
 
@@ -26,6 +25,11 @@ def is_marker(content: str) -> bool:
     """
     content = content.strip(" \n▁")
     return _BRACKETED.fullmatch(content) is not None and _HTML_TAG.fullmatch(content) is None
+
+
+def _signs(content: str) -> set[str]:
+    """Characters without which the token cannot be written: all that are no letter, digit or space, else its first."""
+    return {character for character in content if not (character.isalnum() or character.isspace())} or {content[0]}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class AddedTokens:
 
         self.tokens: Sequence[AddedToken] = tuple(token for token in tokens if token.content)
         self.control_ids = frozenset(token.id for token in self.tokens if token.control)
-        self.control_initials = frozenset(token.content[0] for token in self.tokens if token.control)
+        self.control_signs = frozenset(sign for token in self.tokens if token.control for sign in _signs(token.content))
         # A vocabulary of one entry that no text equals: what matches no added token comes back as it, with its offsets.
         self._matchers = {special: Tokenizer(models.WordLevel({"": 0}, unk_token="")) for special in (False, True)}
         for special, matcher in self._matchers.items():

@@ -57,7 +57,8 @@ class _GgufVocabulary:
                 f"{source}: tokenizer.ggml.model is {self.model!r}; this version reads 'gpt2' and 'llama'. "
                 "Pass tokenizer= a folder with this model's tokenizer.json"
             )
-        self.tokens: list[str] = self.need("tokens", list)
+        # Some converters leave reserved tokens empty; llama.cpp's name for them keeps them apart.
+        self.tokens: list[str] = [token or f"[EMPTY_{id}]" for id, token in enumerate(self.need("tokens", list))]
         self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         if len(self.ids) != len(self.tokens):
             twice = next(token for id, token in enumerate(self.tokens) if self.ids[token] != id)

@@ -70,7 +70,6 @@ _falcon = PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"))
 _bloom = PreTokenizer((_BLOOM,))
 _tekken = PreTokenizer((_cased(r"\p{N}"),), ignore_merges=True, add_bos=True)
 _gpt4o = PreTokenizer((_cased(r"\p{N}{1,3}", rf"{_SUFFIX}?"),))
-_tiny_aya = PreTokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", *_gpt4o.patterns))
 _bailing = PreTokenizer(
     (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",),
 )
@@ -107,7 +106,6 @@ _NAMES: tuple[tuple[PreTokenizer, str], ...] = (
     (_tekken, "tekken"),
     (_gpt4o, "gpt-4o llama4 kanana2 talkie minimax-m2"),
     (replace(_gpt4o, ignore_merges=True), "granite-embed-multi-97m"),
-    (_tiny_aya, "tiny_aya cohere2moe"),
     (_bailing, "bailingmoe bailingmoe2 llada-moe"),
     (_seed_coder, "seed-coder"),
     (_jais2, "jais-2"),

@@ -151,7 +151,7 @@ class Tokenizer:
         inputs = chat.Conversation(messages, tools, documents)
         variables = {**self._vocabulary.named_tokens, **variables}
         text = chat.render(template, inputs, add_generation_prompt, variables)
-        disguise = chat.Disguise(self._vocabulary.added.control_initials)
+        disguise = chat.Disguise(self._vocabulary.added.control_signs)
         disguised = disguise.put_on(inputs)
         if not disguise.used:
             return self.encode(text, special=True)

@@ -52,9 +52,7 @@ class _JsonVocabulary:
 
     def named_tokens(self) -> Iterator[tuple[str, str]]:
         for name in _NAMED:
-            value = self.config.get(name)
-            content = value.get("content") if isinstance(value, dict) else value
-            if isinstance(content, str):
+            for content in _contents(self.config.get(name)):
                 yield name, content
 
     def add_listed_tokens(self) -> None:
@@ -76,6 +74,8 @@ class _JsonVocabulary:
     def added_tokens(self) -> Iterator[AddedToken]:
         listed = self.config.get("added_tokens_decoder") or {}
         special = set(self.named.values()) | {entry["content"] for entry in listed.values() if entry.get("special")}
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            special.update(_contents(self.config.get(key)))
         for id, token in self.full.get_added_tokens_decoder().items():
             control = token.special or token.content in special or is_marker(token.content)
             yield AddedToken(id, token.content, control, token.single_word, token.lstrip, token.rstrip)
@@ -169,6 +169,17 @@ def _first_template_token(processor: Any) -> str | None:
     return None if first is None else str(first["id"])
 
 
+def _contents(value: Any) -> Iterator[str]:
+    """The tokens that an entry of tokenizer_config.json names: a text, an object with "content", or several of them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _contents(value["content"]) if "content" in value else _contents(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _contents(item)
+
+
 def _optional_json(path: Path) -> Mapping[str, Any]:
     from linnet.load.files import read_json
 
@@ -184,7 +195,14 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     elif isinstance(found, list):
         templates = {str(entry["name"]): str(entry["template"]) for entry in found}
     for path in (folder / "additional_chat_templates").glob("*.jinja"):
-        templates[path.stem] = path.read_text("utf-8")
+        templates[path.stem] = _read_template(path)
     if (folder / "chat_template.jinja").is_file():
-        templates["default"] = (folder / "chat_template.jinja").read_text("utf-8")
+        templates["default"] = _read_template(folder / "chat_template.jinja")
     return templates
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path}: cannot be read as UTF-8 text ({error})") from error
