@@ -26,7 +26,7 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy benchmarks models/tiny tests/peers
+	$(BIN)/mypy benchmarks models/tiny tests/models tests/peers
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/lint-imports
 
