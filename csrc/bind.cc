@@ -95,7 +95,8 @@ void bind_ops(nb::module_& m) {
   m.def("matrix", &matrix);
   m.def("tensor", &tensor_from);
   m.def("embed", [](Context& c, Array1<int32_t> tokens, const Matrix& table) {
-    for (size_t i = 0; i < tokens.shape(0); i++) require(tokens.data()[i] >= 0 && tokens.data()[i] < table.rows, "a token outside the embedding");
+    for (size_t i = 0; i < tokens.shape(0); i++)
+      require(tokens.data()[i] >= 0 && tokens.data()[i] < table.rows, "a token outside the embedding");
     nb::gil_scoped_release release;
     return embed(c, tokens.data(), (int64_t)tokens.shape(0), table);
   });

@@ -30,9 +30,7 @@ void* allocate_pages(size_t bytes) {
   return data;
 }
 
-void free_pages(void* data, size_t bytes) {
-  ::operator delete(data, std::align_val_t(bytes >= kHugePage ? kHugePage : kAlign));
-}
+void free_pages(void* data, size_t bytes) { ::operator delete(data, std::align_val_t(bytes >= kHugePage ? kHugePage : kAlign)); }
 
 BufferPool::~BufferPool() {
   for (auto& [size, list] : free_) {

@@ -127,9 +127,7 @@ static void attend(const QueryRow* rows, int count, const PageView* pages, int64
 }
 
 // Values past float16's range are stored as its largest: an infinity would turn masked zeros into NaN.
-static inline uint16_t saturated_half(float x) {
-  return float_to_half(x > 65504.0f ? 65504.0f : (x < -65504.0f ? -65504.0f : x));
-}
+static inline uint16_t saturated_half(float x) { return float_to_half(x > 65504.0f ? 65504.0f : (x < -65504.0f ? -65504.0f : x)); }
 
 static void store_kv(const float* k, const float* v, int head_dim, int slot, bool half, void* keys, void* values) {
   int padded = (head_dim + 15) / 16 * 16;

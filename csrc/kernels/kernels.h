@@ -7,7 +7,8 @@
 
 namespace linnet {
 
-constexpr int kPage = 32;  // positions per KV page: PAGE_SIZE in ops/base.py
+constexpr int kTypes = 40;  // one more than the largest GGUF type id with kernels
+constexpr int kPage = 32;   // positions per KV page: PAGE_SIZE in ops/base.py
 
 // Keys of one page and head: [head_dim][kPage]; values [kPage][head_dim rounded up to 16]; float16 or float32.
 struct PageView {
@@ -24,12 +25,12 @@ struct QueryRow {
 
 struct Kernels {
   const char* name;
-  int tile_tokens;       // most tokens that one call of a block kernel takes
-  int float_tile_tokens; // the same for float weights
+  int tile_tokens;        // most tokens that one call of a block kernel takes
+  int float_tile_tokens;  // the same for float weights
 
   // y[t * stride + r] for 16 rows and `tokens` <= tile_tokens tokens; activations as packed by quantize_*.
   using BlockLinear = void (*)(const void* blocks, int64_t count, const void* activations, int tokens, float* y, int64_t stride);
-  BlockLinear linear_q4_0, linear_q8_0, linear_q4_k, linear_q6_k;
+  BlockLinear block_linear[kTypes];  // by GGUF type id
 
   // y[t * stride + r] for `rows` rows of row-major weights [rows][columns].
   using FloatLinear = void (*)(const void* weights, int rows, int64_t columns, const float* x, int tokens, float* y, int64_t stride);
@@ -49,8 +50,8 @@ struct Kernels {
   // Stores one row's key and value of one head into its page slot.
   void (*store_kv)(const float* k, const float* v, int head_dim, int slot, bool half, void* keys, void* values);
   // Online softmax of up to `count` query rows of one KV head over pages first_page.. of one sequence.
-  void (*attend)(const QueryRow* rows, int count, const PageView* pages, int64_t page_count, int64_t first_page, int head_dim,
-                 float scale, bool half, float* scratch);
+  void (*attend)(const QueryRow* rows, int count, const PageView* pages, int64_t page_count, int64_t first_page, int head_dim, float scale,
+                 bool half, float* scratch);
 };
 
 namespace scalar {

@@ -18,6 +18,12 @@ static inline uint32_t offset_of(const int8_t* q, int count, int factor) {
   return offset_word(even, odd, factor);
 }
 
+static inline int sum_of(const int8_t* q, int count) {
+  int sum = 0;
+  for (int i = 0; i < count; i++) sum += q[i];
+  return sum;
+}
+
 static inline void round_scaled(const float* x, float inverse, int count, int8_t* q) {
   for (int i = 0; i < count; i += 16) {
     float v[16];
@@ -35,6 +41,7 @@ static void quantize_q8_0(const float* x, int64_t columns, ActivationQ8_0<tokens
       round_scaled(part, largest > 0 ? 127.0f / largest : 0.0f, 32, tile[b].q[t]);
       tile[b].d[t] = half_to_float(float_to_half(largest / 127.0f));
       tile[b].offset[t] = offset_of(tile[b].q[t], 32, -8);
+      tile[b].sum[t] = tile[b].d[t] * (float)sum_of(tile[b].q[t], 32);
     }
   }
 }
@@ -53,12 +60,11 @@ static void quantize_q8_k(const float* x, int64_t columns, ActivationQ8_K<tokens
       float inverse = extreme != 0.0f ? -127.0f / extreme : 0.0f;
       round_scaled(part, inverse, 256, tile[b].q[t]);
       tile[b].d[t] = inverse != 0.0f ? 1.0f / inverse : 0.0f;
-      for (int s = 0; s < 16; s++) tile[b].offset[s][t] = offset_of(tile[b].q[t] + 16 * s, 16, -32);
-      for (int s = 0; s < 8; s++) {
-        int sum = 0;
-        for (int i = 0; i < 32; i++) sum += tile[b].q[t][32 * s + i];
-        tile[b].sum[t][s] = (int16_t)sum;
+      for (int s = 0; s < 16; s++) {
+        tile[b].offset[s][t] = offset_of(tile[b].q[t] + 16 * s, 16, -32);
+        tile[b].half_sum[t][s] = (int16_t)sum_of(tile[b].q[t] + 16 * s, 16);
       }
+      for (int s = 0; s < 8; s++) tile[b].sum[t][s] = (int16_t)(tile[b].half_sum[t][2 * s] + tile[b].half_sum[t][2 * s + 1]);
     }
   }
 }

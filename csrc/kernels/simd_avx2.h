@@ -14,7 +14,6 @@ struct Signed {
 };
 using Scale = I;  // each scale twice, as int16 pair
 
-
 static inline F f_zero() { return F{_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 static inline F f_set(float x) { return F{_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 static inline F f_load(const float* p) { return F{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -29,6 +28,13 @@ static inline F f_load_bf16(const uint16_t* p) { return F{bf16_half(p), bf16_hal
 static inline F f_load_f16(const uint16_t* p) {
   return F{_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
 }
+static inline __m256 e8m0_half_half(const uint8_t* p) {
+  __m256i e = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+  __m256i tiny = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+  return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, tiny, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
+}
+static inline F f_load_e8m0_half(const uint8_t* p) { return F{e8m0_half_half(p), e8m0_half_half(p + 8)}; }
 static inline void f_store_f16(uint16_t* p, F x) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   _mm_storeu_si128((__m128i*)(p + 8), _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -53,7 +59,8 @@ static inline __m256 power_of_two_half(__m256 n) {
 }
 static inline F f_power_of_two(F n) { return F{power_of_two_half(n.a), power_of_two_half(n.b)}; }
 static inline F f_round(F x) {
-  return F{_mm256_round_ps(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), _mm256_round_ps(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+  return F{_mm256_round_ps(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+           _mm256_round_ps(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
 static inline float f_lane(F x, int i) {
   alignas(32) float v[16];
@@ -64,21 +71,20 @@ static inline float f_lane(F x, int i) {
 static inline F f_from_i(I x) { return F{_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 static inline I i_zero() { return I{_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 
-static inline B b_load(const void* p) {
-  return B{_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
+static inline B b_load(const void* p) { return B{_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)}; }
+template <int from, int to, int width>
+static inline __m256i field_half(__m256i x) {
+  constexpr int left = to > from ? to - from : 0, right = from > to ? from - to : 0;
+  __m256i moved = left ? _mm256_slli_epi16(x, left) : right ? _mm256_srli_epi16(x, right) : x;
+  return _mm256_and_si256(moved, _mm256_set1_epi8((char)(((1 << width) - 1) << to)));
 }
-static inline B b_and(B x, char mask) {
-  __m256i m = _mm256_set1_epi8(mask);
-  return B{_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};
+template <int from, int to, int width>
+static inline B b_field(B x) {
+  return B{field_half<from, to, width>(x.a), field_half<from, to, width>(x.b)};
 }
-static inline B b_low_nibbles(B x) { return b_and(x, 15); }
-static inline B b_high_nibbles(B x) { return b_and(B{_mm256_srli_epi16(x.a, 4), _mm256_srli_epi16(x.b, 4)}, 15); }
-template <int group>
-static inline B b_two_bits(B x) {
-  constexpr int left = 4 - 2 * (group & 1), right = 2 * (group & 1);
-  B moved = group < 2 ? B{_mm256_slli_epi16(x.a, left), _mm256_slli_epi16(x.b, left)}
-                      : B{_mm256_srli_epi16(x.a, right), _mm256_srli_epi16(x.b, right)};
-  return b_and(moved, 0x30);
+static inline B b_lookup(B x, const int8_t* table) {
+  __m256i t = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table));
+  return B{_mm256_shuffle_epi8(t, x.a), _mm256_shuffle_epi8(t, x.b)};
 }
 static inline B b_or(B x, B y) { return B{_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
 static inline Signed signed_bytes(B x) { return Signed{{_mm256_abs_epi8(x.a), _mm256_abs_epi8(x.b)}, x}; }
@@ -93,11 +99,15 @@ static inline uint32_t offset_word(int even, int odd, int factor) {
   return (uint32_t)(uint16_t)(factor * even) | (uint32_t)(uint16_t)(factor * odd) << 16;
 }
 static inline Acc acc_zero() { return i_zero(); }
+template <int shift>
 static inline Acc acc_start(const uint32_t* offset) {
-  __m256i o = broadcast4(offset);
+  constexpr int left = shift > 0 ? shift : 0, right = shift < 0 ? -shift : 0;
+  __m256i word = broadcast4(offset);
+  __m256i o = left ? _mm256_slli_epi16(word, left) : right ? _mm256_srai_epi16(word, right) : word;
   return Acc{o, o};
 }
 static inline Acc acc_start_signed(const uint32_t*) { return i_zero(); }
+static inline Acc acc_start_signed(const uint32_t*, const uint32_t*) { return i_zero(); }
 static inline void acc_add(Acc& r, B w, const int8_t* x) {
   __m256i v = broadcast4(x);
   r.a = _mm256_add_epi16(r.a, _mm256_maddubs_epi16(w.a, v));
@@ -128,10 +138,31 @@ static inline Scale scale_i8(const int8_t* p) {
 static inline I acc_scale(I total, Acc x, Scale s) {
   return I{_mm256_add_epi32(total.a, _mm256_madd_epi16(x.a, s.a)), _mm256_add_epi32(total.b, _mm256_madd_epi16(x.b, s.b))};
 }
+static inline I i_scale(I total, I sum, const int8_t* scale) {
+  __m256i a = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)scale)),
+          b = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)(scale + 8)));
+  return I{_mm256_add_epi32(total.a, _mm256_mullo_epi32(sum.a, a)), _mm256_add_epi32(total.b, _mm256_mullo_epi32(sum.b, b))};
+}
+template <int odd>
+static inline __m256i nibbles_half(const uint8_t* p) {
+  __m256i pairs = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p));
+  return doubled(_mm256_and_si256(odd ? _mm256_srli_epi32(pairs, 8) : pairs, _mm256_set1_epi32(15)));
+}
+template <int odd>
+static inline Scale scale_nibbles(const uint8_t* p) {
+  return Scale{nibbles_half<odd>(p), nibbles_half<odd>(p + 16)};
+}
+static inline I i_add_high_nibble_pairs(I total, const uint8_t* m, const int16_t* pair) {
+  __m256i v = broadcast4(pair);
+  __m256i a = _mm256_srli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)m)), 4);
+  __m256i b = _mm256_srli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(m + 16))), 4);
+  return I{_mm256_add_epi32(total.a, _mm256_madd_epi16(a, v)), _mm256_add_epi32(total.b, _mm256_madd_epi16(b, v))};
+}
 static inline I i_add_pairs(I total, const uint8_t* m, const int16_t* pair) {
   __m256i v = broadcast4(pair);
   __m256i a = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)m));
   __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(m + 16)));
   return I{_mm256_add_epi32(total.a, _mm256_madd_epi16(a, v)), _mm256_add_epi32(total.b, _mm256_madd_epi16(b, v))};
 }
+constexpr bool kWideSums = false;
 #define LINNET_KEEP(x) asm("" : "+x"((x).a), "+x"((x).b))

@@ -16,6 +16,12 @@ static inline F f_load_bf16(const uint16_t* p) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
 }
 static inline F f_load_f16(const uint16_t* p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+static inline F f_load_e8m0_half(const uint8_t* p) {
+  I e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+  I normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+  __mmask16 tiny = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+  return _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, tiny, _mm512_set1_epi32(0x00200000), e));
+}
 static inline void f_store_f16(uint16_t* p, F a) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
@@ -43,12 +49,14 @@ static inline F f_from_i(I a) { return _mm512_cvtepi32_ps(a); }
 static inline I i_zero() { return _mm512_setzero_si512(); }
 
 static inline B b_load(const void* p) { return _mm512_loadu_si512(p); }
-static inline B b_low_nibbles(B a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
-static inline B b_high_nibbles(B a) { return _mm512_and_si512(_mm512_srli_epi16(a, 4), _mm512_set1_epi8(15)); }
-template <int group>
-static inline B b_two_bits(B a) {
-  B moved = group < 2 ? _mm512_slli_epi16(a, 4 - 2 * (group & 1)) : _mm512_srli_epi16(a, 2 * (group & 1));
-  return _mm512_and_si512(moved, _mm512_set1_epi8(0x30));
+template <int from, int to, int width>
+static inline B b_field(B a) {
+  constexpr int left = to > from ? to - from : 0, right = from > to ? from - to : 0;
+  B moved = left ? _mm512_slli_epi16(a, left) : right ? _mm512_srli_epi16(a, right) : a;
+  return _mm512_and_si512(moved, _mm512_set1_epi8((char)(((1 << width) - 1) << to)));
+}
+static inline B b_lookup(B a, const int8_t* table) {
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), a);
 }
 static inline B b_or(B a, B b) { return _mm512_or_si512(a, b); }
 static inline Signed signed_bytes(B a) { return _mm512_xor_si512(a, _mm512_set1_epi8((char)0x80)); }
@@ -60,9 +68,16 @@ static inline I broadcast4(const void* p) {
 }
 static inline uint32_t offset_word(int even, int odd, int factor) { return (uint32_t)(factor * (even + odd)); }
 static inline Acc acc_zero() { return _mm512_setzero_si512(); }
-static inline Acc acc_start(const uint32_t* offset) { return broadcast4(offset); }
-// The offset word of Q8_0 activations is -8 * sum; the weights carry +128.
+template <int shift>
+static inline Acc acc_start(const uint32_t* offset) {
+  constexpr int left = shift > 0 ? shift : 0, right = shift < 0 ? -shift : 0;
+  return left ? _mm512_slli_epi32(broadcast4(offset), left) : right ? _mm512_srai_epi32(broadcast4(offset), right) : broadcast4(offset);
+}
+// Signed weights carry +128: from -8 * sum (Q8_0), or from -32 * sum of both halves (Q8_K).
 static inline Acc acc_start_signed(const uint32_t* offset) { return _mm512_slli_epi32(broadcast4(offset), 4); }
+static inline Acc acc_start_signed(const uint32_t* first, const uint32_t* second) {
+  return _mm512_slli_epi32(_mm512_add_epi32(broadcast4(first), broadcast4(second)), 2);
+}
 static inline void acc_add(Acc& a, B w, const int8_t* x) { a = _mm512_dpbusd_epi32(a, w, broadcast4(x)); }
 static inline void acc_add_signed(Acc& a, Signed w, const int8_t* x) { a = _mm512_dpbusd_epi32(a, w, broadcast4(x)); }
 static inline I acc_sum(Acc a) { return a; }
@@ -70,8 +85,19 @@ static inline I acc_sum_signed(Acc a) { return a; }
 static inline Scale scale_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 static inline Scale scale_i8(const int8_t* p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 static inline I acc_scale(I total, Acc a, Scale s) { return _mm512_add_epi32(total, _mm512_mullo_epi32(a, s)); }
+static inline I i_scale(I total, I sum, const int8_t* scale) { return acc_scale(total, sum, scale_i8(scale)); }
+template <int odd>
+static inline Scale scale_nibbles(const uint8_t* p) {
+  I pairs = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
+  return _mm512_and_si512(odd ? _mm512_srli_epi32(pairs, 8) : pairs, _mm512_set1_epi32(15));
+}
+static inline I i_add_high_nibble_pairs(I total, const uint8_t* m, const int16_t* pair) {
+  I wide = _mm512_srli_epi16(_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)m)), 4);
+  return _mm512_add_epi32(total, _mm512_madd_epi16(wide, broadcast4(pair)));
+}
 static inline I i_add_pairs(I total, const uint8_t* m, const int16_t* pair) {
   I wide = _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)m));
   return _mm512_add_epi32(total, _mm512_madd_epi16(wide, broadcast4(pair)));
 }
+constexpr bool kWideSums = true;
 #define LINNET_KEEP(x) asm("" : "+v"(x))

@@ -44,6 +44,15 @@ static inline F f_load_f16(const uint16_t* p) {
   LINNET_EACH(half_to_float(p[i]));
   return r;
 }
+// 2^(e - 128): half of an E8M0 scale, as MXFP4's doubled values want it.
+static inline F f_load_e8m0_half(const uint8_t* p) {
+  F r;
+  for (int i = 0; i < 16; i++) {
+    uint32_t bits = p[i] < 2 ? 0x00200000u << p[i] : (uint32_t)(p[i] - 1) << 23;
+    __builtin_memcpy(&r.v[i], &bits, 4);
+  }
+  return r;
+}
 static inline void f_store_f16(uint16_t* p, F a) {
   for (int i = 0; i < 16; i++) p[i] = float_to_half(a.v[i]);
 }
@@ -121,18 +130,14 @@ static inline B b_load(const void* p) {
   __builtin_memcpy(r.v, p, 64);
   return r;
 }
-static inline B b_low_nibbles(B a) {
-  for (int i = 0; i < 64; i++) a.v[i] &= 15;
+// Bits [from, from + width) of every byte, moved to bit `to`, alone.
+template <int from, int to, int width>
+static inline B b_field(B a) {
+  for (int i = 0; i < 64; i++) a.v[i] = (uint8_t)(((a.v[i] >> from) & ((1 << width) - 1)) << to);
   return a;
 }
-static inline B b_high_nibbles(B a) {
-  for (int i = 0; i < 64; i++) a.v[i] >>= 4;
-  return a;
-}
-// Bits 2 * group and 2 * group + 1 of every byte, moved to bits 4 and 5.
-template <int group>
-static inline B b_two_bits(B a) {
-  for (int i = 0; i < 64; i++) a.v[i] = (uint8_t)(((a.v[i] >> (2 * group)) & 3) << 4);
+static inline B b_lookup(B a, const int8_t* table) {
+  for (int i = 0; i < 64; i++) a.v[i] = (uint8_t)table[a.v[i]];
   return a;
 }
 static inline B b_or(B a, B b) {
@@ -143,12 +148,15 @@ static inline Signed signed_bytes(B a) { return a; }
 
 static inline uint32_t offset_word(int even, int odd, int factor) { return (uint32_t)(factor * (even + odd)); }
 static inline Acc acc_zero() { return Acc{}; }
+template <int shift>
 static inline Acc acc_start(const uint32_t* offset) {
+  int32_t word = (int32_t)*offset, start = shift > 0 ? word * (1 << shift) : word / (1 << -shift);
   Acc r;
-  LINNET_EACH((int32_t)*offset);
+  LINNET_EACH(start);
   return r;
 }
 static inline Acc acc_start_signed(const uint32_t*) { return Acc{}; }
+static inline Acc acc_start_signed(const uint32_t*, const uint32_t*) { return Acc{}; }
 static inline void acc_add(Acc& r, const B& w, const int8_t* x) {
   for (int i = 0; i < 16; i++) {
     const uint8_t* a = w.v + 4 * i;
@@ -177,9 +185,25 @@ static inline I acc_scale(I total, Acc a, Scale s) {
   for (int i = 0; i < 16; i++) total.v[i] += a.v[i] * s.v[i];
   return total;
 }
+static inline I i_scale(I total, I sum, const int8_t* scale) {
+  for (int i = 0; i < 16; i++) total.v[i] += sum.v[i] * scale[i];
+  return total;
+}
+// Low nibbles of 16 bytes that stand in pairs: the even or the odd ones.
+template <int odd>
+static inline Scale scale_nibbles(const uint8_t* p) {
+  Scale r;
+  LINNET_EACH(p[2 * i + odd] & 15);
+  return r;
+}
+static inline I i_add_high_nibble_pairs(I total, const uint8_t* m, const int16_t* pair) {
+  for (int i = 0; i < 16; i++) total.v[i] += (m[2 * i] >> 4) * pair[0] + (m[2 * i + 1] >> 4) * pair[1];
+  return total;
+}
 static inline I i_add_pairs(I total, const uint8_t* m, const int16_t* pair) {
   for (int i = 0; i < 16; i++) total.v[i] += m[2 * i] * pair[0] + m[2 * i + 1] * pair[1];
   return total;
 }
+constexpr bool kWideSums = true;  // unsigned dot products run in int32
 #define LINNET_KEEP(x)
 #undef LINNET_EACH

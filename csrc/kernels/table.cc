@@ -5,6 +5,7 @@ namespace linnet {
 namespace LINNET_ISA {
 
 void set_block_kernels(Kernels&);
+void set_superblock_kernels(Kernels&);
 void set_float_kernels(Kernels&);
 void set_quantize_kernels(Kernels&);
 void set_elementwise_kernels(Kernels&);
@@ -19,6 +20,7 @@ const Kernels& table() {
   if (!ready) {
     kernels.name = LINNET_NAME(LINNET_ISA);
     set_block_kernels(kernels);
+    set_superblock_kernels(kernels);
     set_float_kernels(kernels);
     set_quantize_kernels(kernels);
     set_elementwise_kernels(kernels);

@@ -39,7 +39,8 @@ struct Matrix {
   const uint8_t* group(int64_t g) const { return data + (size_t)(g * blocks()) * format.packed_bytes; }
   const uint8_t* raw_row(int64_t r) const { return data + (size_t)(r * blocks()) * format.raw_bytes; }
   void row_to_floats(int64_t r, float* out) const {
-    format.packed_bytes ? format.to_floats(group(r / kRows), (int)(r % kRows), blocks(), out) : format.to_floats(raw_row(r), 0, blocks(), out);
+    format.packed_bytes ? format.to_floats(group(r / kRows), (int)(r % kRows), blocks(), out)
+                        : format.to_floats(raw_row(r), 0, blocks(), out);
   }
 };
 
@@ -72,7 +73,8 @@ struct BatchView {
 
 using TensorPointer = std::shared_ptr<Tensor>;
 
-std::shared_ptr<Matrix> make_matrix(Context&, const uint8_t* raw, const Format& stored, const Format& target, int64_t rows, int64_t columns);
+std::shared_ptr<Matrix> make_matrix(Context&, const uint8_t* raw, const Format& stored, const Format& target, int64_t rows,
+                                    int64_t columns);
 TensorPointer linear(Context&, Tensor& x, const Matrix& w, const Tensor* bias);
 TensorPointer embed(Context&, const int32_t* tokens, int64_t count, const Matrix& table);
 TensorPointer rms_norm(Context&, const Tensor& x, const Tensor& weight, float epsilon, int64_t groups);
@@ -81,7 +83,7 @@ TensorPointer add(Context&, const Tensor& a, const Tensor& b);
 TensorPointer activate(Context&, const Tensor& x, int activation);
 TensorPointer gate(Context&, const Tensor& g, const Tensor& u, int activation);
 TensorPointer take(Context&, const Tensor& x, const int32_t* rows, int64_t count);
-TensorPointer attend(Context&, Cache&, const BatchView&, const Tensor& q, const Tensor& k, const Tensor& v, int layer, int heads, float scale,
-                     int64_t window);
+TensorPointer attend(Context&, Cache&, const BatchView&, const Tensor& q, const Tensor& k, const Tensor& v, int layer, int heads,
+                     float scale, int64_t window);
 
 }  // namespace linnet

@@ -12,19 +12,6 @@ namespace {
 constexpr size_t kTaskBytes = 96 << 10;  // weights of one task: stays in L2 while every token tile passes over it
 constexpr int64_t kTaskTokens = 128;     // tokens of one task, so that narrow matrices still feed many threads
 
-Kernels::BlockLinear block_kernel(const Kernels& k, Type type) {
-  switch (type) {
-    case Type::Q4_0:
-      return k.linear_q4_0;
-    case Type::Q8_0:
-      return k.linear_q8_0;
-    case Type::Q4_K:
-      return k.linear_q4_k;
-    default:
-      return k.linear_q6_k;
-  }
-}
-
 Kernels::FloatLinear float_kernel(const Kernels& k, Type type) {
   return type == Type::F32 ? k.linear_f32 : type == Type::F16 ? k.linear_f16 : k.linear_bf16;
 }
@@ -33,7 +20,8 @@ Kernels::FloatLinear float_kernel(const Kernels& k, Type type) {
 const uint8_t* quantized(Context& c, Tensor& x, bool super_blocks) {
   std::shared_ptr<Buffer>& kept = super_blocks ? x.q8_k : x.q8_0;
   if (!kept) {
-    size_t token_bytes = super_blocks ? sizeof(ActivationQ8_K<1>) * (size_t)(x.width / 256) : sizeof(ActivationQ8_0<1>) * (size_t)(x.width / 32);
+    size_t token_bytes =
+        super_blocks ? sizeof(ActivationQ8_K<1>) * (size_t)(x.width / 256) : sizeof(ActivationQ8_0<1>) * (size_t)(x.width / 32);
     auto made = std::make_shared<Buffer>(c.buffers, token_bytes * (size_t)x.rows);
     int tile = c.kernels.tile_tokens;
     auto quantize = super_blocks ? c.kernels.quantize_q8_k : c.kernels.quantize_q8_0;
@@ -56,9 +44,10 @@ void block_linear(Context& c, Tensor& x, const Matrix& w, const float* bias, Ten
   bool super_blocks = w.format.block == 256;
   const uint8_t* activations = quantized(c, x, super_blocks);
   size_t token_bytes = (size_t)w.blocks() * (super_blocks ? sizeof(ActivationQ8_K<1>) : sizeof(ActivationQ8_0<1>));
-  auto kernel = block_kernel(c.kernels, w.format.type);
+  auto kernel = c.kernels.block_linear[(int)w.format.type];
   int tile = c.kernels.tile_tokens;
-  int64_t groups = (w.rows + kRows - 1) / kRows, step = std::max<int64_t>(1, (int64_t)(kTaskBytes / ((size_t)w.blocks() * w.format.packed_bytes)));
+  int64_t groups = (w.rows + kRows - 1) / kRows,
+          step = std::max<int64_t>(1, (int64_t)(kTaskBytes / ((size_t)w.blocks() * w.format.packed_bytes)));
   int64_t row_tasks = (groups + step - 1) / step, token_tasks = (x.rows + kTaskTokens - 1) / kTaskTokens;
   c.threads.run(row_tasks * token_tasks, [&](int64_t task, int) {
     int64_t first = task % row_tasks * step, last = std::min(groups, first + step);
@@ -111,7 +100,8 @@ void reencode(const Format& stored, const Format& target, const uint8_t* const r
 
 }  // namespace
 
-std::shared_ptr<Matrix> make_matrix(Context& c, const uint8_t* raw, const Format& stored, const Format& target, int64_t rows, int64_t columns) {
+std::shared_ptr<Matrix> make_matrix(Context& c, const uint8_t* raw, const Format& stored, const Format& target, int64_t rows,
+                                    int64_t columns) {
   bool same = stored.type == target.type;
   if (same && !target.packed_bytes) return std::make_shared<Matrix>(target, rows, columns, raw, 0);
   int64_t groups = (rows + kRows - 1) / kRows, blocks = columns / target.block;

@@ -14,8 +14,8 @@ struct Format {
   size_t packed_bytes;  // per block of sixteen rows; 0: used row-major as stored
   // Packs `blocks` blocks of sixteen rows; rows[i] is null for rows past the end, which become zeros.
   void (*pack)(const uint8_t* const rows[kRows], int64_t blocks, void* packed);
-  // Values of row `lane` of a packed group (or of a raw row, for floats): float32 [blocks * block].
-  void (*to_floats)(const void* group, int lane, int64_t blocks, float* out);
+  // Values of row `row` of a packed group (or of a raw row, for floats): float32 [blocks * block].
+  void (*to_floats)(const void* group, int row, int64_t blocks, float* out);
   // Encodes a row of floats as raw blocks, as ggml's reference quantizers do; null where not offered.
   void (*from_floats)(const float* x, int64_t blocks, uint8_t* raw);
 };
@@ -25,5 +25,9 @@ const Format* format_of(int gguf_id);
 
 float half_value(uint16_t h);
 uint16_t half_bits(float f);
+
+extern const Format kF32, kF16, kBF16;                                   // floats.cc
+extern const Format kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kIQ4_NL, kMXFP4;  // blocks.cc
+extern const Format kQ2_K, kQ3_K, kQ4_K, kQ5_K, kQ6_K, kIQ4_XS;          // superblocks.cc
 
 }  // namespace linnet

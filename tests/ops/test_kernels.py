@@ -10,12 +10,34 @@ import pytest
 from numpy.typing import NDArray
 
 from linnet import _core
-from linnet.tensors import BF16, F16, F32, Q4_0, Q4_K, Q6_K, Q8_0, RawTensor, TensorType
+from linnet.tensors import (
+    BF16,
+    BLOCKS,
+    F16,
+    F32,
+    FLOATS,
+    MXFP4,
+    Q2_K,
+    Q3_K,
+    Q4_0,
+    Q4_1,
+    Q4_K,
+    Q5_1,
+    Q5_K,
+    Q6_K,
+    Q8_0,
+    SUPER_BLOCKS,
+    RawTensor,
+    TensorType,
+)
 
 ISAS = _core.available_isas()
-BLOCK_TYPES = [Q4_0, Q8_0, Q4_K, Q6_K]
-FLOAT_TYPES = [F32, F16, BF16]
+BLOCK_TYPES = [*BLOCKS, *SUPER_BLOCKS]
+FLOAT_TYPES = list(FLOATS)
 THREADS = 2
+SCALES: dict[TensorType, list[int]] = {t: [0] for t in BLOCK_TYPES} | {t: [0, 2] for t in (Q4_1, Q5_1, Q4_K, Q5_K)}
+SCALES |= {Q2_K: [80, 82], Q3_K: [108], Q6_K: [208], MXFP4: []}
+"""Where the float16 scales stand in a raw block."""
 
 
 @cache
@@ -34,9 +56,10 @@ def random_raw(type: TensorType, rows: int, columns: int, seed: int) -> RawTenso
             gguf.quants.quantize(random.normal(size=(rows, columns)).astype(np.float32), quant_type(type)).view(np.uint8).ravel(),
         )
     blocks = random.integers(0, 256, (rows * columns // type.block, type.block_bytes), dtype=np.uint8)
-    scales = {Q4_0: [0], Q8_0: [0], Q4_K: [0, 2], Q6_K: [208]}[type]
-    for at in scales:
+    for at in SCALES[type]:
         blocks[:, at : at + 2] = random.normal(0, 0.05, (len(blocks), 1)).astype(np.float16).view(np.uint8)
+    if type == MXFP4:
+        blocks[:, 0] = random.integers(115, 130, len(blocks))
     return RawTensor("w", (rows, columns), type, blocks.ravel())
 
 
@@ -46,6 +69,25 @@ def quant_type(type: TensorType) -> gguf.GGMLQuantizationType:
 
 def dequantized(raw: RawTensor) -> NDArray[np.float32]:
     return gguf.quants.dequantize(raw.data, quant_type(raw.type)).reshape(raw.shape)
+
+
+def magnitudes(raw: RawTensor) -> NDArray[np.float64]:
+    """The largest that any value of each value's block could be: what the rounding of a block's sum is relative to."""
+    largest = np.abs(dequantized(raw)).astype(np.float64)
+    if raw.type.block == 1:
+        return largest
+    for byte in (0x00, 0xFF):
+        largest = np.maximum(largest, np.abs(dequantized(with_body(raw, byte))))
+    parts = largest.reshape(-1, raw.type.block)
+    return np.broadcast_to(parts.max(axis=1, keepdims=True), parts.shape).reshape(raw.shape)
+
+
+def with_body(raw: RawTensor, byte: int) -> RawTensor:
+    """The tensor with every byte but its scales replaced."""
+    blocks = raw.data.reshape(-1, raw.type.block_bytes).copy()
+    kept = {at + i for at in SCALES[raw.type] for i in (0, 1)} | ({0} if raw.type == MXFP4 else set())
+    blocks[:, [i for i in range(raw.type.block_bytes) if i not in kept]] = byte
+    return RawTensor(raw.name, raw.shape, raw.type, blocks.ravel())
 
 
 def core_matrix(isa: str, raw: RawTensor, target: TensorType | None = None) -> _core.Matrix:
@@ -80,7 +122,7 @@ def test_linear_matches_float64(isa: str, type: TensorType, tokens: int) -> None
     y = _core.linear(context(isa), _core.tensor(context(isa), x), core_matrix(isa, raw), None).numpy()
     weights, activations = dequantized(raw).astype(np.float64), rounded_activations(x, type)
     exact = activations @ weights.T
-    magnitude = np.abs(activations) @ np.abs(weights).T  # what the rounding of a sum is relative to
+    magnitude = np.abs(activations) @ magnitudes(raw).T
     assert np.max(np.abs(y - exact) / np.maximum(magnitude, 1e-30)) < 1e-6
 
 
@@ -107,18 +149,14 @@ def test_a_row_has_the_same_bits_in_every_batch_and_thread_count(isa: str, type:
 def test_extreme_integers_do_not_overflow(isa: str, type: TensorType) -> None:
     raw = random_raw(type, 16, 2 * type.block, seed=4)
     for byte in (0x00, 0x7F, 0x80, 0xFF):
-        blocks = raw.data.reshape(-1, type.block_bytes).copy()
-        body = {Q4_0: slice(2, None), Q8_0: slice(2, None), Q4_K: slice(4, None), Q6_K: slice(0, 208)}[type]
-        blocks[:, body] = byte
-        extreme = RawTensor("w", raw.shape, type, blocks.ravel())
+        extreme = with_body(raw, byte)
         for sign in (1, -1):
             x = np.full((3, raw.shape[1]), sign, np.float32)
             x[1, ::2] *= -1
             y = _core.linear(context(isa), _core.tensor(context(isa), x), core_matrix(isa, extreme), None).numpy()
             weights = dequantized(extreme).astype(np.float64)
             activations = rounded_activations(x, type)
-            bound = 1e-6 * np.abs(activations) @ np.abs(weights).T
-            assert np.all(np.abs(y - activations @ weights.T) <= bound + 1e-30)
+            assert np.all(np.abs(y - activations @ weights.T) <= 1e-6 * np.abs(activations) @ magnitudes(extreme).T)
 
 
 @pytest.mark.parametrize("type", BLOCK_TYPES + FLOAT_TYPES, ids=lambda t: t.name)

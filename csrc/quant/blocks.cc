@@ -1,0 +1,138 @@
+// Blocks of 32 columns: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
+#include <cmath>
+
+#include "block_pack.h"
+
+namespace linnet {
+
+namespace {
+
+template <class Block>
+void pack_nibbles(const Block& raw, int r, PackedQ4_0& out) {
+  out.d[r] = raw.d;
+  put_nibbles(raw.q, r, out.q);
+}
+
+void floats_q4_0(const PackedQ4_0& p, int r, float* out) {
+  float d = half_value(p.d[r]);
+  for (int k = 0; k < 32; k++) out[k] = d * (float)(field<4>(p.q, r, k) - 8);
+}
+
+void floats_iq4_nl(const PackedIQ4_NL& p, int r, float* out) {
+  float d = half_value(p.d[r]);
+  for (int k = 0; k < 32; k++) out[k] = d * (float)kIQ4Levels[field<4>(p.q, r, k)];
+}
+
+void encode_q4_0(const float* x, int64_t blocks, uint8_t* raw) {
+  RawQ4_0* out = (RawQ4_0*)raw;
+  for (int64_t b = 0; b < blocks; b++, x += 32) {
+    float extreme = 0;
+    for (int k = 0; k < 32; k++) extreme = std::fabs(x[k]) > std::fabs(extreme) ? x[k] : extreme;
+    float d = extreme / -8.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+    out[b].d = half_bits(d);
+    auto level = [&](float v) {
+      int q = (int)(v * inverse + 8.5f);
+      return (uint8_t)(q > 15 ? 15 : q);
+    };
+    for (int k = 0; k < 16; k++) out[b].q[k] = (uint8_t)(level(x[k]) | level(x[k + 16]) << 4);
+  }
+}
+
+void pack_q4_1(const RawQ4_1& raw, int r, PackedQ4_1& out) {
+  out.d[r] = raw.d;
+  out.m[r] = raw.m;
+  put_nibbles(raw.q, r, out.q);
+}
+
+void floats_q4_1(const PackedQ4_1& p, int r, float* out) {
+  float d = half_value(p.d[r]), m = half_value(p.m[r]);
+  for (int k = 0; k < 32; k++) out[k] = d * (float)field<4>(p.q, r, k) + m;
+}
+
+// Bits 4g to 4g + 3 of `bits`, one to a byte, moved to bit g: where group g's fifth bits stand.
+inline uint32_t fifth_bits(uint32_t bits, int g) {
+  uint32_t four = bits >> (4 * g) & 15, spread = 0;
+  for (int j = 0; j < 4; j++) spread |= (four >> j & 1) << (8 * j + g);
+  return spread;
+}
+
+void put_fifth_bits(uint32_t bits, int r, uint8_t* out) {
+  uint32_t all = 0;
+  for (int g = 0; g < 8; g++) all |= fifth_bits(bits, g);
+  put(out, r, all);
+}
+
+inline int five_bits(const uint8_t (*q)[64], const uint8_t (&high)[64], int r, int k) {
+  return field<4>(q, r, k) | field<1>(&high, r, k) << 4;
+}
+
+void pack_q5_0(const RawQ5_0& raw, int r, PackedQ5_0& out) {
+  out.d[r] = raw.d;
+  put_nibbles(raw.q, r, out.q);
+  put_fifth_bits(raw.high, r, out.high);
+}
+
+void floats_q5_0(const PackedQ5_0& p, int r, float* out) {
+  float d = half_value(p.d[r]);
+  for (int k = 0; k < 32; k++) out[k] = d * (float)(five_bits(p.q, p.high, r, k) - 16);
+}
+
+void pack_q5_1(const RawQ5_1& raw, int r, PackedQ5_1& out) {
+  out.d[r] = raw.d;
+  out.m[r] = raw.m;
+  put_nibbles(raw.q, r, out.q);
+  put_fifth_bits(raw.high, r, out.high);
+}
+
+void floats_q5_1(const PackedQ5_1& p, int r, float* out) {
+  float d = half_value(p.d[r]), m = half_value(p.m[r]);
+  for (int k = 0; k < 32; k++) out[k] = d * (float)five_bits(p.q, p.high, r, k) + m;
+}
+
+void pack_q8_0(const RawQ8_0& raw, int r, PackedQ8_0& out) {
+  out.d[r] = raw.d;
+  for (int g = 0; g < 8; g++) put((uint8_t*)out.q[g], r, word(raw.q, g));
+}
+
+void floats_q8_0(const PackedQ8_0& p, int r, float* out) {
+  float d = half_value(p.d[r]);
+  for (int k = 0; k < 32; k++) out[k] = d * (float)p.q[k / 4][4 * r + k % 4];
+}
+
+void encode_q8_0(const float* x, int64_t blocks, uint8_t* raw) {
+  RawQ8_0* out = (RawQ8_0*)raw;
+  for (int64_t b = 0; b < blocks; b++, x += 32) {
+    float largest = 0;
+    for (int k = 0; k < 32; k++) largest = std::fabs(x[k]) > largest ? std::fabs(x[k]) : largest;
+    float d = largest / 127.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
+    out[b].d = half_bits(d);
+    for (int k = 0; k < 32; k++) out[b].q[k] = (int8_t)std::round(x[k] * inverse);
+  }
+}
+
+void pack_mxfp4(const RawMXFP4& raw, int r, PackedMXFP4& out) {
+  out.e[r] = raw.e;
+  put_nibbles(raw.q, r, out.q);
+}
+
+void floats_mxfp4(const PackedMXFP4& p, int r, float* out) {
+  float d = std::ldexp(1.0f, p.e[r] - 128);  // half of 2^(e - 127): the levels are doubled
+  for (int k = 0; k < 32; k++) out[k] = d * (float)kE2M1Doubled[field<4>(p.q, r, k)];
+}
+
+template <class Raw, class Packed, void (*one)(const Raw&, int, Packed&), void (*floats)(const Packed&, int, float*)>
+constexpr Format format(Type type, void (*encode)(const float*, int64_t, uint8_t*) = nullptr) {
+  return {type, 32, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, one>, unpack<Packed, 32, floats>, encode};
+}
+
+}  // namespace
+
+const Format kQ4_0 = format<RawQ4_0, PackedQ4_0, pack_nibbles<RawQ4_0>, floats_q4_0>(Type::Q4_0, encode_q4_0);
+const Format kQ4_1 = format<RawQ4_1, PackedQ4_1, pack_q4_1, floats_q4_1>(Type::Q4_1);
+const Format kQ5_0 = format<RawQ5_0, PackedQ5_0, pack_q5_0, floats_q5_0>(Type::Q5_0);
+const Format kQ5_1 = format<RawQ5_1, PackedQ5_1, pack_q5_1, floats_q5_1>(Type::Q5_1);
+const Format kQ8_0 = format<RawQ8_0, PackedQ8_0, pack_q8_0, floats_q8_0>(Type::Q8_0, encode_q8_0);
+const Format kIQ4_NL = format<RawIQ4_NL, PackedIQ4_NL, pack_nibbles<RawIQ4_NL>, floats_iq4_nl>(Type::IQ4_NL);
+const Format kMXFP4 = format<RawMXFP4, PackedMXFP4, pack_mxfp4, floats_mxfp4>(Type::MXFP4);
+
+}  // namespace linnet
