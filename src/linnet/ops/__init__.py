@@ -1,1 +1,1 @@
-"""HOW a model is computed: one protocol, several op sets."""
+"""How a decoder is computed: one protocol (`base.py`), the definition (`reference.py`) and the C++ core (`native.py`)."""
