@@ -20,11 +20,11 @@ def read_rope(config: Config, head_dim: int, interleaved: bool = False) -> Rope:
     context = config.integer("max_position_embeddings")
     parameters = config.group("rope_parameters")
     scaling = config.group("rope_scaling") or parameters
-    theta = config.number("rope_theta", 10_000.0)
+    theta = config.number("rope_theta", 10_000.0, low=1.0)
     share = config.number("partial_rotary_factor", 1.0, high=1.0)
     for group in (parameters, scaling):
         if group is not None:
-            theta = group.number("rope_theta", theta)
+            theta = group.number("rope_theta", theta, low=1.0)
             share = group.number("partial_rotary_factor", share, high=1.0)
     dim = config.integer("rope_dim", int(head_dim * share), high=head_dim)
     if dim % 2:
