@@ -85,8 +85,8 @@ def test_reads_data_that_is_not_aligned():
 
 
 def test_types_that_do_not_run_are_named():
-    other = TensorType("q5_k", 13, 256, 176)
-    with pytest.raises(UnsupportedModelError, match=r"'blk.0'.*q5_k"):
-        dequantize(RawTensor("blk.0", (256,), other, np.zeros(176, np.uint8)))
+    other = TensorType("q8_k", 15, 256, 292)
+    with pytest.raises(UnsupportedModelError, match=r"'blk.0'.*q8_k"):
+        dequantize(RawTensor("blk.0", (256,), other, np.zeros(292, np.uint8)))
     with pytest.raises(UnsupportedModelError, match="q4_k"):
         quantize(np.zeros((1, 256), np.float32), TYPES["q4_k"])
