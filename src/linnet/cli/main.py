@@ -1,0 +1,108 @@
+"""The entry point: the commands, and what every failure looks like from outside.
+
+A LinnetError or a wrong command line is one line on standard error and exit code 2; Ctrl-C is 130; a reader that has gone
+away is 1, in silence. A traceback is shown only with --debug.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from typing import Annotated, Any, Literal
+
+import typer
+
+from linnet import LinnetError, __version__
+from linnet.cli import terminal
+from linnet.cli.chat import chat
+from linnet.cli.run import run
+
+app = typer.Typer(
+    name="linnet",
+    add_completion=False,
+    rich_markup_mode="markdown",  # which joins the lines of a paragraph
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(chat)
+
+# The root of usage errors is click's, of which newer versions of Typer carry their own copy without a public name.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"linnet {__version__}")
+        raise typer.Exit
+
+
+def _set_debug(wanted: bool) -> None:
+    if wanted:
+        os.environ["LINNET_DEBUG"] = "1"
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="print the version and leave", callback=_print_version, is_eager=True)] = False,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        typer.Option(help="what the library logs on standard error; left out: nothing", metavar="debug|info|warning|error"),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="show tracebacks (as LINNET_DEBUG=1 does)", callback=_set_debug, is_eager=True)
+    ] = False,
+) -> None:
+    """Run open language models.
+
+    Exit codes: 0 done; 2 a mistake in the command line, the model or the input, named on one line of standard error; 130
+    Ctrl-C; 1 anything else.
+    """
+    if log_level is not None:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger = logging.getLogger("linnet")
+        logger.addHandler(handler)
+        logger.setLevel(log_level.upper())
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        code = 1
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        return app(standalone_mode=False, prog_name="linnet") or 0
+    except LinnetError as error:
+        return _failed(error, str(error), 2)
+    except _UsageError as error:
+        message, where = error.format_message(), error.ctx.command_path if error.ctx is not None else "linnet"
+        return _failed(error, f"{message.rstrip('.')}; see {where} --help", 2) if message else 2  # else help was printed
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        return _failed(error, f"{reason} (unexpected: please report it, with what linnet --debug ... prints)", 1)
+
+
+def _failed(error: BaseException, message: str, code: int) -> int:
+    if os.environ.get("LINNET_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    terminal.error(message)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Opening a model for a command: what can be refused without it is refused first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from linnet.engine.params import SamplingParams
+from linnet.errors import ChatTemplateError
+from linnet.load.hub import locate
+from linnet.model_options import ModelOptions
+
+if TYPE_CHECKING:
+    from linnet.llm import LLM
+
+
+def check(model: str, load: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:
+    """Raises InvalidRequestError for bad options and ModelFileError for a model that is not there; reads nothing else."""
+    SamplingParams(**sampling)
+    ModelOptions(**load)
+    locate(model)
+
+
+def require_chat_template(llm: LLM, model: str, load: Mapping[str, Any]) -> None:
+    """Raises ChatTemplateError, which names the remedy, unless the model has a usual chat template or was given one."""
+    from linnet.text.chat_template import choose
+
+    if llm.tokenizer is None:
+        raise ChatTemplateError(f"{model} has no tokenizer, which a conversation needs; give one with --tokenizer PATH")
+    choose(llm.tokenizer.chat_templates, load.get("chat_template"), False, model)

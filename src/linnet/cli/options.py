@@ -1,0 +1,172 @@
+"""Flags out of option fields: a command's flags, their help and their parsing derive from `SamplingParams` and `ModelOptions`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, fields
+from functools import wraps
+from typing import Any, NamedTuple
+
+import typer
+
+from linnet.engine.params import SamplingParams
+from linnet.errors import InvalidRequestError
+from linnet.model_options import ModelOptions
+
+ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""What a model's generation_config.json may advise and a command then does unless told otherwise."""
+
+_NEEDS_DRAWS = ("top_k", "top_p", "min_p", "seed", "n")
+"""Options that mean nothing to greedy decoding: one of them alone asks for draws."""
+
+_FLAG_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "Any": str,  # the tokenizer: a path, on a command line
+    "Sequence[str]": list[str],
+    "Sequence[int]": list[int],
+    "Mapping[int, float]": list[str],
+}
+_METAVARS = {
+    "int": "N",
+    "float": "X",
+    "Sequence[str]": "TEXT",
+    "Sequence[int]": "ID",
+    "Mapping[int, float]": "ID=VALUE",
+    "tokenizer": "PATH",
+    "chat_template": "FILE",
+}
+"""What stands for a flag's value in its help: by the option's name, or else by its type."""
+
+
+class Group(NamedTuple):
+    """Flags that a command takes together: the heading they stand under, and their fields."""
+
+    title: str
+    fields: Sequence[Field[Any]]
+
+
+def sampling_group(without: Iterable[str] = ()) -> Group:
+    """Every option of SamplingParams that a command line can express and that is built."""
+    known = [f for f in fields(SamplingParams) if f.metadata["letter"] is None and not _kind(f).startswith("Callable")]
+    return Group("Sampling", [f for f in known if f.name not in without])
+
+
+def model_group() -> Group:
+    """The options of opening a model that concern a single user."""
+    wanted = ("weights", "context", "threads", "kv_dtype", "ops", "tokenizer", "chat_template")
+    by_name = {f.name: f for f in fields(ModelOptions)}
+    return Group("Model", [by_name[name] for name in wanted])
+
+
+def with_options(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command a flag for every field of its groups; it gets those that were given, one dict a group."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in groups]
+        flags = [_flag(f, group.title) for group in groups.values() for f in group.fields]
+
+        @wraps(command)
+        def wrapper(**values: Any) -> None:
+            for name, group in groups.items():
+                given = {f.name: values.pop(f.name) for f in group.fields}
+                values[name] = {key: _parsed(key, value) for key, value in given.items() if value not in (None, [], ())}
+            command(**values)
+
+        parameters = [*own, *flags]
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+        return wrapper
+
+    return decorate
+
+
+def shell_params(given: Mapping[str, Any], generation_config: Mapping[str, Any]) -> SamplingParams:
+    """What a command samples with: what was given; then what the model's publishers advise; then greedy.
+
+    As in transformers, advice to draw counts only under "do_sample": true. An option that only draws can obey, without a
+    temperature, means a temperature of 1. Raises InvalidRequestError for bad options and for bad advice.
+    """
+    advised = ADVISED if generation_config.get("do_sample") is True else ("repetition_penalty",)
+    advice = {name: generation_config[name] for name in advised if generation_config.get(name) is not None and name not in given}
+    for name, value in advice.items():
+        try:
+            SamplingParams(**{name: value})
+        except InvalidRequestError as error:
+            flag = f"--{name.replace('_', '-')}"
+            raise InvalidRequestError(f"the model's generation_config.json is at fault: {error}; overrule it with {flag}") from None
+    draws = generation_config.get("do_sample") is True or any(name in given for name in _NEEDS_DRAWS)
+    return SamplingParams(**{"temperature": 1.0 if draws else 0.0, **advice, **given})
+
+
+def read_value(name: str, text: str) -> Any:
+    """The value in `name=text`: JSON where it is JSON, else the text itself. Range and type are for SamplingParams to check."""
+    kind = _kind(next(f for f in fields(SamplingParams) if f.name == name))
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    if kind == "Sequence[str]" and not isinstance(value, list):
+        return [text]
+    return from_json(name, value)
+
+
+def from_json(name: str, value: Any) -> Any:
+    """A parameter as JSON holds it: token ids that are keys are texts there."""
+    if name == "logit_bias" and isinstance(value, dict):
+        return {int(key) if key.isdecimal() else key: bias for key, bias in value.items()}
+    return value
+
+
+def _kind(f: Field[Any]) -> str:
+    return str(f.type).removesuffix(" | None")
+
+
+def _flag(f: Field[Any], title: str) -> inspect.Parameter:
+    """The flag of one field. Its default is None, "not given", so that only what a user says overrules a model."""
+    kind, choices = _kind(f), f.metadata["choices"]
+    option = typer.Option(
+        None,
+        f"--{f.name.replace('_', '-')}",
+        help=_help(f, kind),
+        metavar="|".join(choices) if choices else _METAVARS.get(f.name, _METAVARS.get(kind)),
+        show_default=False,
+        rich_help_panel=title,
+    )
+    return inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_FLAG_TYPES[kind] | None)
+
+
+def _help(f: Field[Any], kind: str) -> str:
+    text = str(f.metadata["help"]).replace("None:", "left out:")
+    remarks = []
+    if f.name == "temperature":
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in _NEEDS_DRAWS)
+        remarks.append(f"default: what the model advises, else 0, or 1 beside any of {flags}")
+    elif f.name in ADVISED:
+        remarks.append(f"default: what the model advises, else {f.default:g}")
+    elif isinstance(f.default, (int, str)) and f.default not in (False, "auto"):
+        remarks.append(f"default: {f.default}")
+    if kind.startswith(("Sequence", "Mapping")):
+        remarks.append("may be repeated")
+    return f"{text} ({'; '.join(remarks)})" if remarks else text
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """A flag's value as its option takes it."""
+    if name != "logit_bias":
+        return value
+    biases: dict[int, float] = {}
+    for text in value:
+        token, _, bias = text.partition("=")
+        try:
+            token_id, number = int(token), float(bias)
+        except ValueError:
+            raise InvalidRequestError(f"--logit-bias {text!r} is not ID=VALUE, such as 42=-1.5") from None
+        if token_id in biases:
+            raise InvalidRequestError(f"--logit-bias names token id {token_id} twice; name it once")
+        biases[token_id] = number
+    return biases
