@@ -147,10 +147,10 @@ def test_types_that_do_not_run_are_listed_before_any_work():
     class Odd(MemorySource):
         def type(self, name: str) -> TensorType:
             if name == "lm_head.weight":
-                return TensorType("q5_k", 13, 256, 176)
+                return TensorType("f64", 28, 1, 8)
             return Q8_0 if name == "model.norm.weight" else super().type(name)
 
-    with pytest.raises(UnsupportedModelError, match=r"model\.norm\.weight \(q8_0\), lm_head\.weight \(q5_k\)"):
+    with pytest.raises(UnsupportedModelError, match=r"model\.norm\.weight \(q8_0\), lm_head\.weight \(f64\)"):
         plan(spec, table, Odd(state))
 
 

@@ -138,9 +138,17 @@ def test_alignment_moves_the_data(write):
     np.testing.assert_array_equal(read_gguf(write(content)).read("w").data.view(np.float32), np.arange(8))
 
 
-def test_types_that_do_not_run_are_listed_with_their_bounds(write):
-    file = read_gguf(write(build(infos=[info(shape=(256, 2), type_id=13)], data=bytes(352))))
-    assert (file.type("w").name, file.read("w").data.size) == ("q5_k", 352)
+def test_version_2_is_laid_out_as_version_3(write):
+    data = np.arange(8, dtype=np.float32)
+    file = read_gguf(write(build([pair(b"k", STRING, text(b"v"))], [info()], data.tobytes(), version=2)))
+    assert file.metadata == {"k": "v"}
+    np.testing.assert_array_equal(file.read("w").data.view(np.float32), data)
+
+
+def test_every_type_of_the_format_is_listed_with_its_bounds(write):
+    for quant, (block, size) in gguf.GGML_QUANT_SIZES.items():
+        file = read_gguf(write(build(infos=[info(shape=(block, 2), type_id=quant)], data=bytes(2 * size))))
+        assert (file.type("w").name, file.read("w").data.size) == (quant.name.lower(), 2 * size)
 
 
 STRINGS = struct.pack("<I", STRING)
@@ -180,11 +188,9 @@ BAD = {
     "alignment a text": (build([pair(b"general.alignment", STRING, text(b"x" * 32))], [info()], bytes(64)), "general.alignment"),
 }
 UNSUPPORTED = {
-    "version 2": (build(version=2), "version 2"),
+    "version 1": (build(version=1), "version 1;"),
     "version 99": (build(version=99), "version 99"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0) + bytes(40), "big-endian"),
-    "split": (build([pair(b"split.count", U32, struct.pack("<I", 3))]), "parts of a split model"),
-    "split an array": (build([pair(b"split.count", ARRAY, struct.pack("<IQ", U8, 2) + b"ab")]) + bytes(32), "split"),
 }
 
 

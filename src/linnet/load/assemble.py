@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,8 +12,9 @@ from typing import Any, Literal, Protocol
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Row, Table, dimensions
 from linnet.errors import ModelFileError, UnsupportedModelError
+from linnet.load.convert import check_decoder, convert, loaded_as
 from linnet.load.source import Source
-from linnet.tensors import BF16, F16, F32, TYPES, RawTensor, TensorType
+from linnet.tensors import FLOATS, TYPES, RawTensor, TensorType
 from linnet.weights import LayerWeights, Linear, Weights
 
 log = logging.getLogger("linnet.load")
@@ -52,11 +54,14 @@ def assemble(
 ) -> Weights:
     """The weights of `spec`, converted by `ops`, whose copies replace the source's pages as they are made.
 
+    Matrices in a type without kernels are converted to one that has them (see `convert.py`), with a warning for each type.
     `target` re-encodes the matrices whose columns its block divides; the others keep their type, with a warning, and
     vectors stay float32. Before any of it, raises one ModelFileError that lists every tensor that is missing, unexpected
-    (unless not `strict`) or of the wrong shape, and UnsupportedModelError for types that do not run.
+    (unless not `strict`) or of the wrong shape, UnsupportedModelError for types that do not run, and MissingDependencyError
+    where converting needs a package that is not installed.
     """
     slots = plan(spec, table, source, naming, strict)
+    _announce_conversions(source, slots, target)
     outside: dict[str, Any] = {}
     layers: list[dict[str, Any]] = [{} for _ in spec.layers]
     for slot in slots:
@@ -106,13 +111,26 @@ def _wanted(spec: ModelSpec, table: Table, naming: Naming) -> Iterator[tuple[Row
 
 def _check_types(source: Source, slots: Iterable[Slot]) -> None:
     wrong: list[str] = []
+    converted: set[TensorType] = set()
     for slot in slots:
         type = source.type(slot.name)
-        runs = type in TYPES.values() if len(slot.shape) > 1 else type in (F32, F16, BF16)
-        if not runs:
+        loaded = loaded_as(type)
+        if loaded not in (TYPES.values() if len(slot.shape) > 1 else FLOATS):
             wrong.append(f"{slot.name} ({type.name})")
+        elif loaded != type:
+            converted.add(type)
     if wrong:
         raise UnsupportedModelError(f"{source.where}: {_listed('stored in a type that this version does not run', wrong)}")
+    for type in converted:
+        check_decoder(type, source.where)
+
+
+def _announce_conversions(source: Source, slots: Iterable[Slot], target: TensorType | None) -> None:
+    for type, count in Counter(source.type(slot.name) for slot in slots).items():
+        loaded = loaded_as(type)
+        if loaded != type:
+            to = (target or loaded).name
+            log.warning("%s: %d tensors are stored as %s, which has no kernels; converted to %s", source.where, count, type.name, to)
 
 
 def _listed(what: str, names: list[str]) -> str:
@@ -126,6 +144,11 @@ def _load(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None)
     raw = source.read(slot.name)
     if len(slot.shape) == 1:
         return ops.vector(raw)
+    loaded = loaded_as(raw.type)
+    if loaded != raw.type:
+        converted = convert(raw, target or loaded)
+        source.release(slot.name)
+        return ops.matrix(converted)
     if target is not None and slot.shape[-1] % target.block:
         log.warning(
             "%s stays %s: its rows of %d are not a multiple of %s's %d", raw.name, raw.type.name, slot.shape[-1], target.name, target.block

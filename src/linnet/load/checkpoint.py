@@ -15,11 +15,12 @@ from linnet.arch.registry import build, table_of
 from linnet.arch.sizes import MAX_HEAD_DIM
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
-from linnet.errors import ModelFileError, UnsupportedModelError
+from linnet.errors import LinnetError, ModelFileError, UnsupportedModelError
 from linnet.load.assemble import Naming, WeightOps, assemble, plan
+from linnet.load.convert import loaded_as
 from linnet.load.dequantize import dequantize
 from linnet.load.files import read_json
-from linnet.load.gguf import GgufFile, read_gguf
+from linnet.load.gguf import GgufFile, is_later_part, read_gguf
 from linnet.load.hub import locate
 from linnet.load.memory import MemorySource
 from linnet.load.safetensors import INDEX, read_safetensors, read_sharded_safetensors
@@ -38,7 +39,8 @@ class Checkpoint:
 
     name: what messages call the model. path: its folder or file; None in memory.
     metadata: GGUF's, tokenizer included; None elsewhere (the tokenizer's files lie in `path`).
-    nbytes: bytes of all tensors. eos_token_ids: what ends an answer. generation: generation_config.json, as published.
+    nbytes: bytes of all tensors, in the types that they are loaded as. eos_token_ids: what ends an answer.
+    generation: generation_config.json, as published.
     """
 
     name: str
@@ -109,7 +111,7 @@ def _begins(path: Path, magic: bytes) -> bool:
 
 def _open_folder(name: str, folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
-        files = sorted(folder.glob("*.gguf"))
+        files = sorted(file for file in folder.glob("*.gguf") if not is_later_part(file))
         if len(files) == 1:
             return _open_gguf(name, files[0])
         several = f"; name one of {', '.join(file.name for file in files)}" if files else ""
@@ -139,7 +141,7 @@ def _open_weights(folder: Path) -> Source:
 def _open_gguf(name: str, path: Path) -> Checkpoint:
     source = read_gguf(path)
     try:
-        shapes = {entry.name: entry.shape for entry in source.tensors.values()}
+        shapes = {name: source.shape(name) for name in source.names()}
         spec, table = build(gguf_config(source.metadata, str(path), shapes, _rope_factors(source)))
         eos = _gguf_ends(source, spec)
     except ModelFileError:
@@ -150,7 +152,7 @@ def _open_gguf(name: str, path: Path) -> Checkpoint:
 
 def _rope_factors(source: GgufFile) -> list[float] | None:
     """The divisors of the rotary frequencies, [dim / 2], that some files carry as a tensor."""
-    if "rope_freqs.weight" not in source.tensors:
+    if "rope_freqs.weight" not in source.homes:
         return None
     raw = source.read("rope_freqs.weight")
     if len(raw.shape) != 1 or raw.shape[0] > MAX_HEAD_DIM // 2:
@@ -163,14 +165,14 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint, once every tensor is known to be there and to fit."""
     try:
         plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
-    except ModelFileError:
+    except LinnetError:
         checkpoint.close()
         raise
     return checkpoint
 
 
 def _nbytes(source: Source) -> int:
-    return sum(source.type(name).nbytes(source.shape(name)) for name in source.names())
+    return sum(loaded_as(source.type(name)).nbytes(source.shape(name)) for name in source.names())
 
 
 def _token_ids(where: str, value: Any, spec: ModelSpec) -> tuple[int, ...]:

@@ -1,213 +1,89 @@
-"""GGUF version 3, little-endian: metadata and tensors, every length checked against the file.
+"""A GGUF model: one file, or the parts of a split one, which name each other by number.
 
-Follows https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Knows no architecture.
+Splits follow llama.cpp (https://github.com/ggml-org/llama.cpp/tree/master/tools/gguf-split): part 1 has the metadata, every
+part has tensors of its own, and `split.no` (from 0), `split.count` and `split.tensors.count`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import prod
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from struct import Struct, error
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from linnet.errors import ModelFileError
+from linnet.load.gguf_reader import GgufPart, read_part
+from linnet.load.source import JoinedTensors, open_parts
 
-from linnet.errors import ModelFileError, UnsupportedModelError
-from linnet.load.files import MappedFile
-from linnet.load.source import MappedTensors, TensorEntry
-from linnet.tensors import BY_GGUF_ID, TensorType
-
-MAX_KEY_BYTES = 65535
-MAX_DIMENSIONS = 4
-LARGEST = 2**63 - 1
-
-_STRING, _ARRAY, _BOOL = 8, 9, 7
-_SCALARS = {
-    id: Struct("<" + code)
-    for id, code in {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", _BOOL: "B", 10: "Q", 11: "q", 12: "d"}.items()
-}
-_U32, _U64 = _SCALARS[4], _SCALARS[10]
-
-# Types that GGUF defines and this version does not run (name, id, values and bytes of a block): their tensors are
-# listed and bounded like any other, and whoever would compute with one refuses it by name.
-_OTHER_TYPES = """
-q4_1 3 32 20, q5_0 6 32 22, q5_1 7 32 24, q8_1 9 32 40, q2_k 10 256 84, q3_k 11 256 110, q5_k 13 256 176, q8_k 15 256 292,
-iq2_xxs 16 256 66, iq2_xs 17 256 74, iq3_xxs 18 256 98, iq1_s 19 256 50, iq4_nl 20 32 18, iq3_s 21 256 110, iq2_s 22 256 82,
-iq4_xs 23 256 136, i8 24 1 1, i16 25 1 2, i32 26 1 4, i64 27 1 8, f64 28 1 8, iq1_m 29 256 56, tq1_0 34 256 54, tq2_0 35 256 66,
-mxfp4 39 32 17, nvfp4 40 64 36, q1_0 41 128 18
-"""
+_PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
+MAX_LISTED = 20
 
 
-def _other_types() -> dict[int, TensorType]:
-    fields = (entry.split() for entry in _OTHER_TYPES.split(","))
-    return {int(id): TensorType(name, int(id), int(block), int(size)) for name, id, block, size in fields}
+class GgufFile(JoinedTensors):
+    """An open GGUF model: a `Source` with the `metadata` of its first part (see `GgufPart` for the values)."""
 
-
-_TYPES = {**_other_types(), **BY_GGUF_ID}
-
-
-class GgufFile(MappedTensors):
-    """An open GGUF file: a `Source` with `metadata`, whose values are int, float, bool, str, list[str] or NumPy arrays.
-
-    Strings are UTF-8; bytes of a value that are not (vocabularies hold some) become lone surrogates
-    ("surrogateescape"), so that `value.encode("utf-8", "surrogateescape")` gives the bytes of the file.
-    """
-
-    def __init__(self, file: MappedFile, metadata: dict[str, Any], entries: list[TensorEntry]) -> None:
-        super().__init__(file, entries)
-        self.metadata = metadata
+    def __init__(self, parts: Sequence[GgufPart]) -> None:
+        super().__init__(parts[0].where, parts)
+        self.metadata = parts[0].metadata
 
 
 def read_gguf(path: str | Path) -> GgufFile:
-    """Opens a GGUF file; tensor data is mapped, not read. A tensor's type may be one that `linnet.tensors.TYPES` lacks.
+    """Opens a GGUF model by its file or, where it is split, by any of its parts; the others lie beside it.
 
-    Raises ModelFileError for a file that is not GGUF, is truncated or contradicts itself, and
-    UnsupportedModelError for a version, byte order, split file or tensor type that is not known here.
+    Raises what `read_part` does, and ModelFileError for parts that are missing (each is named) or do not belong together.
     """
-    file = MappedFile(Path(path))
+    path = Path(path)
+    given = read_part(path)
+    parts = [given]
     try:
-        reader = _Reader(file)
-        tensor_count, metadata = reader.header()
-        return GgufFile(file, metadata, reader.tensors(tensor_count, metadata))
+        count = _split(given, "count", 1)
+        if count > 1:
+            siblings = _siblings(path, _split(given, "no"), count)
+            parts = open_parts(siblings, lambda sibling: given if sibling == path else read_part(sibling))
+            _check_parts(parts)
+        return GgufFile(parts)
     except ModelFileError:
-        file.close()
+        for part in (given, *parts):
+            part.close()
         raise
 
 
-class _Reader:
-    """A cursor over the file that never passes its end."""
+def is_later_part(path: Path) -> bool:
+    """Whether a file's name says that it is a part of a split model, and not the first."""
+    name = _PART.fullmatch(path.name)
+    return name is not None and int(name["number"]) != 1
 
-    def __init__(self, file: MappedFile) -> None:
-        self.file, self.map, self.size = file, file.map, file.size
-        self.where = str(file.path)
-        self.position = 0
 
-    # ---- metadata
-    def header(self) -> tuple[int, dict[str, Any]]:
-        """The number of tensors, and the metadata."""
-        if self.map[:4] != b"GGUF":
-            raise ModelFileError(f"{self.where}: not a GGUF file (it begins with {self.map[:4]!r})")
-        self.position = 4
-        version = self.number(_U32, "version")
-        if version & 0xFFFF == 0:
-            raise UnsupportedModelError(f"{self.where}: a big-endian GGUF file; convert it to little-endian")
-        if version != 3:
-            raise UnsupportedModelError(f"{self.where}: GGUF version {version}; version 3 is read: convert the model again")
-        tensor_count, count = self.number(_U64, "tensor count"), self.number(_U64, "key count")
-        self.need(tensor_count * 32, f"{tensor_count} tensors")
-        self.need(count * 13, f"{count} metadata keys")
-        metadata: dict[str, Any] = {}
-        for index in range(count):
-            key = self.name(f"metadata key {index}")
-            if key in metadata:
-                raise ModelFileError(f"{self.where}: metadata key {key!r} appears twice")
-            metadata[key] = self.value(self.number(_U32, key), key)
-        split = metadata.get("split.count", 1)
-        if not isinstance(split, int) or split > 1:
-            raise UnsupportedModelError(f"{self.where}: one of {split} parts of a split model; join them with llama-gguf-split --merge")
-        return tensor_count, metadata
+def _split(part: GgufPart, key: str, default: int | None = None) -> int:
+    """A `split.` value: a whole number from 0 up."""
+    value = part.metadata.get(f"split.{key}", default)
+    if type(value) is not int or value < 0:
+        raise ModelFileError(f"{part.where}: split.{key} is {str(value)[:40]}; a whole number was expected")
+    return value
 
-    def value(self, type_id: int, key: str) -> Any:
-        if type_id == _STRING:
-            return self.strings(1, key)[0]
-        if type_id == _ARRAY:
-            return self.array(key)
-        if type_id not in _SCALARS:
-            raise ModelFileError(f"{self.where}: metadata key {key!r} has the unknown value type {type_id}")
-        value = self.number(_SCALARS[type_id], key)
-        return self.truths(np.array([value], np.uint8), key).item() if type_id == _BOOL else value
 
-    def array(self, key: str) -> list[str] | NDArray[Any]:
-        type_id, count = self.number(_U32, key), self.number(_U64, key)
-        if type_id == _STRING:
-            return self.strings(count, key)
-        if type_id == _ARRAY:
-            raise UnsupportedModelError(f"{self.where}: metadata key {key!r} is an array of arrays")
-        if type_id not in _SCALARS:
-            raise ModelFileError(f"{self.where}: metadata key {key!r} is an array of the unknown value type {type_id}")
-        item = _SCALARS[type_id]
-        begin = self.need(count * item.size, f"{count} values of metadata key {key!r}")
-        self.position += count * item.size
-        values = np.frombuffer(self.map[begin : self.position], item.format)
-        return self.truths(values, key) if type_id == _BOOL else values
+def _siblings(path: Path, number: int, count: int) -> list[Path]:
+    """The paths of all parts, in order, `path` among them; they differ in nothing but the number."""
+    name = _PART.fullmatch(path.name)
+    if name is None or (int(name["number"]), int(name["count"])) != (number + 1, count):
+        raise ModelFileError(
+            f"{path}: part {number + 1} of {count} of a split model, so its name must end in -{number + 1:05}-of-{count:05}.gguf "
+            "for the other parts to be found; give it its own name back"
+        )
+    siblings = [path.with_name(f"{name['stem']}-{n:05}-of-{count:05}{name['suffix']}") for n in range(1, count + 1)]
+    missing = [sibling.name for sibling in siblings if not sibling.exists()]
+    if missing:
+        raise ModelFileError(
+            f"{path}: {len(missing)} of the model's {count} parts are not there: {', '.join(missing[:MAX_LISTED])}; download them"
+        )
+    return siblings
 
-    def truths(self, values: NDArray[np.uint8], key: str) -> NDArray[np.bool_]:
-        if values.size and values.max() > 1:
-            raise ModelFileError(f"{self.where}: metadata key {key!r} has a truth value other than 0 and 1")
-        return values.astype(np.bool_)
 
-    def strings(self, count: int, key: str) -> list[str]:
-        """`count` strings. The loop is the hot path of opening a file: 300,000 turns for a large vocabulary."""
-        self.need(count * 8, f"{count} strings of metadata key {key!r}")
-        data, size, position, length_at = self.map, self.size, self.position, _U64.unpack_from
-        found: list[str] = []
-        append = found.append
-        for _ in range(count):
-            try:
-                end = position + 8 + length_at(data, position)[0]
-            except error:
-                end = size + 1
-            if end > size:
-                raise ModelFileError(f"{self.where}: a string of metadata key {key!r} ends past the file's {size} bytes; download it again")
-            append(data[position + 8 : end].decode("utf-8", "surrogateescape"))
-            position = end
-        self.position = position
-        return found
-
-    # ---- tensors
-    def tensors(self, count: int, metadata: dict[str, Any]) -> list[TensorEntry]:
-        """The tensors' entries, with offsets from the start of the file."""
-        alignment = metadata.get("general.alignment", 32)
-        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-            raise ModelFileError(f"{self.where}: general.alignment is {alignment!r}; a power of two was expected")
-        infos = list(self.infos(count, alignment))
-        start = -(-self.position // alignment) * alignment
-        return [TensorEntry(e.name, e.shape, e.type, start + e.begin, start + e.end) for e in infos]
-
-    def infos(self, count: int, alignment: int) -> Iterator[TensorEntry]:
-        for index in range(count):
-            name = self.name(f"the name of tensor {index}")
-            what = f"tensor {name!r}"
-            rank = self.number(_U32, what)
-            if not 1 <= rank <= MAX_DIMENSIONS:
-                raise ModelFileError(f"{self.where}: {what} has {rank} dimensions; 1 to {MAX_DIMENSIONS} were expected")
-            shape = tuple(self.number(_U64, what) for _ in range(rank))[::-1]
-            type_id, offset = self.number(_U32, what), self.number(_U64, what)
-            if 0 in shape or prod(shape) > LARGEST:
-                raise ModelFileError(f"{self.where}: {what} has the impossible shape {list(shape)}")
-            if type_id not in _TYPES:
-                raise UnsupportedModelError(f"{self.where}: {what} has the unknown tensor type {type_id}")
-            type = _TYPES[type_id]
-            if shape[-1] % type.block:
-                raise ModelFileError(f"{self.where}: {what} has rows of {shape[-1]} values; {type.name} needs a multiple of {type.block}")
-            if offset % alignment:
-                raise ModelFileError(f"{self.where}: {what} begins at {offset}, not a multiple of the alignment {alignment}")
-            yield TensorEntry(name, shape, type, offset, offset + type.nbytes(shape))
-
-    # ---- pieces
-    def need(self, count: int, what: str) -> int:
-        """The position, if at least `count` bytes follow it."""
-        if count > self.size - self.position:
-            raise ModelFileError(
-                f"{self.where}: {what} takes {count} bytes at {self.position}, past the file's {self.size}: truncated: download it again"
-            )
-        return self.position
-
-    def number(self, item: Struct, what: str) -> Any:
-        begin = self.need(item.size, what)
-        self.position += item.size
-        return item.unpack_from(self.map, begin)[0]
-
-    def name(self, what: str) -> str:
-        """A metadata key or a tensor's name: short, not empty, valid UTF-8."""
-        length = self.number(_U64, what)
-        if not 1 <= length <= MAX_KEY_BYTES:
-            raise ModelFileError(f"{self.where}: {what} has {length} bytes; 1 to {MAX_KEY_BYTES} were expected")
-        begin = self.need(length, what)
-        self.position += length
-        try:
-            return self.map[begin : self.position].decode("utf-8")
-        except UnicodeDecodeError:
-            raise ModelFileError(f"{self.where}: {what} is not valid UTF-8") from None
+def _check_parts(parts: Sequence[GgufPart]) -> None:
+    for index, part in enumerate(parts):
+        number, count = _split(part, "no"), _split(part, "count")
+        if (number, count) != (index, len(parts)):
+            raise ModelFileError(f"{part.where}: says that it is part {number + 1} of {count}, not {index + 1} of {len(parts)}")
+    found = sum(len(part.tensors) for part in parts)
+    stated = _split(parts[0], "tensors.count", found)
+    if found != stated:
+        raise ModelFileError(f"{parts[0].where}: says that the model has {stated} tensors, but its parts hold {found}; download them again")

@@ -11,8 +11,8 @@ from typing import Any
 
 from linnet.errors import ModelFileError, UnsupportedModelError
 from linnet.load.files import MAX_JSON_BYTES, MappedFile, parse_json, read_json
-from linnet.load.source import MappedTensors, TensorEntry
-from linnet.tensors import BF16, F16, F32, RawTensor, TensorType
+from linnet.load.source import JoinedTensors, MappedTensors, TensorEntry, open_parts
+from linnet.tensors import BF16, F16, F32, TensorType
 
 INDEX = "model.safetensors.index.json"
 
@@ -73,40 +73,7 @@ def _sizes(values: Any, what: str) -> tuple[int, ...]:
     return tuple(values)
 
 
-class ShardedSafetensors:
-    """A `Source` over the shards that an index file names."""
-
-    def __init__(self, index: Path, shards: dict[str, MappedTensors], homes: dict[str, str]) -> None:
-        self.where = str(index)
-        self.shards, self.homes = shards, homes
-
-    def names(self) -> list[str]:
-        return list(self.homes)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._shard(name).shape(name)
-
-    def type(self, name: str) -> TensorType:
-        return self._shard(name).type(name)
-
-    def read(self, name: str) -> RawTensor:
-        return self._shard(name).read(name)
-
-    def release(self, name: str) -> None:
-        self._shard(name).release(name)
-
-    def close(self) -> None:
-        for shard in self.shards.values():
-            shard.close()
-
-    def _shard(self, name: str) -> MappedTensors:
-        try:
-            return self.shards[self.homes[name]]
-        except KeyError:
-            raise ModelFileError(f"{self.where}: no tensor {name!r}") from None
-
-
-def read_sharded_safetensors(index: str | Path) -> ShardedSafetensors:
+def read_sharded_safetensors(index: str | Path) -> JoinedTensors:
     """Opens every shard that `model.safetensors.index.json` names, in its folder.
 
     Raises ModelFileError for a shard that is not there or that leaves the folder, and where index and shards disagree.
@@ -118,22 +85,13 @@ def read_sharded_safetensors(index: str | Path) -> ShardedSafetensors:
     files = sorted(set(weight_map.values()))
     for file in files:
         _check_shard(index, file)
-    shards: dict[str, MappedTensors] = {}
-    homes: dict[str, str] = {}
-    try:
-        for file in files:
-            shards[file] = read_safetensors(index.parent / file)
-            for name in shards[file].names():
-                if homes.setdefault(name, file) != file:
-                    raise ModelFileError(f"{index}: tensor {name!r} is in both {homes[name]} and {file}")
-        for name, file in weight_map.items():
-            if homes.get(name) != file:
-                raise ModelFileError(f"{index}: says that tensor {name!r} is in {file}, but it is not")
-    except ModelFileError:
-        for shard in shards.values():
-            shard.close()
-        raise
-    return ShardedSafetensors(index, shards, homes)
+    shards = JoinedTensors(str(index), open_parts((index.parent / file for file in files), read_safetensors))
+    for name, file in weight_map.items():
+        home = shards.homes.get(name)
+        if home is None or home.file.path != index.parent / file:
+            shards.close()
+            raise ModelFileError(f"{index}: says that tensor {name!r} is in {file}, but it is not")
+    return shards
 
 
 def _check_shard(index: Path, file: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from linnet.errors import ModelFileError
 from linnet.load.files import MappedFile
 from linnet.tensors import RawTensor, TensorType
+
+Part = TypeVar("Part", bound="MappedTensors")
 
 
 class Source(Protocol):
@@ -96,3 +99,56 @@ class MappedTensors:
             return self.tensors[name]
         except KeyError:
             raise ModelFileError(f"{self.where}: no tensor {name!r}") from None
+
+
+class JoinedTensors:
+    """A `Source` over several files, each with tensors of its own.
+
+    Raises ModelFileError, and closes the files, where two hold a tensor of one name.
+    """
+
+    def __init__(self, where: str, parts: Sequence[MappedTensors]) -> None:
+        self.where, self.parts = where, parts
+        self.homes: dict[str, MappedTensors] = {}
+        for part in parts:
+            for name in part.names():
+                if self.homes.setdefault(name, part) is not part:
+                    self.close()
+                    raise ModelFileError(f"{where}: tensor {name!r} is in both {self.homes[name].where} and {part.where}")
+
+    def names(self) -> list[str]:
+        return list(self.homes)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._home(name).shape(name)
+
+    def type(self, name: str) -> TensorType:
+        return self._home(name).type(name)
+
+    def read(self, name: str) -> RawTensor:
+        return self._home(name).read(name)
+
+    def release(self, name: str) -> None:
+        self._home(name).release(name)
+
+    def close(self) -> None:
+        for part in self.parts:
+            part.close()
+
+    def _home(self, name: str) -> MappedTensors:
+        try:
+            return self.homes[name]
+        except KeyError:
+            raise ModelFileError(f"{self.where}: no tensor {name!r}") from None
+
+
+def open_parts(paths: Iterable[Path], read: Callable[[Path], Part]) -> list[Part]:
+    """What `read` gives for every path; where one fails, those already open are closed."""
+    parts: list[Part] = []
+    try:
+        parts.extend(map(read, paths))
+    except ModelFileError:
+        for part in parts:
+            part.close()
+        raise
+    return parts
