@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from linnet import LLM, SamplingParams
+from linnet.cli.chat import _Session
+from linnet.cli.conversation import Conversation
+from linnet.cli.options import sampling_group
 
 pytest.importorskip("pty", reason="pseudo-terminals are for Unix")
 from terminal_session import TerminalSession
@@ -136,6 +139,29 @@ def test_mistakes_leave_the_conversation_alone(chat, tmp_path: Path):
         say(chat, command, "linnet: error: ")
     say(chat, "word " * 1500, r"linnet: error: the prompt has \d+ tokens and the context holds 1024.*/reset")
     assert saved(chat, tmp_path / "after.json") == before
+
+
+def test_a_bug_does_not_end_a_conversation(monkeypatch, capsys):
+    class Broken:
+        def chat(self, messages, params, stream):
+            raise RuntimeError("a bug")
+
+    turns = iter(["hello", "/params"])
+
+    def read() -> str:
+        try:
+            return next(turns)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("linnet.cli.chat.turn_reader", lambda commands: read)
+    conversation = Conversation(sampling_group(), {}, {})
+    _Session(Broken(), conversation).run()
+    errors = capsys.readouterr().err
+    assert "linnet: error: RuntimeError: a bug" in errors
+    assert "temperature = 0.0" in errors
+    assert conversation.messages == []
 
 
 def test_history_is_kept_for_the_user_alone(chat, env, command):

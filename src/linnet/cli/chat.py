@@ -16,7 +16,7 @@ from linnet.cli.conversation import Conversation
 from linnet.cli.line_editor import turn_reader
 from linnet.cli.opening import check, require_chat_template
 from linnet.cli.options import model_group, sampling_group, with_options
-from linnet.errors import ContextLengthError, InvalidRequestError, LinnetError
+from linnet.errors import ContextLengthError, InvalidRequestError
 
 if TYPE_CHECKING:
     from linnet.llm import LLM
@@ -87,10 +87,12 @@ class _Session:
             except KeyboardInterrupt:
                 if not self.interactive:
                     raise
-            except LinnetError as error:
+            except OSError:  # the terminal is gone
+                raise
+            except Exception as failure:
                 if not self.interactive:
                     raise
-                terminal.error(str(error))
+                terminal.report(failure)
 
     def _turn(self, text: str) -> None:
         if text.startswith("/"):

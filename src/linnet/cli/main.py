@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from typing import Annotated, Any, Literal
 
 import typer
@@ -85,23 +84,16 @@ def main() -> None:
 def _run() -> int:
     try:
         return app(standalone_mode=False, prog_name="linnet") or 0
-    except LinnetError as error:
-        return _failed(error, str(error), 2)
     except _UsageError as error:
         message, where = error.format_message(), error.ctx.command_path if error.ctx is not None else "linnet"
-        return _failed(error, f"{message.rstrip('.')}; see {where} --help", 2) if message else 2  # else help was printed
+        if message:  # else help was printed, which said it all
+            terminal.error(f"{message.rstrip('.')}; see {where} --help")
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        return _failed(error, f"{reason} (unexpected: please report it, with what linnet --debug ... prints)", 1)
-
-
-def _failed(error: BaseException, message: str, code: int) -> int:
-    if os.environ.get("LINNET_DEBUG", "0") not in ("", "0"):
-        traceback.print_exception(error)
-    terminal.error(message)
-    return code
+        terminal.report(error)
+        return 2 if isinstance(error, LinnetError) else 1
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, TypeVar, cast
+
+from linnet.errors import LinnetError
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -33,6 +36,16 @@ def note(text: str) -> None:
 def error(text: str) -> None:
     """What went wrong, on standard error: one line."""
     _line(f"linnet: error: {text}", "red")
+
+
+def report(failure: Exception) -> None:
+    """What went wrong, as `error` writes it; with LINNET_DEBUG=1 after the traceback."""
+    if os.environ.get("LINNET_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(failure)
+    if isinstance(failure, LinnetError):
+        error(str(failure))
+    else:
+        error(f"{type(failure).__name__}: {failure} (unexpected: please report it, with what linnet --debug ... prints)")
 
 
 def listing(text: str) -> None:
