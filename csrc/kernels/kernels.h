@@ -25,11 +25,13 @@ struct QueryRow {
 
 struct Kernels {
   const char* name;
-  int tile_tokens;        // most tokens that one call of a block kernel takes
+  int tile_groups;        // most groups of sixteen rows that one call of a block kernel takes
+  int tile_tokens;        // most tokens that it takes
   int float_tile_tokens;  // the same for float weights
 
-  // y[t * stride + r] for 16 rows and `tokens` <= tile_tokens tokens; activations as packed by quantize_*.
-  using BlockLinear = void (*)(const void* blocks, int64_t count, const void* activations, int tokens, float* y, int64_t stride);
+  // y[t * stride + r] for 16 * groups rows; group g's blocks begin at blocks + g * count; activations as packed by quantize_*.
+  using BlockLinear = void (*)(const void* blocks, int64_t count, int groups, const void* activations, int tokens, float* y,
+                               int64_t stride);
   BlockLinear block_linear[kTypes];  // by GGUF type id
 
   // y[t * stride + r] for `rows` rows of row-major weights [rows][columns].

@@ -1,183 +1,148 @@
 // Products of weights in blocks of 32 columns with Q8_0 activations: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, IQ4_NL, MXFP4.
+//
+// A format says how four columns of sixteen rows become bytes, what starts its sums, and its scale. kMin formats add
+// min * (sum of activations) to each block.
 #include "block_tile.h"
 
 namespace linnet {
 namespace LINNET_ISA {
 
-struct Block32 {
-  template <int tokens>
-  using Activation = ActivationQ8_0<tokens>;
+// Columns 4i to 4i + 3 of nibble-packed rows.
+template <int i>
+static inline B nibbles(const uint8_t (*q)[64]) {
+  return b_field<i % 2 * 4, 0, 4>(b_load(q[i / 2]));
+}
+
+template <int i>
+static inline B five_bits(const uint8_t (*q)[64], const uint8_t* high) {
+  return b_or(nibbles<i>(q), b_field<i, 4, 1>(b_load(high)));
+}
+
+struct Unsigned {
+  static constexpr bool kSigned = false, kMin = false;
+};
+struct UnsignedWithMin {
+  static constexpr bool kSigned = false, kMin = true;
+};
+struct SignedWeights {
+  static constexpr bool kSigned = true, kMin = false;
+  static inline Acc start(const uint32_t* offset) { return acc_start_signed(offset); }
 };
 
-// Adds one group of four columns to every token's accumulator.
-template <int tokens>
-static inline void add_group(Acc* acc, const B& bytes, const int8_t (*q)[32], int column) {
-  LINNET_TOKENS {
-    acc_add(acc[t], bytes, q[t] + column);
-    LINNET_KEEP(acc[t]);
-  }
-}
-template <int tokens>
-static inline void add_group_signed(Acc* acc, const B& bytes, const int8_t (*q)[32], int column) {
-  Signed ready = signed_bytes(bytes);
-  LINNET_TOKENS {
-    acc_add_signed(acc[t], ready, q[t] + column);
-    LINNET_KEEP(acc[t]);
-  }
-}
-
-template <int tokens>
-static inline void scale_sums(F* total, F d, const float* x, const Acc* acc) {
-  LINNET_TOKENS total[t] = f_fma(f_from_i(acc_sum(acc[t])), f_mul(d, f_set(x[t])), total[t]);
-}
-template <int tokens>
-static inline void scale_sums_signed(F* total, F d, const float* x, const Acc* acc) {
-  LINNET_TOKENS total[t] = f_fma(f_from_i(acc_sum_signed(acc[t])), f_mul(d, f_set(x[t])), total[t]);
-}
-template <int tokens>
-static inline void add_mins(F* total, F m, const float* sum) {
-  LINNET_TOKENS total[t] = f_fma(m, f_set(sum[t]), total[t]);
-}
-
-template <int tokens>
-static inline void nibble_groups(Acc* acc, const uint8_t (*weights)[64], const int8_t (*q)[32]) {
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    B bytes = b_load(weights[i]);
-    add_group<tokens>(acc, b_field<0, 0, 4>(bytes), q, 8 * i);
-    add_group<tokens>(acc, b_field<4, 0, 4>(bytes), q, 8 * i + 4);
-  }
-}
-
-// Nibbles with a fifth bit from `high`: group g's at bit g.
-template <int tokens>
-static inline void five_bit_groups(Acc* acc, const uint8_t (*weights)[64], const B& high, const int8_t (*q)[32]) {
-  B w0 = b_load(weights[0]), w1 = b_load(weights[1]), w2 = b_load(weights[2]), w3 = b_load(weights[3]);
-  add_group<tokens>(acc, b_or(b_field<0, 0, 4>(w0), b_field<0, 4, 1>(high)), q, 0);
-  add_group<tokens>(acc, b_or(b_field<4, 0, 4>(w0), b_field<1, 4, 1>(high)), q, 4);
-  add_group<tokens>(acc, b_or(b_field<0, 0, 4>(w1), b_field<2, 4, 1>(high)), q, 8);
-  add_group<tokens>(acc, b_or(b_field<4, 0, 4>(w1), b_field<3, 4, 1>(high)), q, 12);
-  add_group<tokens>(acc, b_or(b_field<0, 0, 4>(w2), b_field<4, 4, 1>(high)), q, 16);
-  add_group<tokens>(acc, b_or(b_field<4, 0, 4>(w2), b_field<5, 4, 1>(high)), q, 20);
-  add_group<tokens>(acc, b_or(b_field<0, 0, 4>(w3), b_field<6, 4, 1>(high)), q, 24);
-  add_group<tokens>(acc, b_or(b_field<4, 0, 4>(w3), b_field<7, 4, 1>(high)), q, 28);
-}
-
-template <int tokens>
-static inline void level_groups(Acc* acc, const uint8_t (*weights)[64], const int8_t* levels, const int8_t (*q)[32]) {
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; i++) {
-    B bytes = b_load(weights[i]);
-    add_group_signed<tokens>(acc, b_lookup(b_field<0, 0, 4>(bytes), levels), q, 8 * i);
-    add_group_signed<tokens>(acc, b_lookup(b_field<4, 0, 4>(bytes), levels), q, 8 * i + 4);
-  }
-}
-
-struct Q4_0 : Block32 {
+struct Q4_0 : Unsigned {
   using Block = PackedQ4_0;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_0<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      Acc acc[tokens];
-      LINNET_TOKENS acc[t] = acc_start<0>(&x[b].offset[t]);
-      nibble_groups<tokens>(acc, w[b].q, x[b].q);
-      scale_sums<tokens>(total, f_load_f16(w[b].d), x[b].d, acc);
-    }
+  static inline Acc start(const uint32_t* offset) { return acc_start<0>(offset); }
+  template <int i>
+  static inline B columns(const Block& w) {
+    return nibbles<i>(w.q);
   }
+  static inline F scale(const Block& w) { return f_load_f16(w.d); }
 };
 
-struct Q4_1 : Block32 {
+struct Q4_1 : UnsignedWithMin {
   using Block = PackedQ4_1;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_0<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      Acc acc[tokens];
-      LINNET_TOKENS acc[t] = acc_zero();
-      nibble_groups<tokens>(acc, w[b].q, x[b].q);
-      scale_sums<tokens>(total, f_load_f16(w[b].d), x[b].d, acc);
-      add_mins<tokens>(total, f_load_f16(w[b].m), x[b].sum);
-    }
+  static inline Acc start(const uint32_t*) { return acc_zero(); }
+  template <int i>
+  static inline B columns(const Block& w) {
+    return nibbles<i>(w.q);
   }
+  static inline F scale(const Block& w) { return f_load_f16(w.d); }
+  static inline F min(const Block& w) { return f_load_f16(w.m); }
 };
 
-struct Q5_0 : Block32 {
+struct Q5_0 : Unsigned {
   using Block = PackedQ5_0;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_0<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      Acc acc[tokens];
-      LINNET_TOKENS acc[t] = acc_start<1>(&x[b].offset[t]);
-      five_bit_groups<tokens>(acc, w[b].q, b_load(w[b].high), x[b].q);
-      scale_sums<tokens>(total, f_load_f16(w[b].d), x[b].d, acc);
-    }
+  static inline Acc start(const uint32_t* offset) { return acc_start<1>(offset); }
+  template <int i>
+  static inline B columns(const Block& w) {
+    return five_bits<i>(w.q, w.high);
   }
+  static inline F scale(const Block& w) { return f_load_f16(w.d); }
 };
 
 // d * q + m = d * (q - 16) + (m + 16 d): five bits unsigned would overflow AVX2's sums, centred ones do not.
-struct Q5_1 : Block32 {
+struct Q5_1 : UnsignedWithMin {
   using Block = PackedQ5_1;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_0<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      Acc acc[tokens];
-      LINNET_TOKENS acc[t] = acc_start<1>(&x[b].offset[t]);
-      five_bit_groups<tokens>(acc, w[b].q, b_load(w[b].high), x[b].q);
-      F d = f_load_f16(w[b].d);
-      scale_sums<tokens>(total, d, x[b].d, acc);
-      add_mins<tokens>(total, f_fma(d, f_set(16.0f), f_load_f16(w[b].m)), x[b].sum);
-    }
+  static inline Acc start(const uint32_t* offset) { return acc_start<1>(offset); }
+  template <int i>
+  static inline B columns(const Block& w) {
+    return five_bits<i>(w.q, w.high);
   }
+  static inline F scale(const Block& w) { return f_load_f16(w.d); }
+  static inline F min(const Block& w) { return f_fma(scale(w), f_set(16.0f), f_load_f16(w.m)); }
 };
 
-struct Q8_0 : Block32 {
+struct Q8_0 : SignedWeights {
   using Block = PackedQ8_0;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_0<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      Acc acc[tokens];
-      LINNET_TOKENS acc[t] = acc_start_signed(&x[b].offset[t]);
-#pragma GCC unroll 8
-      for (int i = 0; i < 8; i++) add_group_signed<tokens>(acc, b_load(w[b].q[i]), x[b].q, 4 * i);
-      scale_sums_signed<tokens>(total, f_load_f16(w[b].d), x[b].d, acc);
-    }
+  template <int i>
+  static inline B columns(const Block& w) {
+    return b_load(w.q[i]);
   }
+  static inline F scale(const Block& w) { return f_load_f16(w.d); }
 };
 
-struct IQ4_NL : Block32 {
+struct IQ4_NL : SignedWeights {
   using Block = PackedIQ4_NL;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_0<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      Acc acc[tokens];
-      LINNET_TOKENS acc[t] = acc_start_signed(&x[b].offset[t]);
-      level_groups<tokens>(acc, w[b].q, kIQ4Levels, x[b].q);
-      scale_sums_signed<tokens>(total, f_load_f16(w[b].d), x[b].d, acc);
-    }
+  template <int i>
+  static inline B columns(const Block& w) {
+    return b_lookup(nibbles<i>(w.q), kIQ4Levels);
   }
+  static inline F scale(const Block& w) { return f_load_f16(w.d); }
 };
 
-struct MXFP4 : Block32 {
+struct MXFP4 : SignedWeights {
   using Block = PackedMXFP4;
+  template <int i>
+  static inline B columns(const Block& w) {
+    return b_lookup(nibbles<i>(w.q), kE2M1Doubled);
+  }
+  static inline F scale(const Block& w) { return f_load_e8m0_half(w.e); }
+};
+
+template <class Format>
+struct BlockTile {
+  using Block = typename Format::Block;
   template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_0<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      Acc acc[tokens];
-      LINNET_TOKENS acc[t] = acc_start_signed(&x[b].offset[t]);
-      level_groups<tokens>(acc, w[b].q, kE2M1Doubled, x[b].q);
-      scale_sums_signed<tokens>(total, f_load_e8m0_half(w[b].e), x[b].d, acc);
+  using Activation = ActivationQ8_0<tokens>;
+
+  template <int i, int groups, int tokens>
+  static inline void add_from(Acc (&acc)[groups][tokens], const Block* w, int64_t count, const Activation<tokens>& x) {
+    B bytes[groups];
+    LINNET_UNROLL for (int g = 0; g < groups; g++) bytes[g] = Format::template columns<i>(w[g * count]);
+    add_columns<Format::kSigned>(acc, bytes, x.q, 4 * i);
+    if constexpr (i < 7) add_from<i + 1>(acc, w, count, x);
+  }
+
+  template <int groups, int tokens>
+  static inline void run(const Block* w, int64_t count, const Activation<tokens>* x, F (&total)[groups][tokens]) {
+    for (int64_t b = 0; b < count; b++, w++, x++) {
+      Acc acc[groups][tokens];
+      LINNET_EACH_OUTPUT(groups, tokens) acc[g][t] = Format::start(&x->offset[t]);
+      add_from<0>(acc, w, count, *x);
+      LINNET_UNROLL for (int g = 0; g < groups; g++) {
+        F d = Format::scale(w[g * count]);
+        LINNET_UNROLL for (int t = 0; t < tokens; t++) {
+          total[g][t] = f_fma(f_from_i(sum_of<Format::kSigned>(acc[g][t])), f_mul(d, f_set(x->d[t])), total[g][t]);
+        }
+        if constexpr (Format::kMin) {
+          F m = Format::min(w[g * count]);
+          LINNET_UNROLL for (int t = 0; t < tokens; t++) total[g][t] = f_fma(m, f_set(x->sum[t]), total[g][t]);
+        }
+      }
     }
   }
 };
 
 void set_block_kernels(Kernels& k) {
-  k.tile_tokens = kTile;
-  k.block_linear[(int)Type::Q4_0] = run_tile<Q4_0, kTile>;
-  k.block_linear[(int)Type::Q4_1] = run_tile<Q4_1, kTile>;
-  k.block_linear[(int)Type::Q5_0] = run_tile<Q5_0, kTile>;
-  k.block_linear[(int)Type::Q5_1] = run_tile<Q5_1, kTile>;
-  k.block_linear[(int)Type::Q8_0] = run_tile<Q8_0, kTile>;
-  k.block_linear[(int)Type::IQ4_NL] = run_tile<IQ4_NL, kTile>;
-  k.block_linear[(int)Type::MXFP4] = run_tile<MXFP4, kTile>;
+  k.tile_groups = kGroups;
+  k.tile_tokens = kTokens;
+  k.block_linear[(int)Type::Q4_0] = choose_tile<BlockTile<Q4_0>>;
+  k.block_linear[(int)Type::Q4_1] = choose_tile<BlockTile<Q4_1>>;
+  k.block_linear[(int)Type::Q5_0] = choose_tile<BlockTile<Q5_0>>;
+  k.block_linear[(int)Type::Q5_1] = choose_tile<BlockTile<Q5_1>>;
+  k.block_linear[(int)Type::Q8_0] = choose_tile<BlockTile<Q8_0>>;
+  k.block_linear[(int)Type::IQ4_NL] = choose_tile<BlockTile<IQ4_NL>>;
+  k.block_linear[(int)Type::MXFP4] = choose_tile<BlockTile<MXFP4>>;
 }
 
 }  // namespace LINNET_ISA

@@ -30,7 +30,7 @@ struct BFloat16 {
 template <class Format>
 static inline F load_part(const typename Format::Value* p, int n) {
   typename Format::Value v[16] = {0};
-  for (int i = 0; i < n; i++) v[i] = p[i];
+  __builtin_memcpy(v, p, (size_t)n * sizeof v[0]);  // the file may not have aligned them
   return Format::load(v);
 }
 

@@ -1,231 +1,202 @@
 // Products of weights in super-blocks of 256 columns with Q8_K activations: Q2_K to Q6_K and IQ4_XS.
 //
-// Sub-blocks are scaled and summed as integers; a super-block costs one conversion and one multiply-add an output
-// (two where the format has minima).
+// Sub-blocks of 16 or 32 columns are scaled and summed as integers; a super-block then costs one conversion and one
+// multiply-add an output (two where the format has minima). A format says how four columns of a sub-block become
+// bytes, what starts its sums, its scales and its minima. `odd` is the sub-block's parity, known when compiling.
 #include "block_tile.h"
 
 namespace linnet {
 namespace LINNET_ISA {
 
-struct SuperBlock {
+template <int tokens>
+using Activation = ActivationQ8_K<tokens>;
+
+struct UnsignedSub {
+  static constexpr bool kSigned = false, kMin = false, kSplit = false;
+};
+struct UnsignedSubWithMin {
+  static constexpr bool kSigned = false, kMin = true, kSplit = false;
+  template <int tokens>
+  static inline Acc start(const Activation<tokens>&, int, int) {
+    return acc_zero();
+  }
+};
+
+struct Q2_K : UnsignedSubWithMin {
+  using Block = PackedQ2_K;
+  static constexpr int kColumns = 16;
+  template <int i, int odd>
+  static inline B columns(const Block& w, int s) {
+    return b_field<2 * i, 0, 2>(b_load(w.q[s]));
+  }
+  template <int odd>
+  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
+    return acc_scale(total, acc, scale_nibbles<odd>(w.scale[s / 2][0]));
+  }
+  template <int tokens>
+  static inline I minimum(const Block& w, const Activation<tokens>& x, int t) {
+    I sum = i_zero();
+    for (int j = 0; j < 8; j++) sum = i_add_high_nibble_pairs(sum, w.scale[j][0], x.half_sum[t] + 2 * j);
+    return sum;
+  }
+};
+
+struct Q3_K : UnsignedSub {
+  using Block = PackedQ3_K;
+  static constexpr int kColumns = 16;
+  template <int tokens>
+  static inline Acc start(const Activation<tokens>& x, int s, int t) {
+    return acc_start<-3>(&x.offset[s][t]);  // -4 * sum from -32 * sum
+  }
+  template <int i, int odd>
+  static inline B columns(const Block& w, int s) {
+    return b_or(b_field<2 * i, 0, 2>(b_load(w.q[s])), b_field<4 * odd + i, 2, 1>(b_load(w.high[s / 2])));
+  }
+  template <int odd>
+  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
+    return acc_scale(total, acc, scale_i8(w.scale[s]));
+  }
+};
+
+template <int tokens>
+static inline I pair_minimum(const uint8_t (*min)[16][2], const int16_t* sum) {
+  I total = i_zero();
+  for (int j = 0; j < 4; j++) total = i_add_pairs(total, min[j][0], sum + 2 * j);
+  return total;
+}
+
+struct Q4_K : UnsignedSubWithMin {
+  using Block = PackedQ4_K;
+  static constexpr int kColumns = 32;
+  template <int i, int odd>
+  static inline B columns(const Block& w, int s) {
+    return b_field<i % 2 * 4, 0, 4>(b_load(w.q[s][i / 2]));
+  }
+  template <int odd>
+  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
+    return acc_scale(total, acc, scale_u8(w.scale[s]));
+  }
+  template <int tokens>
+  static inline I minimum(const Block& w, const Activation<tokens>& x, int t) {
+    return pair_minimum<tokens>(w.min, x.sum[t]);
+  }
+};
+
+struct Q5_K : UnsignedSubWithMin {
+  using Block = PackedQ5_K;
+  static constexpr int kColumns = 32;
+  static constexpr bool kSplit = !kWideSums;  // 32 columns of five bits would overflow int16 sums: scale after 16
+  template <int i, int odd>
+  static inline B columns(const Block& w, int s) {
+    return b_or(b_field<i % 2 * 4, 0, 4>(b_load(w.q[s][i / 2])), b_field<i, 4, 1>(b_load(w.high[s])));
+  }
+  template <int odd>
+  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
+    return acc_scale(total, acc, scale_u8(w.scale[s]));
+  }
+  template <int tokens>
+  static inline I minimum(const Block& w, const Activation<tokens>& x, int t) {
+    return pair_minimum<tokens>(w.min, x.sum[t]);
+  }
+};
+
+struct Q6_K : UnsignedSub {
+  using Block = PackedQ6_K;
+  static constexpr int kColumns = 16;
+  template <int tokens>
+  static inline Acc start(const Activation<tokens>& x, int s, int t) {
+    return acc_start<0>(&x.offset[s][t]);
+  }
+  template <int i, int odd>
+  static inline B columns(const Block& w, int s) {
+    return b_or(b_field<i % 2 * 4, 0, 4>(b_load(w.low[s][i / 2])), b_field<2 * i, 4, 2>(b_load(w.high[s])));
+  }
+  template <int odd>
+  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
+    return acc_scale(total, acc, scale_i8(w.scale[s]));
+  }
+};
+
+struct IQ4_XS {
+  static constexpr bool kSigned = true, kMin = false, kSplit = false;
+  using Block = PackedIQ4_XS;
+  static constexpr int kColumns = 32;
+  template <int tokens>
+  static inline Acc start(const Activation<tokens>& x, int s, int t) {
+    return acc_start_signed(&x.offset[2 * s][t], &x.offset[2 * s + 1][t]);
+  }
+  template <int i, int odd>
+  static inline B columns(const Block& w, int s) {
+    return b_lookup(b_field<i % 2 * 4, 0, 4>(b_load(w.q[s][i / 2])), kIQ4Levels);
+  }
+  template <int odd>
+  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
+    return i_scale(total, acc_sum_signed(acc), w.scale[s]);
+  }
+};
+
+template <class Format>
+struct SuperBlockTile {
+  using Block = typename Format::Block;
   template <int tokens>
   using Activation = ActivationQ8_K<tokens>;
-};
 
-template <int tokens>
-static inline void add_group(Acc* acc, const B& bytes, const int8_t (*q)[256], int column) {
-  LINNET_TOKENS {
-    acc_add(acc[t], bytes, q[t] + column);
-    LINNET_KEEP(acc[t]);
+  template <int odd, int groups, int tokens>
+  static inline void scale_sums(I (&sum)[groups][tokens], const Acc (&acc)[groups][tokens], const Block* w, int64_t count, int s) {
+    LINNET_EACH_OUTPUT(groups, tokens) sum[g][t] = Format::template add_scaled<odd>(sum[g][t], acc[g][t], w[g * count], s);
   }
-}
 
-template <int tokens>
-static inline void clear(Acc* acc) {
-  LINNET_TOKENS acc[t] = acc_zero();
-}
-
-template <int tokens>
-static inline void add_scaled(I* sum, const Acc* acc, const Scale& scale) {
-  LINNET_TOKENS sum[t] = acc_scale(sum[t], acc[t], scale);
-}
-
-template <int tokens>
-static inline void scale_sums(F* total, F d, const float* x, const I* sum) {
-  LINNET_TOKENS total[t] = f_fma(f_from_i(sum[t]), f_mul(d, f_set(x[t])), total[t]);
-}
-
-// total += d * x * sum - dmin * x * minimum
-template <int tokens>
-static inline void scale_sums_and_mins(F* total, F d, F dmin, const float* x, const I* sum, const I* minimum) {
-  LINNET_TOKENS {
-    F scale = f_set(x[t]);
-    total[t] = f_fma(f_from_i(sum[t]), f_mul(d, scale), total[t]);
-    total[t] = f_fma(f_from_i(minimum[t]), f_mul(dmin, f_sub(f_zero(), scale)), total[t]);
-  }
-}
-
-struct Q2_K : SuperBlock {
-  using Block = PackedQ2_K;
-  template <int tokens, int odd>
-  static inline void sub_block(const Block& w, int s, const ActivationQ8_K<tokens>& x, I* sum) {
-    Acc acc[tokens];
-    clear<tokens>(acc);
-    B bytes = b_load(w.q[s]);
-    add_group<tokens>(acc, b_field<0, 0, 2>(bytes), x.q, 16 * s);
-    add_group<tokens>(acc, b_field<2, 0, 2>(bytes), x.q, 16 * s + 4);
-    add_group<tokens>(acc, b_field<4, 0, 2>(bytes), x.q, 16 * s + 8);
-    add_group<tokens>(acc, b_field<6, 0, 2>(bytes), x.q, 16 * s + 12);
-    add_scaled<tokens>(sum, acc, scale_nibbles<odd>(w.scale[s / 2][0]));
-  }
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_K<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      I sum[tokens], minimum[tokens];
-      LINNET_TOKENS sum[t] = minimum[t] = i_zero();
-      for (int j = 0; j < 8; j++) {
-        sub_block<tokens, 0>(w[b], 2 * j, x[b], sum);
-        sub_block<tokens, 1>(w[b], 2 * j + 1, x[b], sum);
-        LINNET_TOKENS minimum[t] = i_add_high_nibble_pairs(minimum[t], w[b].scale[j][0], x[b].half_sum[t] + 2 * j);
-      }
-      scale_sums_and_mins<tokens>(total, f_load_f16(w[b].d), f_load_f16(w[b].dmin), x[b].d, sum, minimum);
+  template <int i, int odd, int groups, int tokens>
+  static inline void add_from(I (&sum)[groups][tokens], Acc (&acc)[groups][tokens], const Block* w, int64_t count,
+                              const Activation<tokens>& x, int s) {
+    if constexpr (i == 4 && Format::kSplit) {
+      scale_sums<odd>(sum, acc, w, count, s);
+      LINNET_EACH_OUTPUT(groups, tokens) acc[g][t] = acc_zero();
     }
+    B bytes[groups];
+    LINNET_UNROLL for (int g = 0; g < groups; g++) bytes[g] = Format::template columns<i, odd>(w[g * count], s);
+    add_columns<Format::kSigned>(acc, bytes, x.q, Format::kColumns * s + 4 * i);
+    if constexpr (4 * (i + 1) < Format::kColumns) add_from<i + 1, odd>(sum, acc, w, count, x, s);
   }
-};
 
-struct Q3_K : SuperBlock {
-  using Block = PackedQ3_K;
-  // `first` is 0 or 4: where this sub-block's groups stand in the bits of `high`.
-  template <int tokens, int first>
-  static inline void sub_block(const Block& w, int s, const B& high, const ActivationQ8_K<tokens>& x, I* sum) {
-    Acc acc[tokens];
-    LINNET_TOKENS acc[t] = acc_start<-3>(&x.offset[s][t]);  // -4 * sum from -32 * sum
-    B bytes = b_load(w.q[s]);
-    add_group<tokens>(acc, b_or(b_field<0, 0, 2>(bytes), b_field<first, 2, 1>(high)), x.q, 16 * s);
-    add_group<tokens>(acc, b_or(b_field<2, 0, 2>(bytes), b_field<first + 1, 2, 1>(high)), x.q, 16 * s + 4);
-    add_group<tokens>(acc, b_or(b_field<4, 0, 2>(bytes), b_field<first + 2, 2, 1>(high)), x.q, 16 * s + 8);
-    add_group<tokens>(acc, b_or(b_field<6, 0, 2>(bytes), b_field<first + 3, 2, 1>(high)), x.q, 16 * s + 12);
-    add_scaled<tokens>(sum, acc, scale_i8(w.scale[s]));
+  template <int odd, int groups, int tokens>
+  static inline void sub_block(I (&sum)[groups][tokens], const Block* w, int64_t count, const Activation<tokens>& x, int s) {
+    Acc acc[groups][tokens];
+    LINNET_EACH_OUTPUT(groups, tokens) acc[g][t] = Format::start(x, s, t);
+    add_from<0, odd>(sum, acc, w, count, x, s);
+    scale_sums<odd>(sum, acc, w, count, s);
   }
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_K<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      I sum[tokens];
-      LINNET_TOKENS sum[t] = i_zero();
-      for (int j = 0; j < 8; j++) {
-        B high = b_load(w[b].high[j]);
-        sub_block<tokens, 0>(w[b], 2 * j, high, x[b], sum);
-        sub_block<tokens, 4>(w[b], 2 * j + 1, high, x[b], sum);
+
+  template <int groups, int tokens>
+  static inline void run(const Block* w, int64_t count, const Activation<tokens>* x, F (&total)[groups][tokens]) {
+    for (int64_t b = 0; b < count; b++, w++, x++) {
+      I sum[groups][tokens];
+      LINNET_EACH_OUTPUT(groups, tokens) sum[g][t] = i_zero();
+      for (int s = 0; s < 256 / Format::kColumns; s += 2) {
+        sub_block<0>(sum, w, count, *x, s);
+        sub_block<1>(sum, w, count, *x, s + 1);
       }
-      scale_sums<tokens>(total, f_load_f16(w[b].d), x[b].d, sum);
-    }
-  }
-};
-
-template <int tokens>
-static inline void add_mins(I* minimum, const uint8_t (*min)[16][2], const int16_t (*sum)[8]) {
-  for (int j = 0; j < 4; j++) {
-    LINNET_TOKENS minimum[t] = i_add_pairs(minimum[t], min[j][0], sum[t] + 2 * j);
-  }
-}
-
-struct Q4_K : SuperBlock {
-  using Block = PackedQ4_K;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_K<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      I sum[tokens], minimum[tokens];
-      LINNET_TOKENS sum[t] = minimum[t] = i_zero();
-      for (int s = 0; s < 8; s++) {
-        Acc acc[tokens];
-        clear<tokens>(acc);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-          B bytes = b_load(w[b].q[s][i]);
-          add_group<tokens>(acc, b_field<0, 0, 4>(bytes), x[b].q, 32 * s + 8 * i);
-          add_group<tokens>(acc, b_field<4, 0, 4>(bytes), x[b].q, 32 * s + 8 * i + 4);
-        }
-        add_scaled<tokens>(sum, acc, scale_u8(w[b].scale[s]));
-      }
-      add_mins<tokens>(minimum, w[b].min, x[b].sum);
-      scale_sums_and_mins<tokens>(total, f_load_f16(w[b].d), f_load_f16(w[b].dmin), x[b].d, sum, minimum);
-    }
-  }
-};
-
-struct Q5_K : SuperBlock {
-  using Block = PackedQ5_K;
-  // Two of the four bytes of nibbles: sixteen columns, as many as five bits leave room for in int16.
-  template <int tokens, int first>
-  static inline void half(const uint8_t (*weights)[64], const B& high, const int8_t (*q)[256], int column, Acc* acc) {
-    B w0 = b_load(weights[0]), w1 = b_load(weights[1]);
-    add_group<tokens>(acc, b_or(b_field<0, 0, 4>(w0), b_field<first, 4, 1>(high)), q, column);
-    add_group<tokens>(acc, b_or(b_field<4, 0, 4>(w0), b_field<first + 1, 4, 1>(high)), q, column + 4);
-    add_group<tokens>(acc, b_or(b_field<0, 0, 4>(w1), b_field<first + 2, 4, 1>(high)), q, column + 8);
-    add_group<tokens>(acc, b_or(b_field<4, 0, 4>(w1), b_field<first + 3, 4, 1>(high)), q, column + 12);
-  }
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_K<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      I sum[tokens], minimum[tokens];
-      LINNET_TOKENS sum[t] = minimum[t] = i_zero();
-      for (int s = 0; s < 8; s++) {
-        B high = b_load(w[b].high[s]);
-        Scale scale = scale_u8(w[b].scale[s]);
-        Acc acc[tokens];
-        clear<tokens>(acc);
-        half<tokens, 0>(w[b].q[s], high, x[b].q, 32 * s, acc);
-        if (!kWideSums) {
-          add_scaled<tokens>(sum, acc, scale);
-          clear<tokens>(acc);
-        }
-        half<tokens, 4>(w[b].q[s] + 2, high, x[b].q, 32 * s + 16, acc);
-        add_scaled<tokens>(sum, acc, scale);
-      }
-      add_mins<tokens>(minimum, w[b].min, x[b].sum);
-      scale_sums_and_mins<tokens>(total, f_load_f16(w[b].d), f_load_f16(w[b].dmin), x[b].d, sum, minimum);
-    }
-  }
-};
-
-struct Q6_K : SuperBlock {
-  using Block = PackedQ6_K;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_K<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      I sum[tokens];
-      LINNET_TOKENS sum[t] = i_zero();
-      for (int s = 0; s < 16; s++) {
-        B first = b_load(w[b].low[s][0]), second = b_load(w[b].low[s][1]), high = b_load(w[b].high[s]);
-        Acc acc[tokens];
-        LINNET_TOKENS acc[t] = acc_start<0>(&x[b].offset[s][t]);
-        add_group<tokens>(acc, b_or(b_field<0, 0, 4>(first), b_field<0, 4, 2>(high)), x[b].q, 16 * s);
-        add_group<tokens>(acc, b_or(b_field<4, 0, 4>(first), b_field<2, 4, 2>(high)), x[b].q, 16 * s + 4);
-        add_group<tokens>(acc, b_or(b_field<0, 0, 4>(second), b_field<4, 4, 2>(high)), x[b].q, 16 * s + 8);
-        add_group<tokens>(acc, b_or(b_field<4, 0, 4>(second), b_field<6, 4, 2>(high)), x[b].q, 16 * s + 12);
-        add_scaled<tokens>(sum, acc, scale_i8(w[b].scale[s]));
-      }
-      scale_sums<tokens>(total, f_load_f16(w[b].d), x[b].d, sum);
-    }
-  }
-};
-
-struct IQ4_XS : SuperBlock {
-  using Block = PackedIQ4_XS;
-  template <int tokens>
-  static inline void run(const Block* w, int64_t count, const ActivationQ8_K<tokens>* x, F* total) {
-    for (int64_t b = 0; b < count; b++) {
-      I sum[tokens];
-      LINNET_TOKENS sum[t] = i_zero();
-      for (int s = 0; s < 8; s++) {
-        Acc acc[tokens];
-        LINNET_TOKENS acc[t] = acc_start_signed(&x[b].offset[2 * s][t], &x[b].offset[2 * s + 1][t]);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-          B bytes = b_load(w[b].q[s][i]);
-          Signed low = signed_bytes(b_lookup(b_field<0, 0, 4>(bytes), kIQ4Levels));
-          Signed high = signed_bytes(b_lookup(b_field<4, 0, 4>(bytes), kIQ4Levels));
-          LINNET_TOKENS {
-            acc_add_signed(acc[t], low, x[b].q[t] + 32 * s + 8 * i);
-            LINNET_KEEP(acc[t]);
-            acc_add_signed(acc[t], high, x[b].q[t] + 32 * s + 8 * i + 4);
-            LINNET_KEEP(acc[t]);
+      LINNET_UNROLL for (int g = 0; g < groups; g++) {
+        F d = f_load_f16(w[g * count].d);
+        LINNET_UNROLL for (int t = 0; t < tokens; t++) { total[g][t] = f_fma(f_from_i(sum[g][t]), f_mul(d, f_set(x->d[t])), total[g][t]); }
+        if constexpr (Format::kMin) {
+          F dmin = f_load_f16(w[g * count].dmin);
+          LINNET_UNROLL for (int t = 0; t < tokens; t++) {
+            total[g][t] = f_fma(f_from_i(Format::minimum(w[g * count], *x, t)), f_mul(dmin, f_set(-x->d[t])), total[g][t]);
           }
         }
-        LINNET_TOKENS sum[t] = i_scale(sum[t], acc_sum_signed(acc[t]), w[b].scale[s]);
       }
-      scale_sums<tokens>(total, f_load_f16(w[b].d), x[b].d, sum);
     }
   }
 };
 
 void set_superblock_kernels(Kernels& k) {
-  k.block_linear[(int)Type::Q2_K] = run_tile<Q2_K, kTile>;
-  k.block_linear[(int)Type::Q3_K] = run_tile<Q3_K, kTile>;
-  k.block_linear[(int)Type::Q4_K] = run_tile<Q4_K, kTile>;
-  k.block_linear[(int)Type::Q5_K] = run_tile<Q5_K, kTile>;
-  k.block_linear[(int)Type::Q6_K] = run_tile<Q6_K, kTile>;
-  k.block_linear[(int)Type::IQ4_XS] = run_tile<IQ4_XS, kTile>;
+  k.block_linear[(int)Type::Q2_K] = choose_tile<SuperBlockTile<Q2_K>>;
+  k.block_linear[(int)Type::Q3_K] = choose_tile<SuperBlockTile<Q3_K>>;
+  k.block_linear[(int)Type::Q4_K] = choose_tile<SuperBlockTile<Q4_K>>;
+  k.block_linear[(int)Type::Q5_K] = choose_tile<SuperBlockTile<Q5_K>>;
+  k.block_linear[(int)Type::Q6_K] = choose_tile<SuperBlockTile<Q6_K>>;
+  k.block_linear[(int)Type::IQ4_XS] = choose_tile<SuperBlockTile<IQ4_XS>>;
 }
 
 }  // namespace LINNET_ISA

@@ -6,7 +6,11 @@
 namespace linnet {
 namespace LINNET_ISA {
 
-static inline int8_t to_int8(float rounded) { return (int8_t)(int)(rounded > 127.0f ? 127.0f : rounded); }
+// What a damaged weight makes of an activation, NaN or an infinity, becomes zero.
+static inline int8_t to_int8(float rounded) {
+  float bounded = rounded > 127.0f ? 127.0f : rounded;
+  return (int8_t)(bounded >= -128.0f ? (int)bounded : 0);
+}
 
 // Sums of the columns whose index modulo 4 is below 2, and of the others: what an offset word is made of.
 static inline uint32_t offset_of(const int8_t* q, int count, int factor) {

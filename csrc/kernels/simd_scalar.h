@@ -23,9 +23,16 @@ static inline F f_set(float x) {
   LINNET_EACH(x);
   return r;
 }
+// Loads go through memcpy: weights lie in a mapped file wherever it put them, aligned or not.
+template <class T>
+static inline T unaligned(const T* p) {
+  T value;
+  __builtin_memcpy(&value, p, sizeof value);
+  return value;
+}
 static inline F f_load(const float* p) {
   F r;
-  LINNET_EACH(p[i]);
+  __builtin_memcpy(r.v, p, sizeof r.v);
   return r;
 }
 static inline void f_store(float* p, F a) {
@@ -34,14 +41,14 @@ static inline void f_store(float* p, F a) {
 static inline F f_load_bf16(const uint16_t* p) {
   F r;
   for (int i = 0; i < 16; i++) {
-    uint32_t bits = (uint32_t)p[i] << 16;
+    uint32_t bits = (uint32_t)unaligned(p + i) << 16;
     __builtin_memcpy(&r.v[i], &bits, 4);
   }
   return r;
 }
 static inline F f_load_f16(const uint16_t* p) {
   F r;
-  LINNET_EACH(half_to_float(p[i]));
+  LINNET_EACH(half_to_float(unaligned(p + i)));
   return r;
 }
 // 2^(e - 128): half of an E8M0 scale, as MXFP4's doubled values want it.

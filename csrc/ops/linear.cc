@@ -9,8 +9,9 @@ namespace linnet {
 
 namespace {
 
-constexpr size_t kTaskBytes = 96 << 10;  // weights of one task: stays in L2 while every token tile passes over it
-constexpr int64_t kTaskTokens = 128;     // tokens of one task, so that narrow matrices still feed many threads
+constexpr int kMostGroups = 2, kMostTokens = 8;  // of any instruction set's tiles
+constexpr int64_t kTaskBytes = 96 << 10;         // weights of one task: stays in L2 while every token tile passes over it
+constexpr int64_t kTaskTokens = 128;             // tokens of one task, so that narrow matrices still feed many threads
 
 Kernels::FloatLinear float_kernel(const Kernels& k, Type type) {
   return type == Type::F32 ? k.linear_f32 : type == Type::F16 ? k.linear_f16 : k.linear_bf16;
@@ -45,21 +46,23 @@ void block_linear(Context& c, Tensor& x, const Matrix& w, const float* bias, Ten
   const uint8_t* activations = quantized(c, x, super_blocks);
   size_t token_bytes = (size_t)w.blocks() * (super_blocks ? sizeof(ActivationQ8_K<1>) : sizeof(ActivationQ8_0<1>));
   auto kernel = c.kernels.block_linear[(int)w.format.type];
-  int tile = c.kernels.tile_tokens;
-  int64_t groups = (w.rows + kRows - 1) / kRows,
-          step = std::max<int64_t>(1, (int64_t)(kTaskBytes / ((size_t)w.blocks() * w.format.packed_bytes)));
-  int64_t row_tasks = (groups + step - 1) / step, token_tasks = (x.rows + kTaskTokens - 1) / kTaskTokens;
+  int tile = c.kernels.tile_tokens, tile_groups = c.kernels.tile_groups;
+  int64_t tile_bytes = w.blocks() * (int64_t)w.format.packed_bytes * tile_groups, all = (w.rows + kRows - 1) / kRows;
+  int64_t step = std::max<int64_t>(1, kTaskBytes / tile_bytes) * tile_groups;
+  int64_t row_tasks = (all + step - 1) / step, token_tasks = (x.rows + kTaskTokens - 1) / kTaskTokens;
   c.threads.run(row_tasks * token_tasks, [&](int64_t task, int) {
-    int64_t first = task % row_tasks * step, last = std::min(groups, first + step);
+    int64_t first = task % row_tasks * step, last = std::min(all, first + step);
     int64_t token_end = std::min(x.rows, (task / row_tasks + 1) * kTaskTokens);
     for (int64_t t = task / row_tasks * kTaskTokens; t < token_end; t += tile) {
       int tokens = (int)std::min<int64_t>(tile, token_end - t);
-      for (int64_t g = first; g < last; g++) {
-        int64_t row = g * kRows, rows = std::min<int64_t>(kRows, w.rows - row);
-        float *out = y.row(t) + row, partial[8 * kRows];
-        bool whole = rows == kRows;
-        kernel(w.group(g), w.blocks(), activations + token_bytes * (size_t)t, tokens, whole ? out : partial, whole ? y.width : kRows);
-        for (int i = 0; !whole && i < tokens; i++) std::copy(partial + i * kRows, partial + i * kRows + rows, out + i * y.width);
+      for (int64_t g = first; g < last; g += tile_groups) {
+        int groups = (int)std::min<int64_t>(tile_groups, last - g);
+        int64_t row = g * kRows, rows = std::min<int64_t>(kRows * groups, w.rows - row);
+        float *out = y.row(t) + row, partial[kMostTokens * kMostGroups * kRows];
+        bool whole = rows == kRows * groups;
+        int64_t stride = whole ? y.width : kRows * groups;
+        kernel(w.group(g), w.blocks(), groups, activations + token_bytes * (size_t)t, tokens, whole ? out : partial, stride);
+        for (int i = 0; !whole && i < tokens; i++) std::copy(partial + i * stride, partial + i * stride + rows, out + i * y.width);
         if (bias) add_bias(out, tokens, y.width, rows, bias + row);
       }
     }
@@ -69,8 +72,8 @@ void block_linear(Context& c, Tensor& x, const Matrix& w, const float* bias, Ten
 void float_linear(Context& c, const Tensor& x, const Matrix& w, const float* bias, Tensor& y) {
   auto kernel = float_kernel(c.kernels, w.format.type);
   int tile = c.kernels.float_tile_tokens;
-  size_t row_bytes = (size_t)w.columns * w.format.raw_bytes;
-  int64_t step = std::clamp<int64_t>((int64_t)(2 * kTaskBytes / row_bytes), 8, 64) / 8 * 8;
+  int64_t row_bytes = w.columns * (int64_t)w.format.raw_bytes;
+  int64_t step = std::clamp<int64_t>(2 * kTaskBytes / row_bytes, 8, 64) / 8 * 8;
   int64_t row_tasks = (w.rows + step - 1) / step, token_tasks = (x.rows + kTaskTokens - 1) / kTaskTokens;
   c.threads.run(row_tasks * token_tasks, [&](int64_t task, int) {
     int64_t row = task % row_tasks * step, rows = std::min(step, w.rows - row);

@@ -31,8 +31,8 @@ void encode_q4_0(const float* x, int64_t blocks, uint8_t* raw) {
     float d = extreme / -8.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
     out[b].d = half_bits(d);
     auto level = [&](float v) {
-      int q = (int)(v * inverse + 8.5f);
-      return (uint8_t)(q > 15 ? 15 : q);
+      float q = v * inverse + 8.5f;
+      return (uint8_t)(q > 15 ? 15 : q > 0 ? (int)q : 0);  // NaN: 0
     };
     for (int k = 0; k < 16; k++) out[b].q[k] = (uint8_t)(level(x[k]) | level(x[k + 16]) << 4);
   }
@@ -106,7 +106,10 @@ void encode_q8_0(const float* x, int64_t blocks, uint8_t* raw) {
     for (int k = 0; k < 32; k++) largest = std::fabs(x[k]) > largest ? std::fabs(x[k]) : largest;
     float d = largest / 127.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
     out[b].d = half_bits(d);
-    for (int k = 0; k < 32; k++) out[b].q[k] = (int8_t)std::round(x[k] * inverse);
+    for (int k = 0; k < 32; k++) {
+      float q = std::round(x[k] * inverse);
+      out[b].q[k] = (int8_t)(std::fabs(q) <= 127 ? (int)q : 0);  // NaN and infinities: 0
+    }
   }
 }
 
