@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import torch
 from gguf_files import encode
+from numpy.typing import NDArray
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -27,6 +29,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from linnet.tensors import TYPES
 
 VOCABULARY = 101
 CONTEXT = 160
@@ -168,18 +172,27 @@ def save(model: PreTrainedModel, folder: Path, dtype: torch.dtype = torch.float3
 
 def quantize_model(model: PreTrainedModel, type_name: str, activations: bool) -> None:
     """Makes the float32 model compute what one stored as `type_name` does: each matrix becomes what the `gguf` package reads
-    back from that type, and, with `activations`, each input of one is rounded as llama.cpp's kernels for that type round it."""
-    to_type = gguf.GGMLQuantizationType[type_name.upper()]
+    back from that type, and, with `activations`, each input of one is rounded as llama.cpp's kernels for that type round it.
+    Types without kernels go through q8_0, as linnet's documentation says."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
-                values = gguf.quants.dequantize(encode(parameter.numpy(), type_name), to_type)
-                parameter.copy_(torch.from_numpy(values.reshape(parameter.shape).copy()))
-    if activations and type_name.startswith("q"):
-        through = through_q8_k if type_name.endswith("_k") else through_q8_0
+                values = stored_as(parameter.numpy(), type_name)
+                if type_name not in TYPES:
+                    values = stored_as(values, "q8_0")
+                parameter.copy_(torch.from_numpy(values))
+    block = TYPES[type_name].block if type_name in TYPES else 32
+    if activations and block > 1:
+        through = through_q8_k if block == 256 else through_q8_0
         for module in model.modules():
             if isinstance(module, torch.nn.Linear):
                 module.register_forward_pre_hook(lambda _, inputs: (through(inputs[0].detach()),))
+
+
+def stored_as(values: NDArray[np.float32], type_name: str) -> NDArray[np.float32]:
+    """The values once a tensor type has held them."""
+    type = gguf.GGMLQuantizationType[type_name.upper()]
+    return gguf.quants.dequantize(encode(values, type_name), type).reshape(values.shape).astype(np.float32)
 
 
 def through_q8_0(x: torch.Tensor) -> torch.Tensor:

@@ -10,11 +10,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import encoders
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
-
-from linnet.load.dequantize import ENCODABLE
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 
@@ -31,7 +30,7 @@ def write_gguf(
 ) -> Path:
     """Writes `hf_model` (a transformers Llama, Mistral, Qwen2 or Qwen3 for causal LM) to `path`.
 
-    type_name: of every matrix, a name in `linnet.tensors.TYPES`; a matrix whose columns its block does not divide becomes
+    type_name: of every matrix, any of GGUF that runs; a matrix whose columns its block does not divide becomes
     q8_0, else f16. tokenizer: a byte-level BPE tokenizer.json (path, or its content); the vocabulary is padded to the
     embedding's rows, as llama.cpp demands. Without one the file says that it has none ("none"), which llama.cpp accepts.
     """
@@ -132,59 +131,12 @@ def interleave(values: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _fitting(type_name: str, columns: int) -> str:
-    for name, block in ((type_name, 256 if type_name.endswith("_k") else 32 if type_name.startswith("q") else 1), ("q8_0", 32)):
-        if columns % block == 0:
+    for name in (type_name, "q8_0"):
+        if columns % gguf.GGML_QUANT_SIZES[GGMLQuantizationType[name.upper()]][0] == 0:
             return name
     return "f16"
 
 
 def encode(values: np.ndarray, type_name: str) -> np.ndarray:
-    """float32 [..., columns] in a tensor type, shaped as `GGUFWriter.add_tensor` takes it. K-quants by a plain rounding of
-    our own, since the `gguf` package only decodes them: valid blocks, if not the best ones."""
-    if type_name in ENCODABLE:
-        return gguf.quants.quantize(np.ascontiguousarray(values, np.float32), GGMLQuantizationType[type_name.upper()])
-    blocks = {"q4_k": encode_q4_k, "q6_k": encode_q6_k}[type_name](np.ascontiguousarray(values, np.float32).reshape(-1, 256))
-    return blocks.reshape(*values.shape[:-1], -1)
-
-
-def _half(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float16).view(np.uint8)
-
-
-def _ratio(values: np.ndarray, by: np.ndarray) -> np.ndarray:
-    return np.divide(values, by, out=np.zeros(np.broadcast_shapes(values.shape, by.shape), np.float32), where=by != 0)
-
-
-def encode_q6_k(values: np.ndarray) -> np.ndarray:
-    """float32 [n, 256] -> uint8 [n, 210]."""
-    parts = values.reshape(-1, 16, 16)
-    wanted = np.abs(parts).max(axis=2) / 31
-    d = (wanted.max(axis=1, keepdims=True) / 127).astype(np.float16).astype(np.float32)
-    scales = np.rint(_ratio(wanted, d)).clip(0, 127)
-    q = (np.rint(_ratio(parts, (d * scales)[:, :, None])).clip(-32, 31) + 32).astype(np.uint8).reshape(-1, 2, 4, 32)
-    low = (q[:, :, :2] & 15) | (q[:, :, 2:] & 15) << 4
-    high = q[:, :, 0] >> 4 | q[:, :, 1] >> 4 << 2 | q[:, :, 2] >> 4 << 4 | q[:, :, 3] >> 4 << 6
-    n = len(values)
-    return np.concatenate((low.reshape(n, 128), high.reshape(n, 64), scales.astype(np.int8).view(np.uint8), _half(d)), axis=1)
-
-
-def encode_q4_k(values: np.ndarray) -> np.ndarray:
-    """float32 [n, 256] -> uint8 [n, 144]."""
-    parts = values.reshape(-1, 8, 32)
-    lowest = np.minimum(parts.min(axis=2), 0)
-    wanted = (parts.max(axis=2) - lowest) / 15
-    d, dmin = (_half_floats(x.max(axis=1, keepdims=True) / 63) for x in (wanted, -lowest))
-    scales = np.rint(_ratio(wanted, d)).clip(0, 63).astype(np.uint8)
-    minima = np.rint(_ratio(-lowest, dmin)).clip(0, 63).astype(np.uint8)
-    q = np.rint(_ratio(parts + (dmin * minima)[:, :, None], (d * scales)[:, :, None])).clip(0, 15).astype(np.uint8)
-    nibbles = q[:, 0::2] | q[:, 1::2] << 4
-    packed = (
-        scales[:, :4] | scales[:, 4:] >> 4 << 6,
-        minima[:, :4] | minima[:, 4:] >> 4 << 6,
-        (scales[:, 4:] & 15) | (minima[:, 4:] & 15) << 4,
-    )
-    return np.concatenate((_half(d), _half(dmin), *packed, nibbles.reshape(-1, 128)), axis=1)
-
-
-def _half_floats(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float16).astype(np.float32)
+    """float32 [..., columns] in a tensor type, shaped as `GGUFWriter.add_tensor` takes it."""
+    return encoders.encode(values, GGMLQuantizationType[type_name.upper()])
