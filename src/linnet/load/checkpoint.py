@@ -19,7 +19,7 @@ from linnet.errors import LinnetError, ModelFileError, UnsupportedModelError
 from linnet.load.assemble import Naming, WeightOps, assemble, plan
 from linnet.load.convert import loaded_as
 from linnet.load.dequantize import dequantize
-from linnet.load.files import read_json
+from linnet.load.files import check_regular, read_json
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
 from linnet.load.hub import locate
 from linnet.load.memory import MemorySource
@@ -102,6 +102,7 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
 
 def _begins(path: Path, magic: bytes) -> bool:
     """Whether a file begins so: some tools name GGUF files by their hash."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return file.read(len(magic)) == magic

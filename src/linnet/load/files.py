@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from linnet.errors import ModelFileError
 
 MAX_JSON_BYTES = 100 * 2**20
 """Longest JSON text that is parsed: the limit of the safetensors format for its header."""
+MAX_JSON_VALUES = 4 * 2**20
+"""Most values of one JSON text: a header of 400,000 tensors. Three bytes of text can take a hundred of memory."""
+MAX_JSON_DEPTH = 100
+"""Deepest nesting. Python itself stops where its stack ends, which would depend on who asks."""
 
 
 class MappedFile:
@@ -25,16 +30,15 @@ class MappedFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.is_file():
-            raise ModelFileError(f"{path}: " + ("not a regular file" if path.exists() else "no such file"))
+        check_regular(path)
         try:
             with path.open("rb") as file:
                 self.size = file.seek(0, 2)
                 if self.size == 0:
                     raise ModelFileError(f"{path}: the file is empty; download it again")
                 self.map = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error
+        except (OSError, ValueError) as error:  # ValueError: cut short between the two calls
+            raise ModelFileError(f"{path}: cannot be read ({error})") from error
         self.data: NDArray[np.uint8] = np.frombuffer(self.map, np.uint8)
 
     def release(self, begin: int, end: int) -> None:
@@ -51,17 +55,44 @@ class MappedFile:
             self.map.close()
 
 
+def check_regular(path: Path) -> None:
+    """Raises ModelFileError unless `path` is a regular file: opening a pipe would wait for ever, a device never ends."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelFileError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # not allowed, a loop of links; a NUL in the name
+        raise ModelFileError(f"{path}: cannot be read ({error})") from error
+    if not stat.S_ISREG(mode):
+        raise ModelFileError(f"{path}: not a regular file")
+
+
 def parse_json(text: bytes, where: str) -> dict[str, Any]:
-    """A JSON object; ModelFileError where the text is not one, names a key twice, or nests too deep."""
+    """A JSON object; ModelFileError where the text is not one, names a key twice, nests too deep or holds too much."""
     if len(text) > MAX_JSON_BYTES:
         raise ModelFileError(f"{where}: {len(text)} bytes of JSON, more than the {MAX_JSON_BYTES} allowed")
+    most = text.count(b",") + text.count(b"{") + text.count(b"[")  # commas in texts count too: a bound is all that is wanted
+    if most > MAX_JSON_VALUES:
+        raise ModelFileError(f"{where}: JSON of up to {most} values, more than the {MAX_JSON_VALUES} allowed")
     try:
         value = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(value, dict):
         raise ModelFileError(f"{where}: a JSON object was expected, not a {type(value).__name__}")
+    if _nests_deeper(value, MAX_JSON_DEPTH):
+        raise ModelFileError(f"{where}: not valid JSON for a model (it nests deeper than {MAX_JSON_DEPTH} levels)")
     return value
+
+
+def _nests_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        items = (item for holder in level for item in (holder.values() if type(holder) is dict else holder))
+        level = [item for item in items if type(item) in (dict, list)]
+        if not level:
+            return False
+    return True
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,9 +106,18 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file (UTF-8, at most MAX_JSON_BYTES)."""
+    return parse_json(read_bytes(path, MAX_JSON_BYTES), str(path))
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes; ModelFileError otherwise, before any of it is read."""
+    check_regular(path)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ModelFileError(f"{path}: {path.stat().st_size} bytes of JSON, more than the {MAX_JSON_BYTES} allowed")
-        return parse_json(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size > most:
+                raise ModelFileError(f"{path}: {size} bytes, more than the {most} that such a file may have")
+            file.seek(0)
+            return file.read(most)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from error

@@ -23,6 +23,11 @@ VERSIONS = (2, 3)
 """Laid out alike: version 3 only added big-endian files. Version 1 had lengths of 32 bits."""
 MAX_KEY_BYTES = 65535
 MAX_DIMENSIONS = 4
+# No model comes near these; they bound what a file can make its reader take, in memory and time.
+MAX_HEADER_BYTES = 128 * 2**20
+MAX_KEYS = 2**16
+MAX_STRINGS = 2**21
+MAX_TENSORS = 2**17
 LARGEST = 2**63 - 1
 
 _STRING, _ARRAY, _BOOL = 8, 9, 7
@@ -56,9 +61,15 @@ class GgufPart(MappedTensors):
     ("surrogateescape"), so that `value.encode("utf-8", "surrogateescape")` gives the bytes of the file.
     """
 
-    def __init__(self, file: MappedFile, metadata: dict[str, Any], entries: list[TensorEntry]) -> None:
+    def __init__(self, file: MappedFile, metadata: dict[str, Any], entries: list[TensorEntry], start: int) -> None:
+        """start: where tensor data begins. Raises ModelFileError for bytes between tensors that belong to none."""
         super().__init__(file, entries)
         self.metadata = metadata
+        alignment, expected = _alignment(metadata, self.where), start
+        for entry in sorted(entries, key=lambda entry: entry.begin):
+            if entry.begin != expected:
+                raise ModelFileError(f"{self.where}: a hole of {entry.begin - expected} bytes before tensor {entry.name!r}")
+            expected = -(-entry.end // alignment) * alignment
 
 
 def read_part(path: Path) -> GgufPart:
@@ -71,19 +82,28 @@ def read_part(path: Path) -> GgufPart:
     try:
         reader = _Reader(file)
         tensor_count, metadata = reader.header()
-        return GgufPart(file, metadata, reader.tensors(tensor_count, metadata))
+        entries, start = reader.tensors(tensor_count, _alignment(metadata, reader.where))
+        return GgufPart(file, metadata, entries, start)
     except ModelFileError:
         file.close()
         raise
+
+
+def _alignment(metadata: dict[str, Any], where: str) -> int:
+    alignment = metadata.get("general.alignment", 32)
+    if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+        raise ModelFileError(f"{where}: general.alignment is {str(alignment)[:40]}; a power of two was expected")
+    return alignment
 
 
 class _Reader:
     """A cursor over the file that never passes its end."""
 
     def __init__(self, file: MappedFile) -> None:
-        self.file, self.map, self.size = file, file.map, file.size
+        self.map, self.size = file.map, min(file.size, MAX_HEADER_BYTES)
         self.where = str(file.path)
         self.position = 0
+        self.strings_left = MAX_STRINGS
 
     # ---- metadata
     def header(self) -> tuple[int, dict[str, Any]]:
@@ -99,6 +119,8 @@ class _Reader:
         tensor_count, count = self.number(_U64, "tensor count"), self.number(_U64, "key count")
         self.need(tensor_count * 32, f"{tensor_count} tensors")
         self.need(count * 13, f"{count} metadata keys")
+        if count > MAX_KEYS or tensor_count > MAX_TENSORS:
+            raise ModelFileError(f"{self.where}: {count} keys and {tensor_count} tensors; at most {MAX_KEYS} and {MAX_TENSORS} are read")
         metadata: dict[str, Any] = {}
         for index in range(count):
             key = self.name(f"metadata key {index}")
@@ -139,6 +161,9 @@ class _Reader:
     def strings(self, count: int, key: str) -> list[str]:
         """`count` strings. The loop is the hot path of opening a file: 300,000 turns for a large vocabulary."""
         self.need(count * 8, f"{count} strings of metadata key {key!r}")
+        self.strings_left -= count
+        if self.strings_left < 0:
+            raise ModelFileError(f"{self.where}: more than {MAX_STRINGS} strings, at metadata key {key!r}")
         data, size, position, length_at = self.map, self.size, self.position, _U64.unpack_from
         found: list[str] = []
         append = found.append
@@ -148,21 +173,18 @@ class _Reader:
             except error:
                 end = size + 1
             if end > size:
-                raise ModelFileError(f"{self.where}: a string of metadata key {key!r} ends past the file's {size} bytes; download it again")
+                raise ModelFileError(f"{self.where}: a string of metadata key {key!r} ends past {self.end()}")
             append(data[position + 8 : end].decode("utf-8", "surrogateescape"))
             position = end
         self.position = position
         return found
 
     # ---- tensors
-    def tensors(self, count: int, metadata: dict[str, Any]) -> list[TensorEntry]:
-        """The tensors' entries, with offsets from the start of the file."""
-        alignment = metadata.get("general.alignment", 32)
-        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-            raise ModelFileError(f"{self.where}: general.alignment is {alignment!r}; a power of two was expected")
+    def tensors(self, count: int, alignment: int) -> tuple[list[TensorEntry], int]:
+        """The tensors' entries, with offsets from the start of the file, and where the first may begin."""
         infos = list(self.infos(count, alignment))
         start = -(-self.position // alignment) * alignment
-        return [TensorEntry(e.name, e.shape, e.type, start + e.begin, start + e.end) for e in infos]
+        return [TensorEntry(e.name, e.shape, e.type, start + e.begin, start + e.end) for e in infos], start
 
     def infos(self, count: int, alignment: int) -> Iterator[TensorEntry]:
         for index in range(count):
@@ -188,10 +210,14 @@ class _Reader:
     def need(self, count: int, what: str) -> int:
         """The position, if at least `count` bytes follow it."""
         if count > self.size - self.position:
-            raise ModelFileError(
-                f"{self.where}: {what} takes {count} bytes at {self.position}, past the file's {self.size}: truncated: download it again"
-            )
+            raise ModelFileError(f"{self.where}: {what} takes {count} bytes at {self.position}, past {self.end()}")
         return self.position
+
+    def end(self) -> str:
+        """What messages call the place where reading ends."""
+        if self.size == MAX_HEADER_BYTES:
+            return f"the {MAX_HEADER_BYTES} bytes that metadata and tensor descriptions may take"
+        return f"the file's {self.size} bytes: truncated; download it again"
 
     def number(self, item: Struct, what: str) -> Any:
         begin = self.need(item.size, what)
