@@ -5,7 +5,6 @@ Keys are those of Hugging Face's config.json, also where the values come from GG
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast, get_args
 
@@ -77,7 +76,7 @@ class Config:
         value = self._get(key, default)
         if value is default:
             return cast(float, value)
-        if type(value) not in (int, float) or not math.isfinite(value) or not low < value <= high:
+        if type(value) not in (int, float) or not low < value <= high:  # NaN is neither
             raise self.error(key, f"a number above {low:g} and at most {high:g}")
         return float(value)
 

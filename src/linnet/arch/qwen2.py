@@ -45,7 +45,7 @@ def windows(config: Config, layers: int) -> list[int | None]:
     types = config.items("layer_types")
     if types is None:
         types = ["full_attention" if index < first else "sliding_attention" for index in range(layers)]
-    if len(types) != layers or not set(types) <= {"full_attention", "sliding_attention"}:
+    if len(types) != layers or not all(type in ("full_attention", "sliding_attention") for type in types):
         raise config.error("layer_types", f"{layers} times full_attention or sliding_attention")
     if not config.flag("use_sliding_window", False):
         return [None] * layers

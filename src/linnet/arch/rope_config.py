@@ -27,8 +27,8 @@ def read_rope(config: Config, head_dim: int, interleaved: bool = False) -> Rope:
             theta = group.number("rope_theta", theta, low=1.0)
             share = group.number("partial_rotary_factor", share, high=1.0)
     dim = config.integer("rope_dim", int(head_dim * share), high=head_dim)
-    if dim % 2:
-        raise config.error("rope_dim" if config.format == "gguf" else "head_dim", "an even number")
+    if dim < 2 or dim % 2:
+        raise config.error("rope_dim" if config.format == "gguf" else "head_dim", f"an even number of rotated entries, not {dim},")
     return Rope(dim, theta, context, interleaved, _scaling(config, scaling, context, dim))
 
 
@@ -47,7 +47,7 @@ def _scaling(config: Config, group: Config | None, context: int, dim: int) -> Ro
     factors = config.items("rope_factors")
     kind = "default" if group is None else group.text("rope_type", group.text("type", "default"))
     if factors is not None:
-        if len(factors) != dim // 2 or not all(math.isfinite(f) and f > 0 for f in factors):
+        if len(factors) != dim // 2 or not all(type(f) in (int, float) and 0 < f < 1e30 for f in factors):
             raise config.error("rope_factors", f"{dim // 2} positive factors")
         if kind != "default":
             raise UnsupportedModelError(f"{config.where}: both {config.name('rope_factors')} and the rotary scaling {kind!r}")

@@ -8,7 +8,8 @@ from linnet.arch.config import Config
 from linnet.errors import UnsupportedModelError
 
 MAX_LAYERS = 10_000
-MAX_HEAD_DIM = 65_536
+MAX_HEAD_DIM = 1024
+"""Twice the widest there is; the cache of rotary angles (`arch/rope.py`) grows with it, to 128 MiB."""
 
 
 @dataclass(frozen=True)
