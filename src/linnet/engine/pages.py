@@ -24,19 +24,23 @@ class PagePool:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._free = list(range(count - 1, -1, -1))
+        self._returned: list[int] = []
+        self._untouched = 0  # this page and those after it were never given out; a list of them all may take gigabytes
 
     @property
     def free_count(self) -> int:
-        return len(self._free)
+        return self.count - self._untouched + len(self._returned)
 
     def allocate(self, count: int) -> list[int]:
         """`count` pages; the caller has checked `free_count`."""
-        assert count <= len(self._free)
-        return [self._free.pop() for _ in range(count)]
+        assert count <= self.free_count
+        pages = [self._returned.pop() for _ in range(min(count, len(self._returned)))]
+        first = self._untouched
+        self._untouched += count - len(pages)
+        return [*pages, *range(first, self._untouched)]
 
     def free(self, pages: Iterable[int]) -> None:
-        self._free.extend(pages)
+        self._returned.extend(pages)
 
 
 def pages_for(positions: int) -> int:

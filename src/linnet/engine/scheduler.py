@@ -20,6 +20,10 @@ class Chunk:
     wanted: int
 
 
+FIRST_WIDTH = 4096
+"""Pages of a row of the page table at first; it grows with requests, not with what a file claims to be its context."""
+
+
 class Scheduler:
     """Continuous batching (Yu et al., Orca, 2022): every running sequence that only lacks its last token gets that
     row in every step; the others share `prefill_chunk` rows. A sequence is admitted when pages for all that it can
@@ -36,7 +40,7 @@ class Scheduler:
         self.logit_rows = logit_rows
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self.page_table = np.full((max_batch, pages_for(context)), -1, np.int32)
+        self.page_table = np.full((max_batch, min(pages_for(context), FIRST_WIDTH)), -1, np.int32)
         self.rope_lengths = np.zeros(max_batch, np.int32)
         self._slots = list(range(max_batch - 1, -1, -1))
 
@@ -76,6 +80,9 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> None:
         sequence.slot = self._slots.pop()
         sequence.pages = self.pool.allocate(sequence.need)
+        lacking = sequence.need - self.page_table.shape[1]
+        if lacking > 0:
+            self.page_table = np.pad(self.page_table, ((0, 0), (0, lacking)), constant_values=-1)
         self.page_table[sequence.slot, : sequence.need] = sequence.pages
         self.rope_lengths[sequence.slot] = min(self.context, len(sequence.request.prompt) + sequence.limit)
         self.running.append(sequence)
