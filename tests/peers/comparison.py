@@ -21,6 +21,8 @@ PROMPTS = (
     "<|user|>Where is the drum?<|assistant|>",
     "Once upon a time,",
 )
+# The built-in model in types that have no kernels here, as llama.cpp quantized it; record_llama_cpp.py writes it.
+WITHOUT_KERNELS_FILE = Path(__file__).with_name("without_kernels.gguf")
 TOKENS = 32  # greedy tokens per prompt, end tokens included
 ROWS = range(0, TOKENS, 6)  # logits are kept after the prompt and after every sixth token
 LARGEST_DIVERGENCE = 1e-4  # mean KL in nats

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from comparison import LARGEST_DIVERGENCE, PROMPTS, TOKENS, ask, divergence
+from llama_quantize import quantize
 from numpy.typing import NDArray
-from peer import LlamaCpp, quiet_llama_cpp
+from peer import LlamaCpp
 from tiny_gguf import ARCHITECTURES, KINDS, write_gguf, write_tiny
 
 from linnet import LLM, SamplingParams
@@ -22,12 +23,10 @@ from linnet import LLM, SamplingParams
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: pip install '.[peers]'")
 pytestmark = pytest.mark.peers
 
-FILE_TYPES = {
-    "Q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
-    "Q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
-    "Q4_K_M": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
-    "Q6_K": llama_cpp.LLAMA_FTYPE_MOSTLY_Q6_K,
-}
+FILE_TYPES = (
+    "Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K_S Q3_K_M Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ4_NL IQ4_XS "
+    "IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M IQ3_XXS IQ3_XS IQ3_S IQ3_M"
+).split()
 
 
 @contextmanager
@@ -35,14 +34,6 @@ def open_peer(path: Path, flash: bool = True) -> Iterator[LlamaCpp]:
     peer = LlamaCpp(path, threads=1, flash=flash)
     yield peer
     peer.close()
-
-
-def quantize(source: Path, target: Path, file_type: int) -> None:
-    """What `llama-quantize SOURCE TARGET TYPE` does."""
-    llama_cpp = quiet_llama_cpp()
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.nthread = file_type, 1
-    assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), params) == 0
 
 
 def check_prompts(path: Path) -> None:
@@ -63,7 +54,7 @@ def check_prompts(path: Path) -> None:
 def test_built_in_model_quantized_by_llama_cpp(name: str, tmp_path: Path) -> None:
     source, target = tmp_path / "f16.gguf", tmp_path / f"{name}.gguf"
     write_tiny(source, "f16")
-    quantize(source, target, FILE_TYPES[name])
+    quantize(source, target, getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}"))
     check_prompts(target)
 
 

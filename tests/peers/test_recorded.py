@@ -8,22 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparison import LARGEST_DIVERGENCE, TOKENS, Case, divergence
+from comparison import LARGEST_DIVERGENCE, TOKENS, WITHOUT_KERNELS_FILE, Case, divergence
 from tiny_gguf import KINDS, tensor_digest, write_tiny
 
 from linnet import LLM, SamplingParams
+from linnet.tensors import TYPES
 
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("recorded.json").read_text())["files"]
 CASES = {kind: [Case.from_json(fields) for fields in recorded["cases"]] for kind, recorded in RECORDED.items()}
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=[*KINDS, WITHOUT_KERNELS_FILE.stem])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def file(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if kind not in KINDS:
+        return WITHOUT_KERNELS_FILE
     path = tmp_path_factory.mktemp("gguf") / f"{kind}.gguf"
     write_tiny(path, kind)
     return path
@@ -33,6 +36,10 @@ def file(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def llm(file: Path) -> Iterator[LLM]:
     with LLM(str(file), ops="native") as llm:
         yield llm
+
+
+def test_every_type_with_kernels_is_here() -> None:
+    assert set(KINDS) == set(TYPES)
 
 
 def test_file_is_the_recorded_one(kind: str, file: Path) -> None:

@@ -7,29 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from kquants import quantize_q4_k, quantize_q6_k
 from numpy.typing import NDArray
+
+sys.path.append(str(Path(__file__).parents[1] / "load"))  # encoders.py serves both
+import encoders
 
 MODEL = Path(__file__).parents[2] / "models" / "tiny"
 
-# Types of the matrices and of the embedding, which a tied model also uses as its output. Q4_K files are mixed as llama.cpp's are.
+# Types of the matrices and of the embedding, which a tied model also uses as its output: mixed where llama.cpp mixes them.
 KINDS: dict[str, tuple[Type, Type]] = {
-    "f32": (Type.F32, Type.F32),
-    "f16": (Type.F16, Type.F16),
-    "bf16": (Type.BF16, Type.BF16),
-    "q8_0": (Type.Q8_0, Type.Q8_0),
-    "q4_0": (Type.Q4_0, Type.Q4_0),
-    "q4_k": (Type.Q4_K, Type.Q6_K),
-    "q6_k": (Type.Q6_K, Type.Q6_K),
+    type.name.lower(): (type, type)
+    for type in (Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.IQ4_NL, Type.MXFP4, Type.Q6_K)
 }
-KQUANTS: dict[Type, Callable[[NDArray[np.float32]], NDArray[np.uint8]]] = {Type.Q4_K: quantize_q4_k, Type.Q6_K: quantize_q6_k}
+KINDS |= {type.name.lower(): (type, Type.Q6_K) for type in (Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.IQ4_XS)}
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
 TOP_LEVEL = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
@@ -103,11 +101,7 @@ def _add_tensor(writer: gguf.GGUFWriter, name: str, values: NDArray[Any], kind: 
     values = np.ascontiguousarray(values, np.float32)
     matrix, embedding = KINDS[kind]
     type = Type.F32 if values.ndim == 1 else embedding if name == "token_embd.weight" else matrix
-    if type in KQUANTS:
-        data: NDArray[Any] = KQUANTS[type](values)
-    else:
-        data = gguf.quants.quantize(values, type)
-    writer.add_tensor(name, data, raw_dtype=type)
+    writer.add_tensor(name, encoders.encode(values, type), raw_dtype=type)
 
 
 def _add_hyperparameters(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
