@@ -16,8 +16,18 @@ A message says what is wrong, where, and what to do about it.
 from __future__ import annotations
 
 
+MAX_MESSAGE = 20_000
+"""Characters of the longest message: a file may call a tensor, or its architecture, anything it likes."""
+
+
 class LinnetError(Exception):
-    """Root of the tree: `except LinnetError` catches whatever Linnet raises on purpose."""
+    """Root of the tree: `except LinnetError` catches whatever Linnet raises on purpose.
+
+    Its message is one printable line: what a file or a request put into it can neither break a log's lines nor steer a terminal.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_one_line(message))
 
 
 class ModelFileError(LinnetError):
@@ -50,3 +60,11 @@ class OutOfMemoryError(LinnetError, MemoryError):
 
 class ClosedError(LinnetError):
     """The LLM was used after `close()`."""
+
+
+def _one_line(message: str) -> str:
+    if len(message) > MAX_MESSAGE:
+        message = message[: MAX_MESSAGE - 4] + " ..."
+    if message.isprintable():
+        return message
+    return "".join(c if c.isprintable() else " " if c == "\n" else c.encode("unicode_escape").decode() for c in message)
