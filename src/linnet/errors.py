@@ -15,7 +15,6 @@ A message says what is wrong, where, and what to do about it.
 
 from __future__ import annotations
 
-
 MAX_MESSAGE = 20_000
 """Characters of the longest message: a file may call a tensor, or its architecture, anything it likes."""
 
