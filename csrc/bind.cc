@@ -171,6 +171,7 @@ void bind_ops(nb::module_& m) {
 
 NB_MODULE(_core, m) {
   m.doc() = "Linnet's C++ core: packed weights, kernels, KV pages. Use it through linnet.ops.native.";
+  nb::set_leak_warnings(false);  // a model that still lives when its program ends is no leak to tell its user about
   m.attr("PAGE_SIZE") = kPage;
   m.def("available_isas", &available_isas);
   bind_types(m);

@@ -1,8 +1,12 @@
 #include "threads.h"
 
 #include <chrono>
+#include <new>
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
+#endif
+#if !defined(_WIN32)
+#include <unistd.h>
 #endif
 
 namespace linnet {
@@ -28,13 +32,26 @@ struct StandardFloats {
 #endif
 };
 
+long process_id() {
+#if defined(_WIN32)
+  return 0;  // nothing forks
+#else
+  return (long)getpid();
+#endif
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : process_(process_id()) {
   for (int t = 1; t < threads; t++) workers_.emplace_back([this, t] { loop(t); });
 }
 
 ThreadPool::~ThreadPool() {
+  if (process_ != process_id()) {  // in a forked child there is nothing to join: waiting would never end
+    for (std::thread& t : workers_) t.detach();
+    new (&wake_) std::condition_variable;  // its copy counts sleepers that are not here, and its destructor would wait for them
+    return;
+  }
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;

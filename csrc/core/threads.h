@@ -44,6 +44,7 @@ class ThreadPool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<std::thread> workers_;
+  long process_;  // a forked child has the pool and none of its threads
 };
 
 }  // namespace linnet

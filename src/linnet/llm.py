@@ -187,7 +187,8 @@ class LLM:
 
         Raises ChatTemplateError where the model has no chat template, or it refuses the messages.
         """
-        if params is not None and params.n != 1:
+        params = _params(params)
+        if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and chat gives one answer; generate([messages], params) gives {params.n}")
         answer = self._answer(self._reader.read_messages(messages), params, cache)
         return self._stream(answer) if stream else self._run([answer])[0]
@@ -217,7 +218,7 @@ class LLM:
     def trace(self, prompt: Prompt, top: int = 5, params: SamplingParams | None = None) -> list[TraceStep]:
         """Generates, and says for every token which `top` candidates there were and which was chosen. Log-probabilities
         are the model's own, before temperature, bias and penalties."""
-        params = replace(params or SamplingParams(), logprobs=top, n=1)
+        params = replace(_params(params), logprobs=top, n=1)
         completion = self._run([self._answer(self._reader.read(prompt), params, True)])[0]
         start = len(completion.prompt_token_ids)
         return [
@@ -238,10 +239,7 @@ class LLM:
 
     def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool) -> Answer:
         """A request that has passed every check."""
-        params = SamplingParams() if params is None else params
-        if not isinstance(params, SamplingParams):
-            raise InvalidRequestError(f"params is {params!r}; it must be a SamplingParams")
-        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache)
+        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache)
         self._engine.check(answer.request)
         return answer
 
@@ -267,6 +265,14 @@ class LLM:
     def _candidate(self, token: int, logprob: float) -> Candidate:
         text = self.tokenizer.token_bytes(token).decode("utf-8", "replace") if self.tokenizer else ""
         return Candidate(token, text, logprob)
+
+
+def _params(given: SamplingParams | None) -> SamplingParams:
+    if given is None:
+        return SamplingParams()
+    if not isinstance(given, SamplingParams):
+        raise InvalidRequestError(f"params is {given!r}; it must be a SamplingParams")
+    return given
 
 
 def _ops(options: ModelOptions) -> Ops:

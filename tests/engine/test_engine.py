@@ -7,8 +7,9 @@ import threading
 
 import numpy as np
 import pytest
-from mock_model import VOCAB, MockOps, mock_engine, mock_logits, request, run, tokens_of
+from mock_model import CONTEXT, VOCAB, MockOps, mock_engine, mock_logits, request, run, tokens_of
 
+from linnet.engine.engine import Engine
 from linnet.engine.request import Request
 from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError, LinnetError, OutOfMemoryError
 from linnet.ops.base import PAGE_SIZE
@@ -324,6 +325,36 @@ def test_an_interrupt_ends_one_request_and_not_the_engine() -> None:
     assert engine.pool.free_count == engine.pool.count
 
 
+def test_an_interrupt_in_the_turn_of_another_fails_whose_token_was_half_taken() -> None:
+    """Ctrl-C comes to the thread that runs the step, wherever that is; the request must end, not wait for a token for ever."""
+
+    def interrupt(logits: np.ndarray) -> int:
+        raise KeyboardInterrupt
+
+    engine = mock_engine()
+    struck = request([1], choose=interrupt)
+    engine.submit(struck)
+    with pytest.raises(KeyboardInterrupt):
+        run(engine, request(PROMPTS[2], max_tokens=30))
+    with pytest.raises(LinnetError, match="interrupted"):
+        list(engine.outputs(struck))
+    assert engine.pool.free_count == engine.pool.count
+
+
+def test_an_interrupt_while_the_turn_is_given_up_leaves_the_engine_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: Engine) -> None:
+        raise KeyboardInterrupt
+
+    engine = mock_engine()
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_end_turn", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(engine, request([1], max_tokens=5))
+    assert run(engine, request([2], max_tokens=5)) == run(mock_engine(), request([2], max_tokens=5))
+    assert engine.pool.free_count == engine.pool.count
+    engine.close()
+
+
 def test_a_callable_that_calls_back_gets_an_error_and_no_deadlock() -> None:
     engine = mock_engine()
     with pytest.raises(LinnetError, match="wait for itself"):
@@ -343,6 +374,33 @@ def test_close_ends_what_runs() -> None:
         list(stream)
     with pytest.raises(ClosedError):
         engine.submit(request([1]))
+
+
+def test_close_does_not_wait_for_the_last_token_of_another_thread() -> None:
+    started, pause = threading.Event(), threading.Event()
+
+    def choose(logits: np.ndarray) -> int:
+        started.set()
+        pause.wait(0.01)
+        return 3
+
+    engine = mock_engine()
+    r = request([1], max_tokens=CONTEXT - 1, choose=choose)
+    errors: list[Exception] = []
+
+    def drive() -> None:
+        try:
+            run(engine, r)
+        except ClosedError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    started.wait()
+    engine.close()
+    thread.join()
+    assert len(errors) == 1
+    assert r.sequences[0].generated < CONTEXT - 1
 
 
 def test_logprobs_and_prompt_logprobs_are_log_softmax() -> None:

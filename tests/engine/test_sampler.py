@@ -10,6 +10,7 @@ import pytest
 
 from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, largest, philox, token_logprob, uniform
+from linnet.errors import InvalidRequestError
 from linnet.ops.reference import ReferenceOps
 
 VOCAB = 97
@@ -140,6 +141,25 @@ def test_extremes_still_choose() -> None:
         assert Sampler(ReferenceOps(), SamplingParams(**options), 1, 0, [1], []).next_token(logits, [1], 0) == best
     for options in ({"top_k": 10**30}, {"temperature": 100.0}, {"logit_bias": {4: -1e38}}):
         assert 0 <= Sampler(ReferenceOps(), SamplingParams(**options), 1, 0, [1], []).next_token(logits, [1], 0) < VOCAB
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_bias_past_float32_is_infinite_without_a_word() -> None:
+    logits = random_logits(3)
+    best = int(logits.argmax())
+    assert (
+        Sampler(ReferenceOps(), SamplingParams(temperature=0.0, logit_bias={best: -1e300}), 1, 0, [1], []).next_token(logits, [1], 0)
+        != best
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [(None, "gave None"), ("text", "gave a str"), ([1.0, 2.0], r"shape \(2,\)"), ([["a"]], "gave a list")]
+)
+def test_what_a_logits_processor_must_give(given: Any, message: str) -> None:
+    sampler = Sampler(ReferenceOps(), SamplingParams(logits_processor=lambda tokens, logits: given), 1, 0, [1], [])
+    with pytest.raises(InvalidRequestError, match=message):
+        sampler.next_token(random_logits(3), [1], 0)
 
 
 def test_ties_go_to_the_smaller_id() -> None:

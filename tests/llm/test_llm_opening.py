@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -185,8 +186,9 @@ def test_bad_prompts_are_refused_before_any_work(native: LLM) -> None:
             call([])
     with pytest.raises(InvalidRequestError, match="2 prompts and 3 params"):
         native.generate(["a", "b"], [GREEDY] * 3)
-    with pytest.raises(InvalidRequestError, match="must be a SamplingParams"):
-        native.generate("a", {"max_tokens": 5})  # type: ignore[arg-type]
+    for call in (lambda bad: native.generate("a", bad), lambda bad: native.chat(QUESTION, bad), lambda bad: native.trace("a", params=bad)):
+        with pytest.raises(InvalidRequestError, match="must be a SamplingParams"):
+            call({"max_tokens": 5})
     with pytest.raises(InvalidRequestError, match="n is 2, and chat gives one answer"):
         native.chat(QUESTION, SamplingParams(n=2))
     with pytest.raises(InvalidRequestError, match="messages must be a list"):
@@ -199,6 +201,32 @@ def test_arrays_and_tuples_are_token_ids(native: LLM) -> None:
     for prompt in ((1, 304, 280), np.array([1, 304, 280]), np.array([[1, 304, 280]]), [np.int64(1), np.int32(304), 280]):
         assert native.generate(prompt, GREEDY)[0].token_ids == expected  # type: ignore[arg-type]
     assert native.generate([range(1, 4)], GREEDY)[0].prompt_token_ids == [1, 2, 3]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_is_refused_and_ends() -> None:
+    """The core's threads stay in the parent: the child must neither wait for them in an operation nor when it drops the model."""
+    code = """
+import os
+from linnet import LLM, LinnetError
+llm = LLM("tiny", threads=2)
+stream = llm.stream("Hello")
+next(stream)
+child = os.fork()
+if child == 0:
+    for use in (lambda: llm.generate("Hello"), lambda: next(stream)):
+        try:
+            use()
+        except LinnetError as error:
+            assert "forked" in str(error)
+        else:
+            os._exit(1)
+    del llm, stream, use
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert next(stream).token_ids
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_nothing_works_after_close() -> None:

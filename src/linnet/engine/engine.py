@@ -8,6 +8,7 @@ hold another up.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
@@ -50,10 +51,13 @@ class Engine:
         self.pool = PagePool(pages)
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows)
-        self._turn = threading.Condition()
+        self._lock = threading.RLock()  # entered as itself: Ctrl-C in the condition's own __enter__ would leave it locked
+        self._turn = threading.Condition(self._lock)
         self._driver: int | None = None
+        self._accepting = False
         self._cancelled: deque[Request] = deque()
         self._closed = False
+        self._process = os.getpid()
 
     # ---- what callers use
     def check(self, request: Request) -> None:
@@ -92,7 +96,7 @@ class Engine:
             need = pages_for(len(request.prompt) + limit)
             request.sequences.append(Sequence(request, index, list(request.prompt), limit, need, sampler))
         request.unfinished = samples
-        with self._turn:
+        with self._lock:
             self._refuse_closed()
             self.scheduler.waiting.extend(request.sequences)
         logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
@@ -119,7 +123,7 @@ class Engine:
         if request.done:
             return
         self._cancelled.append(request)
-        with self._turn:
+        with self._lock:
             if self._driver is not None:
                 return  # whoever has the turn drops the request before giving it up
             self._driver = threading.get_ident()
@@ -127,13 +131,13 @@ class Engine:
 
     def close(self) -> None:
         """Fails what still runs with ClosedError and gives the cache and the weights back. Closing twice is no error."""
-        with self._turn:
+        with self._lock:
             if self._closed:
                 return
             self._refuse_reentry()
-            while self._driver is not None:
-                self._turn.wait()
-            self._closed = True
+            self._closed = True  # from here on nobody takes the turn, however many tokens are still to come
+            while self._driver not in (None, threading.get_ident()):
+                self._turn.wait(_LOST)
             self._driver = threading.get_ident()
             for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
                 self._fail(sequence.request, ClosedError("the LLM was closed while this request ran"))
@@ -145,11 +149,12 @@ class Engine:
     def _advance(self, request: Request) -> None:
         """Waits until the request has outputs or is done, or until this thread has run one step itself."""
         me = threading.get_ident()
+        self._refuse_fork()
         self._refuse_reentry()
         try:
-            with self._turn:
-                while self._driver is not None and not request.outputs and not request.done:
-                    self._turn.wait()
+            with self._lock:
+                while (self._closed or self._driver not in (None, me)) and not request.outputs and not request.done:
+                    self._turn.wait(_LOST)
                 if request.outputs or request.done:
                     return
                 self._driver = me
@@ -160,22 +165,29 @@ class Engine:
 
     def _end_turn(self) -> None:
         """Drops cancelled requests, then gives the turn up and wakes whoever waits for it."""
+        self._accepting = False
         while True:
             while self._cancelled:
                 self._drop(self._cancelled.popleft())
-            with self._turn:
+            with self._lock:
                 if not self._cancelled:
                     self._driver = None
                     self._turn.notify_all()
                     return
 
     def _refuse_reentry(self) -> None:
-        if self._driver == threading.get_ident():
+        """A caller's callable may not come back. The turn alone does not tell: Ctrl-C while a thread gives its turn up leaves it there."""
+        if self._accepting and self._driver == threading.get_ident():
             raise LinnetError("a logits_processor, choose or stop callable may not use the LLM that called it: it would wait for itself")
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise ClosedError("the LLM is closed; open a new one")
+        self._refuse_fork()
+
+    def _refuse_fork(self) -> None:
+        if self._process != os.getpid():  # the op set's threads are not in this process: an operation would wait for them for ever
+            raise LinnetError("the LLM was opened before this process was forked; open one in this process, or start it with 'spawn'")
 
     # ---- steps: only the thread that has the turn comes here
     def _step(self) -> None:
@@ -197,10 +209,16 @@ class Engine:
             row += chunk.wanted
             if chunk.sequence.request.done:  # another of its samples has just failed
                 continue
+            self._accepting = True
             try:
                 self._accept(chunk, rows)
             except Exception as error:
                 self._fail(chunk.sequence.request, error)
+            except BaseException:  # Ctrl-C in whoever has the turn: this token may be half taken, the others' are not touched
+                self._fail(chunk.sequence.request, LinnetError("the request was interrupted while its token was chosen; submit it again"))
+                raise
+            finally:
+                self._accepting = False
 
     def _batch(self, plan: list[Chunk]) -> Batch:
         tokens: list[int] = []
@@ -274,6 +292,9 @@ class Engine:
         most = request.params.max_tokens
         return max(0, self.context - len(request.prompt)) if most is None else most
 
+
+_LOST = 1.0
+"""Seconds after which a waiter looks again: Ctrl-C in whoever gives the turn up can lose the call that wakes it."""
 
 _ROOM = "shorten the prompt, lower max_tokens, or open the model with a larger context"
 

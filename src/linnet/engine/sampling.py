@@ -77,7 +77,8 @@ class Sampler:
         self.sample = sample
         self._ends = np.fromiter(ends, np.int64)
         self._bias_ids = np.fromiter(params.logit_bias.keys(), np.int64)
-        self._bias = np.fromiter(params.logit_bias.values(), np.float32)
+        with np.errstate(over="ignore"):  # past float32, a bias is infinite
+            self._bias = np.array(list(params.logit_bias.values()), np.float64).astype(np.float32)
         penalised = params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
         self._seen = _Seen(prompt) if penalised else None
         self._adjusts = bool(params.logit_bias) or penalised or params.logits_processor is not None
@@ -117,10 +118,7 @@ class Sampler:
             logits[ids] = values
         if p.logits_processor is None:
             return logits
-        result = np.ascontiguousarray(p.logits_processor(list(tokens), logits), dtype=np.float32)
-        if result.shape != logits.shape:
-            raise InvalidRequestError(f"logits_processor gave shape {result.shape}; it must give {logits.shape}")
-        return result
+        return _processed(p.logits_processor(list(tokens), logits), logits.shape)
 
 
 class _Seen:
@@ -143,6 +141,18 @@ class _Seen:
 
     def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return self._ids[: len(self._slots)], self._counts[: len(self._slots)]
+
+
+def _processed(logits: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """What the caller's `logits_processor` gave, checked."""
+    try:
+        result = np.ascontiguousarray(logits, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a torch tensor that tracks gradients
+        raise InvalidRequestError(f"logits_processor gave a {type(logits).__name__} that is no array of floats ({error})") from error
+    if logits is None or result.shape != shape:
+        gave = "None" if logits is None else f"shape {result.shape}"
+        raise InvalidRequestError(f"logits_processor gave {gave}; it must return logits of shape {shape}")
+    return result
 
 
 def _chosen(token: object, vocab: int) -> int:
