@@ -7,7 +7,9 @@ from gguf import GGMLQuantizationType
 
 from linnet.errors import UnsupportedModelError
 from linnet.load.dequantize import CODECS, ENCODABLE, dequantize, quantize
-from linnet.tensors import TYPES, RawTensor, TensorType
+from linnet.tensors import BLOCKS, SUPER_BLOCKS, TYPES, RawTensor, TensorType
+
+BLOCK_TYPES = (*BLOCKS, *SUPER_BLOCKS)
 
 
 def gguf_type(type: TensorType) -> GGMLQuantizationType:
@@ -44,6 +46,20 @@ def test_decodes_any_bytes_like_gguf(type: TensorType):
     assert found.shape == shape
     assert found.dtype == np.float32
     number = ~np.isnan(expected)  # random scales are sometimes NaN, whose payload is the processor's affair
+    np.testing.assert_array_equal(np.isnan(found), ~number)
+    np.testing.assert_array_equal(bits(found[number]), bits(expected[number]))
+
+
+@pytest.mark.parametrize("type", BLOCK_TYPES, ids=lambda t: t.name)
+def test_decodes_extreme_blocks_like_gguf(type: TensorType):
+    """Every byte the same, for every byte; and every byte in every place of a block of zeros or of 0x3C (a scale of about 1)."""
+    same = np.repeat(np.arange(256, dtype=np.uint8)[:, None], type.block_bytes, axis=1)
+    alone = np.eye(type.block_bytes, dtype=np.uint8)[:, None] * np.arange(1, 256, dtype=np.uint8)[:, None]
+    blocks = np.concatenate((same, alone.reshape(-1, type.block_bytes), alone.reshape(-1, type.block_bytes) ^ 0x3C))
+    with np.errstate(all="ignore"):
+        expected = gguf.quants.dequantize(blocks, gguf_type(type))
+    found = dequantize(RawTensor("w", expected.shape, type, blocks.reshape(-1)))
+    number = ~np.isnan(expected)
     np.testing.assert_array_equal(np.isnan(found), ~number)
     np.testing.assert_array_equal(bits(found[number]), bits(expected[number]))
 

@@ -97,7 +97,8 @@ def random_checkpoint(family: str, tied: bool) -> tuple[dict[str, Any], dict[str
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_random_model(family: str, kind: str, tmp_path: Path) -> None:
     """Random weights amplify the last bits (a rounding of activations falls the other way): where llama.cpp is further
-    than the limit from itself with another attention kernel, that distance is the limit."""
+    than the limit from itself with another attention kernel, that distance is the limit. Of the sums that minima are
+    multiplied with, llama.cpp keeps 11 bits and linnet all: half as much again."""
     path = tmp_path / "model.gguf"
     write_gguf(path, kind, *random_checkpoint(family, tied=family == "qwen3"))
     token_ids = np.random.default_rng(1).integers(5, 1328, 100).tolist()
@@ -105,4 +106,5 @@ def test_random_model(family: str, kind: str, tmp_path: Path) -> None:
         expected, own = peer.logits(token_ids), other.logits(token_ids)
     with LLM(str(path), ops="native") as llm:
         actual = llm.logits(token_ids)
-    assert divergence(expected, actual) < max(LARGEST_DIVERGENCE, divergence(expected, own))
+    own_distance = divergence(expected, own) * (1.5 if kind in ("q4_1", "q5_1") else 1)
+    assert divergence(expected, actual) < max(LARGEST_DIVERGENCE, own_distance)

@@ -142,6 +142,9 @@ def _open_weights(folder: Path) -> Source:
 def _open_gguf(name: str, path: Path) -> Checkpoint:
     source = read_gguf(path)
     try:
+        kind = source.metadata.get("general.type", "model")
+        if not isinstance(kind, str) or kind != "model":
+            raise UnsupportedModelError(f"{path}: general.type is {str(kind)[:40]!r}: not a model that can be run by itself")
         shapes = {name: source.shape(name) for name in source.names()}
         spec, table = build(gguf_config(source.metadata, str(path), shapes, _rope_factors(source)))
         eos = _gguf_ends(source, spec)
