@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
@@ -55,3 +57,14 @@ def test_a_share_of_available_memory_by_default(monkeypatch: pytest.MonkeyPatch)
 
 def test_available_memory_is_plausible() -> None:
     assert 2**24 < available_memory() < 2**50
+
+
+def test_cached_files_of_a_control_group_are_available(tmp_path: Path) -> None:
+    """A container that has just read its model has it in the page cache, which counts as used."""
+    limit = 2**23
+    (tmp_path / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "memory.current").write_text(f"{limit - 1000}\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 4000000\nactive_file 2000000\nslab 9\n")
+    assert available_memory(tmp_path) == 6001000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory(tmp_path) > limit

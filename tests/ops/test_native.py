@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,15 @@ def test_bad_thread_counts_and_instruction_sets_are_named() -> None:
     with pytest.raises(InvalidRequestError, match="avx1024"):
         NativeOps(1, "avx1024")
     assert 1 <= default_threads() <= (os.cpu_count() or 1)
+
+
+def test_threads_follow_the_quota_of_a_container(tmp_path: Path) -> None:
+    cores = default_threads(tmp_path)  # no control group there
+    for quota, threads in (("max 100000", cores), ("100000 100000", 1), ("50000 100000", 1), ("99900000 100000", cores)):
+        folder = tmp_path / quota.replace(" ", "-")
+        folder.mkdir()
+        (folder / "cpu.max").write_text(quota + "\n")
+        assert default_threads(folder) == threads
 
 
 @pytest.mark.parametrize("isa", ISAS)

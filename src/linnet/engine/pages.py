@@ -81,7 +81,7 @@ def plan_pages(
     return pages, context
 
 
-def available_memory() -> int:
+def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that can be taken without swapping: the smaller of the machine's and the control group's (Linux), or
     the installed memory where the system says no more."""
     try:
@@ -90,11 +90,14 @@ def available_memory() -> int:
         return _installed_memory()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
+        limit = (control_group / "memory.max").read_text().strip()
+        used = int((control_group / "memory.current").read_text())
+        parts = dict(line.split() for line in (control_group / "memory.stat").read_text().splitlines())
     except OSError:
         return available
-    return available if limit == "max" else min(available, max(0, int(limit) - int(used)))
+    # Cached files count as used, model files that were just read among them, but are given back when memory is wanted.
+    used -= int(parts.get("inactive_file", 0)) + int(parts.get("active_file", 0))
+    return available if limit == "max" else min(available, max(0, int(limit) - used))
 
 
 def _installed_memory() -> int:

@@ -113,8 +113,9 @@ class NativeOps:
 
 
 @lru_cache
-def default_threads() -> int:
-    """Physical cores among the processors that this process may run on (hyperthreads of one core count once)."""
+def default_threads(control_group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Physical cores among the processors that this process may run on (hyperthreads of one core count once), but no more
+    than a container's quota of processor time is worth: threads past it would wait for each other while they are held up."""
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
@@ -123,4 +124,8 @@ def default_threads() -> int:
     for cpu in allowed:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
-    return len(cores)
+    try:
+        quota, period = (control_group / "cpu.max").read_text().split()
+    except OSError:
+        return len(cores)
+    return len(cores) if quota == "max" else max(1, min(len(cores), int(quota) // int(period)))
