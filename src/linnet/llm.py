@@ -86,8 +86,9 @@ class LLM:
     ) -> LLM:
         """An LLM over weights that are in memory, under their Hugging Face names: NumPy arrays or torch tensors.
 
-        config_or_spec: a ModelSpec, the content of a config.json, or a transformers config. options: as in `LLM`. Raises
-        ModelFileError that lists missing, misshapen and (unless not `strict`) unexpected names.
+        config_or_spec: a ModelSpec, the content of a config.json, or a transformers config. options: as in `LLM`. Matrices that
+        are not re-encoded are read where they are, not copied: changing them later changes the model. Raises ModelFileError
+        that lists missing, misshapen and (unless not `strict`) unexpected names.
         """
         checked = ModelOptions(tokenizer=tokenizer, **options)
         llm = cls.__new__(cls)
