@@ -7,6 +7,11 @@ namespace linnet {
 namespace LINNET_ISA {
 
 constexpr int kTile = 4;  // query rows that share each load of keys and values
+#if defined(LINNET_AVX512)
+constexpr int kValueVectors = 2;
+#else
+constexpr int kValueVectors = 1;
+#endif
 
 // Running state of a query row: unnormalised output [padded], largest score, sum of weights.
 struct State {
@@ -18,6 +23,30 @@ struct State {
 static inline State state_of(float* base, int row, int padded) {
   float* s = base + (size_t)row * (padded + 2);
   return State{s, s + padded, s + padded + 1};
+}
+
+// sum[d..] = sum * decay + score . values over positions [from, to) of the page, for 16 * vectors entries of the head.
+template <int rows, int vectors>
+static inline void add_values(const State* state, const float (*score)[kPage], const float* decay, const float* values, int from, int to,
+                              int d, int padded) {
+  F sum[rows][vectors];
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < vectors; i++) sum[r][i] = f_mul(f_load(state[r].sum + d + 16 * i), f_set(decay[r]));
+  }
+  for (int j = from; j < to; j++) {
+    F value[vectors];
+#pragma GCC unroll 2
+    for (int i = 0; i < vectors; i++) value[i] = f_load(values + j * padded + 16 * i);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+      F weight = f_set(score[r][j]);
+#pragma GCC unroll 2
+      for (int i = 0; i < vectors; i++) sum[r][i] = f_fma(weight, value[i], sum[r][i]);
+    }
+  }
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < vectors; i++) f_store(state[r].sum + d + 16 * i, sum[r][i]);
+  }
 }
 
 template <int rows>
@@ -55,18 +84,11 @@ static inline void attend_page(const QueryRow* const* q, const State* state, con
     *state[r].largest = largest;
     *state[r].weight = *state[r].weight * decay[r] + f_sum(f_add(a, b));
   }
-  for (int d = 0; d < padded; d += 16) {
-    F sum[rows];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) sum[r] = f_mul(f_load(state[r].sum + d), f_set(decay[r]));
-    for (int j = from; j < to; j++) {
-      F value = f_load(values + j * padded + d);
-#pragma GCC unroll 4
-      for (int r = 0; r < rows; r++) sum[r] = f_fma(f_set(score[r][j]), value, sum[r]);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) f_store(state[r].sum + d, sum[r]);
+  int d = 0;
+  for (; d + 16 * kValueVectors <= padded; d += 16 * kValueVectors) {
+    add_values<rows, kValueVectors>(state, score, decay, values + d, from, to, d, padded);
   }
+  for (; d < padded; d += 16) add_values<rows, 1>(state, score, decay, values + d, from, to, d, padded);
 }
 
 static void attend_rows(const QueryRow* const* q, const State* state, int count, const float* keys, const float* values, int64_t start,

@@ -43,6 +43,16 @@ static inline void add_columns(Acc (&acc)[groups][tokens], const B (&bytes)[grou
   }
 }
 
+// Asks for the cache lines of a block that lies `kAhead` bytes further on: the hardware's prefetchers stop at pages of
+// 4 KB and fall behind where a group's rows end.
+constexpr int kAhead = 4096;
+template <int groups, class Block>
+static inline void prefetch(const Block* w, int64_t count) {
+  LINNET_UNROLL for (int g = 0; g < groups; g++) {
+    LINNET_UNROLL for (size_t line = 0; line < sizeof(Block); line += 64) __builtin_prefetch((const char*)(w + g * count) + kAhead + line);
+  }
+}
+
 template <bool is_signed>
 static inline I sum_of(const Acc& acc) {
   return is_signed ? acc_sum_signed(acc) : acc_sum(acc);

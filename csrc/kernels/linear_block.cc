@@ -116,6 +116,7 @@ struct BlockTile {
   template <int groups, int tokens>
   static inline void run(const Block* w, int64_t count, const Activation<tokens>* x, F (&total)[groups][tokens]) {
     for (int64_t b = 0; b < count; b++, w++, x++) {
+      prefetch<groups>(w, count);
       Acc acc[groups][tokens];
       LINNET_EACH_OUTPUT(groups, tokens) acc[g][t] = Format::start(&x->offset[t]);
       add_from<0>(acc, w, count, *x);

@@ -170,6 +170,7 @@ struct SuperBlockTile {
   template <int groups, int tokens>
   static inline void run(const Block* w, int64_t count, const Activation<tokens>* x, F (&total)[groups][tokens]) {
     for (int64_t b = 0; b < count; b++, w++, x++) {
+      prefetch<groups>(w, count);
       I sum[groups][tokens];
       LINNET_EACH_OUTPUT(groups, tokens) sum[g][t] = i_zero();
       for (int s = 0; s < 256 / Format::kColumns; s += 2) {

@@ -28,12 +28,18 @@ static inline int sum_of(const int8_t* q, int count) {
   return sum;
 }
 
-static inline void round_scaled(const float* x, float inverse, int count, int8_t* q) {
+// Returns 0, or NaN where a column is NaN or infinite: no integer says so, and the scale must, or a broken model would
+// answer nonsense in place of an error.
+static inline float round_scaled(const float* x, float inverse, int count, int8_t* q) {
+  F broken = f_zero();
   for (int i = 0; i < count; i += 16) {
     float v[16];
-    f_store(v, f_round(f_mul(f_load(x + i), f_set(inverse))));
+    F value = f_load(x + i);
+    broken = f_add(broken, f_sub(value, value));
+    f_store(v, f_round(f_mul(value, f_set(inverse))));
     for (int j = 0; j < 16; j++) q[i + j] = to_int8(v[j]);
   }
+  return f_sum(broken);
 }
 
 template <int tokens>
@@ -42,8 +48,8 @@ static void quantize_q8_0(const float* x, int64_t columns, ActivationQ8_0<tokens
     for (int64_t b = 0; b < columns / 32; b++) {
       const float* part = x + 32 * b;
       float largest = f_largest(f_max(f_abs(f_load(part)), f_abs(f_load(part + 16))));
-      round_scaled(part, largest > 0 ? 127.0f / largest : 0.0f, 32, tile[b].q[t]);
-      tile[b].d[t] = half_to_float(float_to_half(largest / 127.0f));
+      float broken = round_scaled(part, largest > 0 ? 127.0f / largest : 0.0f, 32, tile[b].q[t]);
+      tile[b].d[t] = half_to_float(float_to_half(largest / 127.0f)) + broken;
       tile[b].offset[t] = offset_of(tile[b].q[t], 32, -8);
       tile[b].sum[t] = tile[b].d[t] * (float)sum_of(tile[b].q[t], 32);
     }
@@ -62,8 +68,8 @@ static void quantize_q8_k(const float* x, int64_t columns, ActivationQ8_K<tokens
         if (part[i] == largest || part[i] == -largest) extreme = part[i];
       }
       float inverse = extreme != 0.0f ? -127.0f / extreme : 0.0f;
-      round_scaled(part, inverse, 256, tile[b].q[t]);
-      tile[b].d[t] = inverse != 0.0f ? 1.0f / inverse : 0.0f;
+      float broken = round_scaled(part, inverse, 256, tile[b].q[t]);
+      tile[b].d[t] = (inverse != 0.0f ? 1.0f / inverse : 0.0f) + broken;
       for (int s = 0; s < 16; s++) {
         tile[b].offset[s][t] = offset_of(tile[b].q[t] + 16 * s, 16, -32);
         tile[b].half_sum[t][s] = (int16_t)sum_of(tile[b].q[t] + 16 * s, 16);

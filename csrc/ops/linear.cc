@@ -46,7 +46,7 @@ void block_linear(Context& c, Tensor& x, const Matrix& w, const float* bias, Ten
   const uint8_t* activations = quantized(c, x, super_blocks);
   size_t token_bytes = (size_t)w.blocks() * (super_blocks ? sizeof(ActivationQ8_K<1>) : sizeof(ActivationQ8_0<1>));
   auto kernel = c.kernels.block_linear[(int)w.format.type];
-  int tile = c.kernels.tile_tokens, tile_groups = c.kernels.tile_groups;
+  int tile = c.kernels.tile_tokens, tile_groups = x.rows == 1 ? 1 : c.kernels.tile_groups;
   int64_t tile_bytes = w.blocks() * (int64_t)w.format.packed_bytes * tile_groups, all = (w.rows + kRows - 1) / kRows;
   int64_t step = std::max<int64_t>(1, kTaskBytes / tile_bytes) * tile_groups;
   int64_t row_tasks = (all + step - 1) / step, token_tasks = (x.rows + kTaskTokens - 1) / kTaskTokens;
