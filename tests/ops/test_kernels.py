@@ -146,6 +146,21 @@ def test_a_row_has_the_same_bits_in_every_batch_and_thread_count(isa: str, type:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("type", BLOCK_TYPES, ids=lambda t: t.name)
+def test_activations_that_are_not_finite_do_not_vanish_in_rounding(isa: str, type: TensorType) -> None:
+    """Integers hold no NaN: were it lost, a broken model would answer nonsense in place of an error."""
+    raw = random_raw(type, 16, 2 * type.block, seed=8)
+    columns = raw.shape[1]
+    for value in (np.nan, np.inf, -np.inf):
+        for column in (0, 7, columns // 2 + 16, columns - 1):
+            x = np.ones((5, columns), np.float32)
+            x[2, column] = value
+            finite = np.isfinite(_core.linear(context(isa), _core.tensor(context(isa), x), core_matrix(isa, raw), None).numpy())
+            assert not finite[2].any()
+            assert finite[[0, 1, 3, 4]].all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("type", BLOCK_TYPES, ids=lambda t: t.name)
 def test_extreme_integers_do_not_overflow(isa: str, type: TensorType) -> None:
     raw = random_raw(type, 16, 2 * type.block, seed=4)
     for byte in (0x00, 0x7F, 0x80, 0xFF):
