@@ -7,7 +7,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from linnet.errors import InvalidRequestError
+from linnet.errors import InvalidRequestError, ModelFileError
 
 if TYPE_CHECKING:
     from linnet.text.tokenizer import Tokenizer
@@ -20,9 +20,9 @@ _KINDS = "a text, a list of token ids, or a list of messages {'role': ..., 'cont
 
 
 class PromptReader:
-    """Makes token ids of prompts. chat_template: a template's source or name in place of the model's own."""
+    """Makes token ids of prompts. chat_template: a template's source or name, or several by name, in place of the model's own."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer | None, chat_template: str | None) -> None:
+    def __init__(self, model: str, tokenizer: Tokenizer | None, chat_template: str | Mapping[str, str] | None) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.chat_template = chat_template
@@ -60,14 +60,21 @@ class PromptReader:
         return self.tokenizer
 
 
-def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | None:
-    """The chat_template option, which is a template's source, the name of one of the model's, or a file that holds one."""
-    if given is None or "{" in given or (tokenizer is not None and given in tokenizer.chat_templates):
+def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | Mapping[str, str] | None:
+    """The chat_template option: a template's source, the name of one of the model's, or a file.
+
+    A file holds one template, or (tokenizer_config.json and its like) one or several under "chat_template".
+    """
+    names = sorted(tokenizer.chat_templates) if tokenizer is not None else []
+    if given is None or "{" in given or given in names:
         return given
+    from linnet.text.tokenizer.config import read_templates
+
     try:
-        return Path(given).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequestError(f"chat_template {_short(given)} is neither a template nor a file that can be read ({error})") from None
+        return read_templates(Path(given))
+    except ModelFileError as error:
+        theirs = f"none of the model's templates ({', '.join(names)})" if names else "no name of a template (the model has none)"
+        raise InvalidRequestError(f"chat_template {_short(given)} is {theirs}, no template itself, and no file of one: {error}") from None
 
 
 def _plain(value: Any) -> Any:

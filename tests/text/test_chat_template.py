@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from text_inputs import SHARED, byte_level_metadata, save_folder
 
-from linnet.errors import ChatTemplateError, InvalidRequestError
+from linnet.errors import ChatTemplateError, InvalidRequestError, ModelFileError
+from linnet.prompts import read_chat_template
 from linnet.text import chat_template
 from linnet.text.tokenizer import Tokenizer
 
@@ -45,6 +47,16 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | None
     "tools": ([SYSTEM, USER], TOOLS),
     "tool result": ([SYSTEM, USER, CALL, RESULT], TOOLS),
     "not alternating": ([USER, USER], None),
+    "empty system": ([{"role": "system", "content": ""}, USER], None),
+    "empty answer": ([USER, {"role": "assistant", "content": ""}, AGAIN], None),
+    "many turns": ([SYSTEM, *[USER, ANSWER] * 4, AGAIN], None),
+    "tools without system": ([USER], TOOLS),
+    "no tools": ([SYSTEM, USER], []),
+    "several calls": ([USER, {**CALL, "tool_calls": CALL["tool_calls"] * 2}, RESULT, RESULT], TOOLS),
+    "an answer after a tool": ([SYSTEM, USER, CALL, RESULT, ANSWER, AGAIN], TOOLS),
+    "an empty tool result": ([USER, CALL, {**RESULT, "content": ""}], TOOLS),
+    "thoughts apart": ([USER, {**ANSWER, "reasoning_content": "add them"}, AGAIN], None),
+    "system last": ([USER, SYSTEM], None),
 }
 
 
@@ -94,27 +106,6 @@ def test_what_templates_rely_on_is_there(template: str) -> None:
     expected = by_transformers(template, [USER, AGAIN], None, True, documents=documents, **variables)
     assert expected is not None
     assert chat_template.render(template, chat_template.Conversation([USER, AGAIN], None, documents), True, variables) == expected
-
-
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
-        "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
-        "{{ (messages | map(attribute='__class__') | list)[0].__init__.__globals__ }}",
-        "{% for x in range(999999999) %}{% endfor %}",
-        "{{ raise_exception('only <users> here') }}",
-        "{{ messages[0].content + 1 }}",
-        "{{ 1 / 0 }}",
-        "{% if %}",
-        "{{ unknown_function() }}",
-        "{% include '/etc/passwd' %}",
-    ],
-)
-def test_a_template_that_attacks_or_fails_is_an_error_of_ours(template: str) -> None:
-    with pytest.raises(ChatTemplateError):
-        chat_template.render(template, chat_template.Conversation([USER]), True, NAMED)
 
 
 def test_the_reason_a_template_gives_is_passed_on() -> None:
@@ -175,6 +166,33 @@ def test_templates_are_found_where_models_keep_them(tmp_path: Path, byte_level: 
     assert (gguf.render_chat_template([USER]), gguf.render_chat_template([USER], tools=TOOLS)) == ("G", "GT")
 
 
+def test_templates_in_one_file_and_the_object_form(tmp_path: Path, byte_level: Any) -> None:
+    folder = save_folder(tmp_path / "object", byte_level, chat_template={"default": "D", "tool_use": "T"})
+    ours = Tokenizer(folder)
+    assert (ours.render_chat_template([USER]), ours.render_chat_template([USER], tools=TOOLS)) == ("D", "T")
+    (tmp_path / "one.jinja").write_text("{{ messages[0].role }}!", "utf-8")
+    (tmp_path / "several.json").write_text(
+        json.dumps({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})
+    )
+    one, several = (read_chat_template(str(tmp_path / name), ours) for name in ("one.jinja", "several.json"))
+    assert ours.render_chat_template([USER], chat_template=one) == "user!"
+    assert ours.render_chat_template([USER], chat_template=several) == "d"
+    assert ours.render_chat_template([USER], tools=TOOLS, chat_template=several) == "t"
+    assert read_chat_template("tool_use", ours) == "tool_use"
+    assert read_chat_template("{{ x }}", ours) == "{{ x }}"
+    with pytest.raises(InvalidRequestError, match=r"tool_us'.*default, tool_use"):
+        read_chat_template("tool_us", ours)
+    (tmp_path / "none.json").write_text("{}")
+    with pytest.raises(InvalidRequestError, match="has no chat_template"):
+        read_chat_template(str(tmp_path / "none.json"), ours)
+
+
+@pytest.mark.parametrize("found", [5, [1], [{"name": "x"}], {"default": 3}])
+def test_a_config_whose_templates_are_none_is_refused(tmp_path: Path, byte_level: Any, found: Any) -> None:
+    with pytest.raises(ModelFileError, match=r"tokenizer_config\.json.*chat_template"):
+        Tokenizer(save_folder(tmp_path, byte_level, chat_template=found))
+
+
 def test_text_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     conversation = chat_template.Conversation([{"role": "user", "content": parts}])
@@ -207,7 +225,7 @@ def test_the_callers_messages_are_never_changed() -> None:
     messages = [{"role": "user", "content": ["a", "b"], "list": [1, {"x": "<"}]}]
     before = repr(messages)
     conversation = chat_template.Conversation(messages)
-    chat_template.Disguise("<").put_on(conversation)
+    chat_template.Disguise("<", conversation, {}, "")
     conversation.messages[0]["list"][1]["x"] = "changed"
     assert repr(messages) == before
 

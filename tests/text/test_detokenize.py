@@ -23,8 +23,8 @@ class Pieces:
         self.special_ids = special
         self.strip_first_space = strip_first_space
 
-    def token_bytes(self, id: int) -> bytes:
-        return self.pieces[id]
+    def token_bytes(self, id: int, first: bool) -> bytes:
+        return self.pieces[id].removeprefix(b" ") if first and self.strip_first_space else self.pieces[id]
 
 
 @st.composite

@@ -90,6 +90,64 @@ def test_the_assistants_own_turns_are_exempt(tokenizer: Tokenizer) -> None:
     assert controls(tokenizer, ids) == ["<|user|>", "<|end|>", "<|user|>", "<think>", "</think>", "<|end|>"]
 
 
+CONDITIONAL = (
+    "{% for m in messages %}<|user|>{{ m.content }}{% if '<|end|>' not in m.content %}<|end|>{% endif %}{% endfor %}<|assistant|>{{ note }}"
+)
+
+
+def test_a_template_that_looks_for_markers_in_contents_cannot_be_led_astray(tokenizer: Tokenizer) -> None:
+    """The content brings the very marker that the template would have written: it must stay text, and the template's own must come."""
+    message = {"role": "user", "content": "a<|end|>b"}
+    ids = tokenizer.apply_chat_template([message], chat_template=CONDITIONAL)
+    assert controls(tokenizer, ids) == ["<|user|>", "<|end|>", "<|assistant|>"]
+    assert tokenizer.id_to_token(ids[-2]) == "<|end|>", "the template's own is the last before the assistant's"
+    assert "a<|end|>b<|end|>" in tokenizer.decode(ids, skip_special=False)
+
+
+def test_variables_and_split_markers_bring_none(tokenizer: Tokenizer) -> None:
+    expected = ["<|user|>", "<|end|>", "<|assistant|>"]
+    one = {"role": "user", "content": "hi"}
+    assert controls(tokenizer, tokenizer.apply_chat_template([one], chat_template=CONDITIONAL, note="<|end|>")) == expected
+    halves = [{"role": "user", "content": "<|e"}, {"role": "tool", "content": "nd|>"}]
+    glued = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert controls(tokenizer, tokenizer.apply_chat_template(halves, chat_template=glued)) == []
+    with_answer = [{"role": "assistant", "content": "<|e"}, {"role": "user", "content": "nd|>"}]
+    assert controls(tokenizer, tokenizer.apply_chat_template(with_answer, chat_template=glued)) == []
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "m.content | upper | lower",
+        "m.content[:7]",
+        "m.content | tojson(ensure_ascii=true)",
+        "m.content | replace('x', '')",
+        "m.content | reverse",
+    ],
+)
+def test_whatever_a_template_does_to_contents_they_stay_text(tokenizer: Tokenizer, expression: str) -> None:
+    template = "{% for m in messages %}<|user|>{{ " + expression + " }}<|end|>{% endfor %}"
+    for content in ("<|end|>", "<x|ex|nd|>", ">|dne|<", "<|x"):
+        messages = [{"role": "user", "content": content}]
+        ids = tokenizer.apply_chat_template(messages, chat_template=template)
+        assert controls(tokenizer, ids) == ["<|user|>", "<|end|>"]
+        text = tokenizer.render_chat_template(messages, chat_template=template)
+        assert tokenizer.decode(ids, skip_special=False).replace(" ", "") == text.replace(" ", "")
+
+
+def test_private_use_characters_and_their_escapes_pass_unchanged(tokenizer: Tokenizer) -> None:
+    content = "".join(map(chr, range(0xE000, 0xE200))) + "<" + "".join(f"\\u{code:04x}" for code in range(0xE200, 0xE400))
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": content}])
+    assert content in tokenizer.decode(ids, skip_special=False)
+
+
+def test_words_that_templates_look_up_are_not_hidden(tokenizer: Tokenizer) -> None:
+    """Slashes, underscores and quotes have other ends than markers, and templates compare them."""
+    template = "{% if '/no_think' in messages[0].content and tools[0]['x_y-z'] == \"it's\" %}yes{% endif %}<|end|>"
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "< /no_think"}], tools=[{"x_y-z": "it's"}], chat_template=template)
+    assert tokenizer.decode(ids, skip_special=False).strip() == "yes<|end|>"
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.lists(st.sampled_from(["<", "|", ">", "end", "<|", "|>", "<|end|>", "user", "think", "/", " ", "x", "\n"]), max_size=12).map(

@@ -30,15 +30,16 @@ def train_sentencepiece(**options: Any) -> Any:
     import sentencepiece
 
     written = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS.splitlines()),
-        model_writer=written,
-        model_type="bpe",
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-        **{"vocab_size": 700, "byte_fallback": True, **options},
-    )
+    settings = {
+        "model_type": "bpe",
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "vocab_size": 700,
+        "byte_fallback": True,
+        "minloglevel": 2,
+        **options,
+    }
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS.splitlines()), model_writer=written, **settings)
     return sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
 
 

@@ -1,30 +1,26 @@
-"""Chat templates: Jinja2 in its immutable sandbox, with the names that templates of published models expect.
-
-Names and settings follow transformers' chat templates, so that a template renders alike. Knows no tokenizer.
-"""
+"""Conversations for chat templates: checked, copied, and disguised so that no content becomes a control token. Knows no tokenizer."""
 
 from __future__ import annotations
 
-import json
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from linnet.errors import ChatTemplateError, InvalidRequestError
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
+_ESCAPE = re.compile(r"\\u([eEfF][0-9a-fA-F]{3})")
 _ROLE = re.compile(r"[A-Za-z][\w -]*")
 
 
-def choose(templates: Mapping[str, str], wanted: str | None, with_tools: bool, source: str) -> str:
-    """The source of the template to use. `wanted` is one of the names or a template itself; there is no default of ours."""
-    if wanted is not None:
+def choose(templates: Mapping[str, str], wanted: str | Mapping[str, str] | None, with_tools: bool, source: str) -> str:
+    """The source of the template to use: "tool_use" where there are tools and one of that name, else "default".
+
+    `wanted` is a name, a template itself, or templates by name in place of the model's; there is no default of ours.
+    """
+    if isinstance(wanted, str):
         return templates.get(wanted, wanted)
+    if wanted is not None:
+        templates, source = wanted, "what was given as chat_template"
     if with_tools and "tool_use" in templates:
         return templates["tool_use"]
     if "default" not in templates:
@@ -94,13 +90,19 @@ def _checked_entries(entries: Any, name: str) -> list[Any] | None:
 
 def _plain(value: Any, where: str) -> Any:
     """A copy of exact built-in types: templates shall meet no object with methods of its own."""
-    if value is None or isinstance(value, (bool, int, float)):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
     if isinstance(value, str):
         if any("\ud800" <= character <= "\udfff" for character in value):
             raise InvalidRequestError(f"{where} has a lone surrogate, which no UTF-8 can hold; remove it")
-        return str(value)
+        return str.__str__(value)
     if isinstance(value, Mapping):
+        if any(isinstance(key, tuple) for key in value):
+            raise InvalidRequestError(f"{where} has a key that is a tuple; only JSON's types can go into a chat template")
         return {_plain(key, where): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -108,27 +110,29 @@ def _plain(value: Any, where: str) -> Any:
 
 
 class Disguise:
-    """Hides, in everything but the assistant's turns, the signs that control tokens are written with (`<|>` and the like).
+    """Hides, in everything but the assistant's turns, the signs that control tokens are written with (`<`, `|` and the like).
 
-    Each sign becomes a number that nobody can guess, so that a template can trim, join and quote the contents as ever, and
-    no control token in what it renders can have come from them.
+    Each sign becomes one private-use character that occurs nowhere in the request, so that a template can trim, slice,
+    join and quote the contents as ever, and no control token in what it renders can have come from them.
     """
 
-    def __init__(self, signs: Iterable[str]) -> None:
-        self._masks: dict[str, str | int | None] = {sign: str(10**40 + secrets.randbelow(9 * 10**40)) for sign in signs}
+    def __init__(self, signs: Iterable[str], conversation: Conversation, variables: Mapping[str, Any], template: str) -> None:
+        taken = set(template)
+        _collect([conversation.messages, conversation.tools, conversation.documents, variables], taken)
+        free = [character for character in map(chr, range(0xE000, 0xF900)) if character not in taken]
+        self._masks = dict(zip(sorted(signs), free, strict=False))
+        if len(self._masks) < len(set(signs)):
+            raise InvalidRequestError("the messages use all of Unicode's private-use characters; leave some free")
+        self._table = str.maketrans(self._masks)
         self.used = False
-
-    def put_on(self, conversation: Conversation) -> Conversation:
-        """A copy of the conversation in disguise; `used` tells whether anything had to be hidden."""
-        hidden = Conversation.__new__(Conversation)
-        hidden.messages = [message if message["role"] == "assistant" else self._hide_message(message) for message in conversation.messages]
-        hidden.tools = self._hide(conversation.tools)
-        hidden.documents = self._hide(conversation.documents)
-        return hidden
+        self.messages = [message if message["role"] == "assistant" else self._hide_message(message) for message in conversation.messages]
+        self.tools = self._hide(conversation.tools)
+        self.documents = self._hide(conversation.documents)
+        self.variables = self._hide(variables)
 
     def take_off(self, text: str) -> str:
         for sign, mask in self._masks.items():
-            text = text.replace(str(mask), sign)
+            text = text.replace(mask, sign).replace(f"\\u{ord(mask):04x}", sign)  # the latter is what JSON in ASCII makes of it
         return text
 
     def _hide_message(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +140,7 @@ class Disguise:
 
     def _hide(self, value: Any) -> Any:
         if isinstance(value, str):
-            hidden = value.translate(str.maketrans(self._masks))
+            hidden = value.translate(self._table)
             self.used = self.used or hidden != value
             return hidden
         if isinstance(value, dict):
@@ -144,59 +148,36 @@ class Disguise:
         return [self._hide(item) for item in value] if isinstance(value, list) else value
 
 
-def render(template: str, conversation: Conversation, add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
+def _collect(value: Any, characters: set[str]) -> None:
+    """Adds every character of every text inside, and the private-use ones that `\\uXXXX` writes out."""
+    if isinstance(value, str):
+        characters.update(value)
+        characters.update(chr(int(digits, 16)) for digits in _ESCAPE.findall(value))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _collect(key, characters)
+            _collect(item, characters)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, characters)
+
+
+def render(template: str, conversation: Conversation | Disguise, add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
     """What the template makes of the conversation. Raises ChatTemplateError with the template's own reason."""
-    import jinja2
+    from linnet.text import template_renderer
 
+    standard = {
+        "messages": conversation.messages,
+        "tools": conversation.tools,
+        "documents": conversation.documents,
+        "add_generation_prompt": add_generation_prompt,
+    }
+    return template_renderer.render(template, {**variables, **standard})
+
+
+def plain_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of exact built-in types; InvalidRequestError names what is none of JSON's."""
     try:
-        return _compiled(template).render(
-            {
-                **variables,
-                "messages": conversation.messages,
-                "tools": conversation.tools,
-                "documents": conversation.documents,
-                "add_generation_prompt": add_generation_prompt,
-            }
-        )
-    except jinja2.TemplateSyntaxError as error:
-        raise ChatTemplateError(f"the chat template is malformed at line {error.lineno}: {error.message}") from error
-    except jinja2.TemplateError as error:
-        raise ChatTemplateError(f"the chat template refuses these messages: {error}") from error
-    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ChatTemplateError(f"the chat template fails on these messages ({reason}); check them or give another template") from error
-
-
-@lru_cache(maxsize=32)
-def _compiled(template: str) -> Template:
-    import jinja2.ext
-    import jinja2.nodes
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(jinja2.ext.Extension):
-        """`{% generation %}` marks what a model is trained on; for rendering it is its body."""
-
-        tags = {"generation"}  # noqa: RUF012 - Jinja's interface
-
-        def parse(self, parser: Any) -> list[jinja2.nodes.Node]:
-            next(parser.stream)
-            body: list[jinja2.nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return body
-
-    def raise_exception(message: str) -> NoReturn:
-        raise jinja2.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols], cache_size=0
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(template)
-
-
-def _to_json(
-    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False
-) -> str:
-    """Jinja's own filter escapes HTML; models are trained on plain JSON."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        return {name: _plain(value, name) for name, value in variables.items()}
+    except RecursionError:
+        raise InvalidRequestError("a variable of the chat template nests too deeply (or holds itself)") from None

@@ -14,10 +14,7 @@ class Decodes(Protocol):
     @property
     def special_ids(self) -> frozenset[int]: ...
 
-    @property
-    def strip_first_space(self) -> bool: ...
-
-    def token_bytes(self, id: int, /) -> bytes: ...
+    def token_bytes(self, id: int, first: bool, /) -> bytes: ...
 
 
 class StreamDecoder:
@@ -33,7 +30,7 @@ class StreamDecoder:
         self.stopped: str | None = None  # the stop that ended the answer
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special else frozenset()
-        self._strip_space = tokenizer.strip_first_space
+        self._first = True
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = _StopFinder(stop) if stop else None
         self._unmatched_tokens = min_tokens
@@ -54,10 +51,11 @@ class StreamDecoder:
         return text if self.stopped is not None else text + held
 
     def _bytes(self, id: int) -> bytes:
-        data = b"" if id in self._skipped else self._tokenizer.token_bytes(id)
-        if data and self._strip_space:
-            self._strip_space = False
-            data = data.removeprefix(b" ")
+        if id in self._skipped or not (data := self._tokenizer.token_bytes(id, False)):
+            return b""
+        if self._first:
+            self._first = False
+            return self._tokenizer.token_bytes(id, True)
         return data
 
     def _text(self, data: bytes, final: bool) -> str:

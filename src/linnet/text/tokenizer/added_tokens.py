@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from linnet.text.tokenizer.byte_level import is_utf8
+
 # Tags that vocabularies hold as ordinary content (Gemma has them all); any other token in angle or square brackets is a marker.
 _HTML_TAG = re.compile(
     r"</?(?:a|b|i|p|u|br|hr|h[1-6]|em|strong|sub|sup|code|pre|ul|ol|li|dl|dt|dd|table|caption|thead|tbody|tfoot|tr|th|td"
@@ -27,9 +29,14 @@ def is_marker(content: str) -> bool:
     return _BRACKETED.fullmatch(content) is not None and _HTML_TAG.fullmatch(content) is None
 
 
+# Signs that contents need for other ends (paths, JSON, names that templates look up) and that no marker consists of alone.
+_COMMON = frozenset("_-/.,:;='\"\\")
+
+
 def _signs(content: str) -> set[str]:
-    """Characters without which the token cannot be written: all that are no letter, digit or space, else its first."""
-    return {character for character in content if not (character.isalnum() or character.isspace())} or {content[0]}
+    """Characters without which the token cannot be written: its brackets, bars and the like; where it has none, its first."""
+    signs = {character for character in content if not (character.isalnum() or character.isspace())}
+    return signs - _COMMON or signs or {content[0]}
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,9 @@ class AddedTokens:
         from tokenizers import AddedToken as Matched
         from tokenizers import Tokenizer, models
 
-        self.tokens: Sequence[AddedToken] = tuple(token for token in tokens if token.content)
-        self.control_ids = frozenset(token.id for token in self.tokens if token.control)
+        given = tuple(tokens)
+        self.control_ids = frozenset(token.id for token in given if token.control)
+        self.tokens: Sequence[AddedToken] = tuple(token for token in given if token.content and is_utf8(token.content))
         self.control_signs = frozenset(sign for token in self.tokens if token.control for sign in _signs(token.content))
         # A vocabulary of one entry that no text equals: what matches no added token comes back as it, with its offsets.
         self._matchers = {special: Tokenizer(models.WordLevel({"": 0}, unk_token="")) for special in (False, True)}

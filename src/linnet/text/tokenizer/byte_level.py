@@ -54,7 +54,11 @@ def byte_level_encoder(
     try:
         model = models.BPE(vocabulary, pairs, ignore_merges=pre.ignore_merges)
     except Exception:  # tokenizers raises bare Exception; look for the cause ourselves
-        model = models.BPE(_utf8(vocabulary), _checked(pairs, vocabulary, excluded, source), ignore_merges=pre.ignore_merges)
+        model = models.BPE(
+            {token: id for token, id in vocabulary.items() if is_utf8(token)},
+            _checked(pairs, vocabulary, excluded, source),
+            ignore_merges=pre.ignore_merges,
+        )
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
@@ -68,9 +72,9 @@ def byte_level_encoder(
     return encode
 
 
-def _utf8(vocabulary: dict[str, int]) -> dict[str, int]:
-    """Without tokens whose bytes are no UTF-8: they are outside the byte alphabet, so no text can become one."""
-    return {token: id for token, id in vocabulary.items() if token.isascii() or not any("\ud800" <= c <= "\udfff" for c in token)}
+def is_utf8(token: str) -> bool:
+    """False for a token with bytes that are no UTF-8, which come as lone surrogates: no text holds it."""
+    return token.isascii() or not any("\ud800" <= character <= "\udfff" for character in token)
 
 
 def _checked(pairs: list[tuple[str, str]], vocabulary: dict[str, int], excluded: Collection[str], source: str) -> list[tuple[str, str]]:

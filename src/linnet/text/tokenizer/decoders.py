@@ -1,10 +1,13 @@
-"""The "decoder" section of a tokenizer.json, as bytes per token: what streaming, stop strings and candidates need.
+"""The decoder of a tokenizer.json as bytes per token, which is what streaming, stop strings and candidates need.
 
-Bytes that are no UTF-8 become U+FFFD when a whole text is decoded, by the rule that Python and the WHATWG share.
+Text steps are run by `tokenizers` itself, on a token at the start of a text or after another one. Steps that make bytes are
+ours, as a token may be part of a character. Bytes that are no UTF-8 become U+FFFD when a whole text is decoded, by the
+rule that Python and the WHATWG share.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,47 +15,62 @@ from typing import Any
 from linnet.errors import UnsupportedModelError
 from linnet.text.tokenizer import byte_level
 
+# Steps that see one token at a time, whatever its neighbours are (WordPiece and Metaspace: but for being the first).
+_PER_TOKEN = ("Replace", "Strip", "ByteFallback", "WordPiece", "Metaspace", "Fuse")
+_ANCHOR = "a"  # a token that every step leaves alone, to stand before another
+
 
 @dataclass(frozen=True)
 class Decoder:
-    """`token_bytes` for one token; `strip_first_space`: a space at the start of the whole is not part of the text."""
+    """`token_bytes(token, first)`: first, whether it is the first of a text. `byte_level`: tokens are written in GPT-2's alphabet."""
 
-    token_bytes: Callable[[str], bytes]
-    strip_first_space: bool = False
+    token_bytes: Callable[[str, bool], bytes]
+    byte_level: bool = False
 
 
-def read_decoder(section: Any, source: str) -> Decoder:
-    """Raises UnsupportedModelError for a step that this version does not know, by name."""
-    if section is None:  # tokens are words
-        return Decoder(lambda token: b" " + token.encode(), strip_first_space=True)
-    steps = section["decoders"] if section.get("type") == "Sequence" else [section]
-    replacements: list[tuple[str, str]] = []
-    byte_fallback = byte_alphabet = strip = False
+def read_decoder(decoder: Any, source: str) -> Decoder:
+    """What `decoder`, that of a `tokenizers.Tokenizer` (or None), makes of single tokens.
+
+    Raises UnsupportedModelError for a step that looks at several tokens together, by name.
+    """
+    if decoder is None:  # tokens are words
+        return Decoder(lambda token, first: token.encode() if first else b" " + token.encode())
+    steps = list(_steps(json.loads(decoder.__getstate__())))
+    kinds = [step["type"] for step in steps]
+    if set(kinds) <= {"ByteLevel", "Fuse"}:
+        return Decoder(lambda token, first: byte_level.token_bytes(token), byte_level=True)
+    fused = False
     for step in steps:
-        kind = step.get("type")
-        if kind == "ByteLevel":
-            byte_alphabet = True
-        elif kind == "Metaspace":
-            replacements.append((step.get("replacement", "▁"), " "))
-            strip = step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True)
-        elif kind == "Replace" and isinstance(step["pattern"].get("String"), str):
-            replacements.append((step["pattern"]["String"], step["content"]))
-        elif kind == "ByteFallback":
-            byte_fallback = True
-        elif kind == "Strip" and step["content"] == " " and step["start"] <= 1 and step["stop"] == 0:
-            strip = step["start"] == 1
-        elif kind != "Fuse":
+        if step["type"] not in _PER_TOKEN or (fused and not _alike_when_fused(step)):
             raise UnsupportedModelError(f"{source}: the decoder step {_described(step)} is not supported by this version")
+        fused = fused or step["type"] == "Fuse"
+    anchor = decoder.decode([_ANCHOR])
+    if anchor != _ANCHOR:
+        raise UnsupportedModelError(f"{source}: the decoder turns {_ANCHOR!r} into {anchor!r}, which this version does not follow")
+    byte_fallback = "ByteFallback" in kinds
 
-    def token_bytes(token: str) -> bytes:
+    def token_bytes(token: str, first: bool) -> bytes:
         byte = byte_level.fallback_byte(token) if byte_fallback else None
-        if byte is not None:
+        if byte is not None and byte >= b"\x80":
             return byte
-        for old, new in replacements:
-            token = token.replace(old, new)
-        return byte_level.token_bytes(token) if byte_alphabet else token.encode()
+        text: str = decoder.decode([token]) if first else decoder.decode([_ANCHOR, token])[len(_ANCHOR) :]
+        return text.encode()
 
-    return Decoder(token_bytes, strip)
+    return Decoder(token_bytes)
+
+
+def _steps(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if section["type"] != "Sequence":
+        return [section]
+    return [step for part in section["decoders"] for step in _steps(part)]
+
+
+def _alike_when_fused(step: Mapping[str, Any]) -> bool:
+    """Whether a step does to the whole text what it does to its tokens one by one (to the first, at its start)."""
+    if step["type"] == "Strip":
+        return bool(step["start"] <= 1 and step["stop"] == 0)
+    pattern = step.get("pattern", {}).get("String")
+    return step["type"] == "Fuse" or (step["type"] == "Replace" and isinstance(pattern, str) and len(pattern) == 1)
 
 
 def _described(step: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file, from its metadata: byte-level BPE ("gpt2") and SentencePiece-style ("llama").
+"""The tokenizer inside a GGUF file, from its metadata: byte-level BPE, SentencePiece (BPE and unigram) and WordPiece.
 
 Key names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Knows no tensors.
 """
@@ -6,34 +6,36 @@ Key names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Knows no t
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from linnet.errors import ModelFileError, UnsupportedModelError
 from linnet.text.tokenizer import byte_level
 from linnet.text.tokenizer.added_tokens import AddedToken, AddedTokens, is_marker
 from linnet.text.tokenizer.pretokenizers import pre_tokenizer
-from linnet.text.tokenizer.score_merges import ScoreMerges
-from linnet.text.tokenizer.vocabulary import Vocabulary
+from linnet.text.tokenizer.sentencepiece_model import (
+    BPE,
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNIGRAM,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    SentencePieceModel,
+    normalizer_message,
+    trainer_message,
+)
+from linnet.text.tokenizer.vocabulary import Vocabulary, end_ids
+from linnet.text.tokenizer.word_piece import word_piece_encoder
 
 log = logging.getLogger(__name__)
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-# Converters type these as they please and name one of them as the end at most.
-_END_TEXTS = (
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<EOT>",
-    "<end_of_utterance>",
-    "<｜end▁of▁sentence｜>",
-)
+_Encode: TypeAlias = Callable[[str, bool, bool], list[int]]
+
+_MODELS = ("gpt2", "llama", "t5", "bert")
 
 
 def load_gguf_metadata(metadata: Mapping[str, Any], source: str) -> Vocabulary:
@@ -52,22 +54,28 @@ class _GgufVocabulary:
         self.metadata = metadata
         self.source = source
         self.model: str = self.need("model", str)
-        if self.model not in ("gpt2", "llama"):
+        if self.model not in _MODELS:
             raise UnsupportedModelError(
-                f"{source}: tokenizer.ggml.model is {self.model!r}; this version reads 'gpt2' and 'llama'. "
+                f"{source}: tokenizer.ggml.model is {self.model!r}; this version reads {', '.join(_MODELS)}. "
                 "Pass tokenizer= a folder with this model's tokenizer.json"
             )
         # Some converters leave reserved tokens empty; llama.cpp's name for them keeps them apart.
         self.tokens: list[str] = [token or f"[EMPTY_{id}]" for id, token in enumerate(self.need("tokens", list))]
+        if not all(isinstance(token, str) for token in self.tokens):
+            raise ModelFileError(f"{source}: tokenizer.ggml.tokens must be a list of texts")
         self.ids = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         if len(self.ids) != len(self.tokens):
             twice = next(token for id, token in enumerate(self.tokens) if self.ids[token] != id)
             raise ModelFileError(f"{source}: the token {twice!r} stands twice in tokenizer.ggml.tokens; convert the model again")
         self.types = self.numbers("token_type") or [NORMAL] * len(self.tokens)
+        if wrong := [(id, kind) for id, kind in enumerate(self.types) if not NORMAL <= kind <= BYTE]:
+            raise ModelFileError(f"{source}: tokenizer.ggml.token_type gives token {wrong[0][0]} the unknown type {wrong[0][1]}")
         self.bos_id = self.token_id("bos")
+        if self.bos_id is None and self.model == "bert":
+            self.bos_id = self.token_id("cls")
         self.eos_id = self.token_id("eos")
         self.unknown_id = self.token_id("unknown")
-        self.eos_ids = self.ends()
+        self.eos_ids = end_ids(self.ids, self.eos_id, self.token_id("eot"), self.token_id("eom"))
         self.added = AddedTokens(self.added_tokens())
 
     def need(self, key: str, kind: type) -> Any:
@@ -84,7 +92,11 @@ class _GgufVocabulary:
             return None
         if isinstance(values, str) or not hasattr(values, "__len__") or len(values) != len(self.tokens):
             raise ModelFileError(f"{self.source}: tokenizer.ggml.{key} must be a list of {len(self.tokens)} numbers, one per token")
-        return values.tolist() if hasattr(values, "tolist") else list(values)
+        numbers = np.asarray(values)
+        if numbers.dtype.kind not in "iuf":
+            raise ModelFileError(f"{self.source}: tokenizer.ggml.{key} must be a list of numbers")
+        found: list[Any] = numbers.tolist()
+        return found
 
     def token_id(self, name: str) -> int | None:
         key = f"tokenizer.ggml.{name}_token_id"
@@ -92,14 +104,6 @@ class _GgufVocabulary:
         if id is not None and not (isinstance(id, int) and 0 <= id < len(self.tokens)):
             raise ModelFileError(f"{self.source}: {key} is {id!r}, but the vocabulary has {len(self.tokens)} tokens")
         return id
-
-    def ends(self) -> frozenset[int]:
-        """Every token that ends an answer: as the file names them, and by the texts that models use for it."""
-        texts = [text for text in _END_TEXTS if text in self.ids]
-        if "<|return|>" in texts and "<|call|>" in texts and "<|end|>" in texts:
-            texts.remove("<|end|>")  # it ends a part of an answer in OpenAI's harmony format
-        named = (self.eos_id, self.token_id("eot"), self.token_id("eom"), *(self.ids[text] for text in texts))
-        return frozenset(id for id in named if id is not None)
 
     def added_tokens(self) -> Iterable[AddedToken]:
         name = str(self.metadata.get("general.name", "")).lower()
@@ -114,7 +118,9 @@ class _GgufVocabulary:
             yield AddedToken(id, content, control, right_strip=strip)
 
     def build(self) -> Vocabulary:
-        encode, add_bos, prefix = self.byte_level() if self.model == "gpt2" else self.sentencepiece()
+        kinds = {"gpt2": self.byte_level, "llama": self.merging_pieces, "t5": self.unigram_pieces, "bert": self.word_pieces}
+        encode, add_bos = kinds[self.model]()
+        self.prefix = self.model == "bert" or (self.model in ("llama", "t5") and self.adds_prefix())
         named = {"bos_token": self.bos_id, "eos_token": self.eos_id, "unk_token": self.unknown_id}
         return Vocabulary(
             source=self.source,
@@ -129,7 +135,6 @@ class _GgufVocabulary:
             eos_id=self.eos_id,
             eos_ids=self.eos_ids,
             add_bos=self.adds_bos(add_bos),
-            strip_first_space=prefix,
             named_tokens={name: self.tokens[id] for name, id in named.items() if id is not None},
             chat_templates=_chat_templates(self.metadata),
         )
@@ -140,71 +145,105 @@ class _GgufVocabulary:
             raise ModelFileError(f"{self.source}: tokenizer.ggml.add_bos_token is true, but there is no bos_token_id")
         return bool(default if stated is None else stated) and self.bos_id is not None
 
-    def byte_level(self) -> tuple[Callable[[str, bool], list[int]], bool, bool]:
+    def adds_prefix(self) -> bool:
+        return bool(self.metadata.get("tokenizer.ggml.add_space_prefix", True))
+
+    def byte_level(self) -> tuple[_Encode, bool]:
         name = self.metadata.get("tokenizer.ggml.pre")
         if name is None:
             log.warning("%s: no tokenizer.ggml.pre (an old conversion); using 'default', which may cut words differently", self.source)
         pre = pre_tokenizer("default" if name is None else name, self.source)
         controls = {self.tokens[id] for id in self.added.control_ids}
         words = byte_level.byte_level_encoder(self.tokens, self.need("merges", list), controls, pre, self.source)
+        return self.between_added(words), pre.add_bos
 
-        def encode(text: str, special: bool) -> list[int]:
+    def merging_pieces(self) -> tuple[_Encode, bool]:
+        """BPE by scores. Spaces become `▁` and nothing else is changed; user-defined tokens are cut out before."""
+        self.check_bytes()
+        trainer = trainer_message(BPE, byte_fallback=BYTE in self.types)
+        pieces = self.sentencepiece_model(trainer, normalizer_message(), user_defined=NORMAL).encoder(self.source)
+        control, prefix = self.added.control_ids, "▁" if self.adds_prefix() else ""
+
+        def encode(text: str, special: bool, start: bool) -> list[int]:
             ids: list[int] = []
-            for id, piece in self.added.split(text, special):
-                ids.extend(words(piece) if id is None else (id,))
-            return ids
-
-        return encode, pre.add_bos, False
-
-    def sentencepiece(self) -> tuple[Callable[[str, bool], list[int]], bool, bool]:
-        scores = self.numbers("scores")
-        if scores is None:
-            raise ModelFileError(f"{self.source}: tokenizer.ggml.scores is missing; convert the model again or pass tokenizer=")
-        merged = (NORMAL, USER_DEFINED, UNUSED)
-        control = self.added.control_ids
-        pieces = {token: id for id, token in enumerate(self.tokens) if self.types[id] in merged and id not in control}
-        unused = {id for id, kind in enumerate(self.types) if kind == UNUSED}
-        merges = ScoreMerges(pieces, scores, unused, self.byte_ids(), self.unknown_id)
-        prefix = bool(self.metadata.get("tokenizer.ggml.add_space_prefix", True))
-
-        def encode(text: str, special: bool) -> list[int]:
-            ids: list[int] = []
-            lead = "▁" if prefix else ""  # due at the start and after every control token
+            lead = prefix  # due at the start and after every control token
             for id, piece in self.added.split(text, special):
                 if id in control:
                     ids.append(id)
-                    lead = "▁" if prefix else ""
+                    lead = prefix
                     continue
-                ids.extend(merges.encode(lead + (piece.replace(" ", "▁") if id is None else "")))
-                if id is not None:
-                    ids.append(id)
+                ids += pieces(lead + piece) if id is None else [*pieces(lead), id]
                 lead = ""
             return ids
 
-        return encode, True, prefix
+        return encode, True
 
-    def byte_ids(self) -> Sequence[int] | None:
-        """The ids of bytes 0 to 255; None where the vocabulary has none."""
-        ids = {self.token_bytes(id): id for id, kind in enumerate(self.types) if kind == BYTE}
-        if not ids:
-            return None
-        missing = [byte for byte in range(256) if bytes([byte]) not in ids]
-        if missing:
-            raise ModelFileError(f"{self.source}: the vocabulary has byte tokens, but none for 0x{missing[0]:02X}")
-        return [ids[bytes([byte])] for byte in range(256)]
+    def unigram_pieces(self) -> tuple[_Encode, bool]:
+        self.check_bytes()
+        charsmap = self.metadata.get("tokenizer.ggml.precompiled_charsmap")
+        remove = bool(self.metadata.get("tokenizer.ggml.remove_extra_whitespaces", False))
+        table = b"" if charsmap is None else np.asarray(charsmap).astype(np.uint8).tobytes()
+        normalizer = normalizer_message(table, self.adds_prefix(), remove)
+        trainer = trainer_message(UNIGRAM, byte_fallback=BYTE in self.types)
+        return self.between_added(self.sentencepiece_model(trainer, normalizer, user_defined=USER_DEFINED).encoder(self.source)), False
 
-    def token_bytes(self, id: int) -> bytes:
+    def sentencepiece_model(self, trainer: bytes, normalizer: bytes, user_defined: int) -> SentencePieceModel:
+        """The lists as a model of exactly one unknown piece, in which no text becomes a control token."""
+        scores = self.numbers("scores")
+        if scores is None:
+            raise ModelFileError(f"{self.source}: tokenizer.ggml.scores is missing; convert the model again or pass tokenizer=")
+        wrong = next((i for i, score in enumerate(scores) if not -3e38 < score < 3e38), None)
+        if wrong is not None:
+            raise ModelFileError(f"{self.source}: tokenizer.ggml.scores holds {scores[wrong]} for token {wrong}")
+        as_written = {USER_DEFINED: user_defined, UNKNOWN: CONTROL}
+        types = [CONTROL if id in self.added.control_ids else as_written.get(kind, kind) for id, kind in enumerate(self.types)]
+        pieces = [token.encode("utf-8", "surrogateescape") for token in self.tokens]
+        unknown = self.unknown_id if self.unknown_id is not None else next((i for i, k in enumerate(self.types) if k == UNKNOWN), None)
+        if unknown is None:
+            if BYTE not in self.types:
+                raise ModelFileError(f"{self.source}: the vocabulary has neither byte tokens nor an unknown token for other characters")
+            return SentencePieceModel([*pieces, b"\xff"], [*scores, 0.0], [*types, UNKNOWN], trainer, normalizer)
+        types[unknown] = UNKNOWN
+        return SentencePieceModel(pieces, scores, types, trainer, normalizer)
+
+    def word_pieces(self) -> tuple[_Encode, bool]:
+        if self.unknown_id is None:
+            raise ModelFileError(f"{self.source}: a WordPiece vocabulary needs tokenizer.ggml.unknown_token_id, which is missing")
+        words = {token: id for token, id in self.ids.items() if id not in self.added.control_ids}
+        return self.between_added(word_piece_encoder(words, self.unknown_id)), True
+
+    def between_added(self, encode_words: Callable[[str], list[int]]) -> _Encode:
+        def encode(text: str, special: bool, start: bool) -> list[int]:
+            ids: list[int] = []
+            for id, piece in self.added.split(text, special):
+                ids.extend(encode_words(piece) if id is None else (id,))
+            return ids
+
+        return encode
+
+    def check_bytes(self) -> None:
+        values = {self.byte_value(id) for id, kind in enumerate(self.types) if kind == BYTE}
+        if values and len(values) < 256:
+            missing = next(byte for byte in range(256) if bytes([byte]) not in values)
+            raise ModelFileError(f"{self.source}: the vocabulary has byte tokens, but none for 0x{missing:02X}")
+
+    def byte_value(self, id: int) -> bytes:
+        byte = byte_level.fallback_byte(self.tokens[id])
+        if byte is None:
+            raise ModelFileError(f"{self.source}: token {id} is typed as a byte, but reads {self.tokens[id]!r}")
+        return byte
+
+    def token_bytes(self, id: int, first: bool) -> bytes:
         token, kind = self.tokens[id], self.types[id]
         if kind == BYTE:
-            byte = byte_level.fallback_byte(token)
-            if byte is None:
-                raise ModelFileError(f"{self.source}: token {id} is typed as a byte, but reads {token!r}")
-            return byte
-        if kind not in (NORMAL, UNUSED):
+            data = self.byte_value(id)
+        elif kind not in (NORMAL, UNUSED):
             return token.encode("utf-8", "surrogateescape")
-        if self.model == "gpt2":
+        elif self.model == "gpt2":
             return byte_level.token_bytes(token)
-        return token.replace("▁", " ").encode("utf-8", "surrogateescape")
+        else:
+            data = token.replace("▁", " ").encode("utf-8", "surrogateescape")
+        return data.removeprefix(b" ") if first and self.prefix else data
 
 
 def _chat_templates(metadata: Mapping[str, Any]) -> dict[str, str]:

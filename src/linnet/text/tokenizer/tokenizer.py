@@ -14,7 +14,8 @@ from linnet.text.tokenizer.vocabulary import Vocabulary
 class Tokenizer:
     """The tokenizer of a model: `Tokenizer("folder-or-file")`.
 
-    path: a folder with tokenizer.json, a tokenizer.json, or a .gguf file with or without tensors.
+    path: a folder with tokenizer.json, tokenizer.model or a .tiktoken file, one of these files, a .gguf file with or without
+    tensors, or the name of an encoding of OpenAI's (`cl100k_base` ...) that tiktoken has in its cache.
     Raises ModelFileError where the file is missing or malformed, UnsupportedModelError where it is of another kind.
     Immutable, safe to share between threads.
     """
@@ -42,7 +43,7 @@ class Tokenizer:
         are text like any other. Raises InvalidRequestError for lone surrogates, and for a bos or eos that the model lacks.
         """
         _check_text(text)
-        ids = self._vocabulary.encode(text, special)
+        ids = self._vocabulary.encode(text, special, True)
         if self._vocabulary.add_bos if bos is None else bos:
             bos_id = self._needed(self.bos_id, "bos")
             ids = ids if special and ids[:1] == [bos_id] else [bos_id, *ids]
@@ -51,16 +52,18 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids past the vocabulary (padding rows) are nothing."""
         skipped = self.special_ids if skip_special else frozenset()
-        whole = b"".join(self.token_bytes(id) for id in ids if id not in skipped)
-        if self.strip_first_space:
-            whole = whole.removeprefix(b" ")
+        shown = [id for id in ids if id not in skipped and self.token_bytes(id)]
+        whole = b"".join([self.token_bytes(id, first=i == 0) for i, id in enumerate(shown)])
         return whole.decode("utf-8", "replace")
 
-    def token_bytes(self, id: int) -> bytes:
-        """The bytes that one token contributes to a decoded text; part of a character, perhaps. Past the vocabulary: b""."""
+    def token_bytes(self, id: int, first: bool = False) -> bytes:
+        """The bytes that one token contributes to a decoded text; part of a character, perhaps. Past the vocabulary: b"".
+
+        first: what it contributes at the start of a text (without the space that `▁the` stands for elsewhere).
+        """
         if id < 0:
             raise InvalidRequestError(f"token id {id} is negative; ids run from 0 to {self.vocab_size - 1}")
-        return self._vocabulary.token_bytes(id) if id < self.vocab_size else b""
+        return self._vocabulary.token_bytes(id, first) if id < self.vocab_size else b""
 
     def id_to_token(self, id: int) -> str | None:
         """The token as the file stores it (`Ġthe`, `▁the`, `<|im_end|>`), or None."""
@@ -101,11 +104,6 @@ class Tokenizer:
         return self._vocabulary.added.control_ids
 
     @property
-    def strip_first_space(self) -> bool:
-        """Whether one space at the start of a decoded text is dropped (it was put there when encoding)."""
-        return self._vocabulary.strip_first_space
-
-    @property
     def chat_template(self) -> str | None:
         """The source of the model's usual chat template, or None."""
         return self._vocabulary.chat_templates.get("default")
@@ -121,17 +119,17 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
-        chat_template: str | None = None,
+        chat_template: str | Mapping[str, str] | None = None,
         **variables: Any,
     ) -> str:
         """The conversation as the template writes it, for reading; its ids are those of `apply_chat_template`.
 
-        chat_template: a template's source, or the name of one of the model's, in place of the usual one. `variables` go to
-        the template (`enable_thinking=False`). Raises ChatTemplateError: no template, or it refuses the messages.
+        chat_template: a template's source, the name of one of the model's, or templates by name, in place of the model's own.
+        `variables` go to the template (`enable_thinking=False`). Raises ChatTemplateError: no template, or it refuses the messages.
         """
         template = chat.choose(self.chat_templates, chat_template, bool(tools), self._vocabulary.source)
         inputs = chat.Conversation(messages, tools, documents)
-        return chat.render(template, inputs, add_generation_prompt, {**self._vocabulary.named_tokens, **variables})
+        return chat.render(template, inputs, add_generation_prompt, {**self._vocabulary.named_tokens, **chat.plain_variables(variables)})
 
     def apply_chat_template(
         self,
@@ -139,29 +137,26 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
-        chat_template: str | None = None,
+        chat_template: str | Mapping[str, str] | None = None,
         **variables: Any,
     ) -> list[int]:
         """The ids of a conversation. Arguments and errors as in `render_chat_template`.
 
-        Control tokens come from the template and from the assistant's own turns only, never from what other messages,
-        tools or documents hold. The beginning token is added where the model wants it and the template did not write it.
+        Control tokens come from the template and from the assistant's own turns only, never from what other messages, tools,
+        documents or variables hold; where these hold signs of control tokens, the template does not see them as such.
+        The beginning token is added where the model wants it and the template did not write it.
         """
-        template = chat.choose(self.chat_templates, chat_template, bool(tools), self._vocabulary.source)
+        vocabulary = self._vocabulary
+        template = chat.choose(self.chat_templates, chat_template, bool(tools), vocabulary.source)
         inputs = chat.Conversation(messages, tools, documents)
-        variables = {**self._vocabulary.named_tokens, **variables}
-        text = chat.render(template, inputs, add_generation_prompt, variables)
-        disguise = chat.Disguise(self._vocabulary.added.control_signs)
-        disguised = disguise.put_on(inputs)
+        disguise = chat.Disguise(vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template)
+        text = chat.render(template, disguise, add_generation_prompt, {**vocabulary.named_tokens, **disguise.variables})
         if not disguise.used:
             return self.encode(text, special=True)
-        pieces = list(self._vocabulary.added.split_control(chat.render(template, disguised, add_generation_prompt, variables)))
-        if [id for id, _ in pieces if id is not None] == [id for id, _ in self._vocabulary.added.split_control(text) if id is not None]:
-            return self.encode(text, special=True)
         ids: list[int] = []
-        for id, piece in pieces:
-            ids.extend(self._vocabulary.encode(disguise.take_off(piece), False) if id is None else (id,))
-        return [self.bos_id, *ids] if self.bos_id is not None and self._vocabulary.add_bos and ids[:1] != [self.bos_id] else ids
+        for id, piece in vocabulary.added.split_control(text):
+            ids += vocabulary.encode(disguise.take_off(piece), False, not ids) if id is None else (id,)
+        return [self.bos_id, *ids] if self.bos_id is not None and vocabulary.add_bos and ids[:1] != [self.bos_id] else ids
 
     def _needed(self, id: int | None, name: str) -> int:
         if id is None:
@@ -169,12 +164,18 @@ class Tokenizer:
         return id
 
 
+_LARGEST_FILE = 100 * 2**20
+_FILES = ("tokenizer.json", "tokenizer.model")
+_EXPECTED = "pass a folder with tokenizer.json, tokenizer.model or a .tiktoken file, one of these files, or a .gguf file"
+
+
 def _load(path: Path) -> Vocabulary:
     """One loader a file kind, each imported only when it is needed."""
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.exists():
-        found = f"the folder {path} has no tokenizer.json" if path.is_dir() else f"{path} does not exist"
-        raise ModelFileError(f"{found}; pass a folder with tokenizer.json, a tokenizer.json, or a .gguf file as the tokenizer")
+    from linnet.text.tokenizer.tiktoken_file import ENCODING_NAMES, load_named_encoding
+
+    if str(path) in ENCODING_NAMES and not path.exists():
+        return load_named_encoding(str(path))
+    file = _file_of(path)
     if file.suffix == ".gguf":
         from linnet.load.gguf import read_gguf
         from linnet.text.tokenizer.gguf import load_gguf_metadata
@@ -184,9 +185,34 @@ def _load(path: Path) -> Vocabulary:
         from linnet.text.tokenizer.tokenizer_json import load_tokenizer_json
 
         return load_tokenizer_json(file)
-    raise UnsupportedModelError(
-        f"{file}: {file.suffix or 'nameless'} tokenizer files are not read by this version; pass tokenizer.json or .gguf"
-    )
+    if file.suffix in (".model", ".tiktoken"):
+        return _load_model_file(file)
+    raise UnsupportedModelError(f"{file}: {file.suffix or 'nameless'} tokenizer files are not read by this version; {_EXPECTED}")
+
+
+def _file_of(path: Path) -> Path:
+    if not path.is_dir():
+        if not path.exists():
+            raise ModelFileError(f"{path} does not exist; {_EXPECTED}")
+        return path
+    found = next((path / name for name in _FILES if (path / name).exists()), None) or next(iter(sorted(path.glob("*.tiktoken"))), None)
+    if found is None:
+        raise ModelFileError(f"the folder {path} has no tokenizer.json, tokenizer.model or .tiktoken file; {_EXPECTED}")
+    return found
+
+
+def _load_model_file(file: Path) -> Vocabulary:
+    """SentencePiece and tiktoken files share the name tokenizer.model; the first bytes tell them apart."""
+    from linnet.load.files import MappedFile
+    from linnet.text.tokenizer.sentencepiece_file import load_sentencepiece_file
+    from linnet.text.tokenizer.tiktoken_file import load_tiktoken_file, looks_like_ranks
+
+    mapped = MappedFile(file)
+    data = bytes(mapped.map) if mapped.size <= _LARGEST_FILE else b""
+    mapped.close()
+    if not data:
+        raise ModelFileError(f"{file}: {mapped.size} bytes; tokenizer files of up to {_LARGEST_FILE} are read")
+    return load_tiktoken_file(file, data) if looks_like_ranks(data) else load_sentencepiece_file(file, data)
 
 
 def _check_text(text: str) -> None:

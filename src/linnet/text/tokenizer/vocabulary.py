@@ -7,22 +7,50 @@ from dataclasses import dataclass, field
 
 from linnet.text.tokenizer.added_tokens import AddedTokens
 
+LARGEST_ID = 2**24
+"""No vocabulary comes near it; what grows with the ids (rows, bits) must not be led astray."""
+
+
+# Converters and old configs name one of the tokens that end an answer at most.
+_END_TEXTS = (
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<EOT>",
+    "<end_of_utterance>",
+    "<｜end▁of▁sentence｜>",
+)
+
+
+def end_ids(ids: Mapping[str, int], *named: int | None) -> frozenset[int]:
+    """Every token that ends an answer: those that a file names, and those with the texts that models use for it."""
+    texts = {text for text in _END_TEXTS if text in ids}
+    if {"<|return|>", "<|call|>", "<|end|>"} <= texts:
+        texts.remove("<|end|>")  # it ends a part of an answer in OpenAI's harmony format
+    return frozenset({id for id in named if id is not None} | {ids[text] for text in texts})
+
 
 @dataclass(frozen=True)
 class Vocabulary:
     """A loaded tokenizer.
 
-    `encode(text, special)` gives ids without a beginning token; with `special` false it gives no id of `added.control_ids`.
-    `token_bytes(id)` are the bytes that a token contributes to a decoded text, `id_to_token(id)` its text as the file
-    stores it, or None. `strip_first_space`: one space at the start of a decoded text is not part of it.
-    `special_ids` are not shown when decoding (unless asked for); `eos_ids` end an answer. `named_tokens` are the
+    `encode(text, special, start)` gives ids without a beginning token; with `special` false it gives no id of
+    `added.control_ids`; `start` false means that the text follows a control token. `token_bytes(id, first)` are the bytes
+    that a token contributes to a decoded text, at its start or later; `id_to_token(id)` is its text as the file stores it,
+    or None. `special_ids` are not shown when decoding (unless asked for); `eos_ids` end an answer. `named_tokens` are the
     names that templates use (`bos_token` ...), `chat_templates` go by name, the usual one being "default".
     """
 
     source: str
     size: int
-    encode: Callable[[str, bool], list[int]]
-    token_bytes: Callable[[int], bytes]
+    encode: Callable[[str, bool, bool], list[int]]
+    token_bytes: Callable[[int, bool], bytes]
     id_to_token: Callable[[int], str | None]
     token_to_id: Callable[[str], int | None]
     added: AddedTokens
@@ -31,6 +59,5 @@ class Vocabulary:
     eos_id: int | None = None
     eos_ids: frozenset[int] = frozenset()
     add_bos: bool = False
-    strip_first_space: bool = False
     named_tokens: Mapping[str, str] = field(default_factory=dict)
     chat_templates: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,132 @@
+"""The program of the process that renders chat templates: frames of marshal in, text out. Started by template_renderer.py.
+
+Stands alone (only Jinja2 and the standard library), so that it starts in tens of milliseconds. Names and settings follow
+transformers' chat templates, so that a template renders alike.
+"""
+
+from __future__ import annotations
+
+import json
+import marshal
+import signal
+import sys
+from datetime import datetime
+from functools import lru_cache
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
+    """First frame: import paths, bytes of memory, seconds of processor time, characters of text. Then a frame per template."""
+    paths, memory, seconds, longest = _receive(requests)
+    sys.path[:] = paths
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    import jinja2  # noqa: F401 - before memory is limited
+
+    limit_memory(memory)
+    _send(replies, b"+", "")
+    while (request := _receive(requests)) is not None:
+        template, variables = request
+        limit_time(seconds)
+        status, text = render(template, variables, longest)
+        limit_time(0)
+        del request, template, variables
+        _send(replies, status, text)
+
+
+def limit_memory(more: int) -> None:
+    """`more` bytes of address space on top of what is taken. Where the system does not say what is taken (not Linux), time alone limits."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + more, taken + more))
+    except (ImportError, OSError, ValueError):
+        pass
+
+
+def limit_time(seconds: float) -> None:
+    """The kernel ends this process after so much processor time, also inside C code; 0 lifts the limit."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def render(template: str, variables: dict[str, Any], longest: int) -> tuple[bytes, str]:
+    """(b"+", the text) or (b"-", why there is none)."""
+    import jinja2
+
+    pieces: list[str] = []
+    length = 0
+    try:
+        for piece in compiled(template).generate(variables):
+            pieces.append(piece)
+            length += len(piece)
+            if length > longest:
+                return b"-", f"writes more than {longest} characters"
+        return b"+", "".join(pieces)
+    except jinja2.TemplateSyntaxError as error:
+        return b"-", f"is malformed at line {error.lineno}: {error.message}"
+    except jinja2.TemplateError as error:
+        return b"-", f"refuses these messages: {error}"
+    except MemoryError:
+        return b"-", "takes more memory than templates may"
+    except Exception as error:  # whatever a template can bring about
+        return b"-", f"fails on these messages ({type(error).__name__}: {error}); check them or give another template"
+
+
+@lru_cache(maxsize=32)
+def compiled(template: str) -> Template:
+    import jinja2.exceptions
+    import jinja2.ext
+    import jinja2.nodes
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(jinja2.ext.Extension):
+        """`{% generation %}` marks what a model is trained on; for rendering it is its body."""
+
+        tags = {"generation"}  # noqa: RUF012 - Jinja's interface
+
+        def parse(self, parser: Any) -> list[jinja2.nodes.Node]:
+            next(parser.stream)
+            body: list[jinja2.nodes.Node] = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return body
+
+    class Sandbox(ImmutableSandboxedEnvironment):
+        def unsafe_undefined(self, obj: Any, attribute: str) -> NoReturn:
+            raise jinja2.exceptions.SecurityError(f"it reaches for {attribute!r} of a {type(obj).__name__}, which is not for templates")
+
+    def raise_exception(message: str) -> NoReturn:
+        raise jinja2.TemplateError(message)
+
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols], cache_size=0)
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(template)
+
+
+def to_json(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False
+) -> str:
+    """Jinja's own filter escapes HTML; models are trained on plain JSON."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _receive(requests: IO[bytes]) -> Any:
+    """The next frame (8 bytes of length, marshal), or None where the parent is gone."""
+    size = requests.read(8)
+    return marshal.loads(requests.read(int.from_bytes(size, "little"))) if len(size) == 8 else None
+
+
+def _send(replies: IO[bytes], status: bytes, text: str) -> None:
+    data = text.encode("utf-8", "replace")
+    replies.write(status + len(data).to_bytes(8, "little") + data)
+    replies.flush()
+
+
+if __name__ == "__main__":
+    serve(sys.stdin.buffer, sys.stdout.buffer)

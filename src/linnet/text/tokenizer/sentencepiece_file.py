@@ -1,0 +1,98 @@
+"""SentencePiece `.model` files, alone or in a folder with its config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from linnet.errors import ModelFileError
+from linnet.text.tokenizer import byte_level
+from linnet.text.tokenizer.added_tokens import AddedToken, AddedTokens, is_marker
+from linnet.text.tokenizer.config import TokenizerConfig, read_config
+from linnet.text.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, read_model
+from linnet.text.tokenizer.vocabulary import LARGEST_ID, Vocabulary, end_ids
+
+
+def load_sentencepiece_file(path: Path, data: bytes) -> Vocabulary:
+    """The vocabulary of the file at `path`, whose bytes are `data`. Raises ModelFileError where it is malformed."""
+    return _SentencePieceVocabulary(path, data).build()
+
+
+class _SentencePieceVocabulary:
+    """The pieces of a model, and what the config beside it adds to them or calls them."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.source = str(path)
+        self.config: TokenizerConfig = read_config(path.parent)
+        model = read_model(data, self.source)
+        self.tokens = {id: piece.decode("utf-8", "surrogateescape") for id, piece in enumerate(model.pieces)}
+        self.types = dict(enumerate(model.types))
+        self.piece_count = len(model.pieces)
+        for token in self.config.added:
+            if token.id > LARGEST_ID:
+                raise ModelFileError(f"{self.config.path}: gives {token.content!r} the id {token.id}; ids up to {LARGEST_ID} are read")
+            if self.tokens.get(token.id) != token.content:
+                self.tokens[token.id] = token.content
+                self.types[token.id] = CONTROL if token.flags.get("special") else USER_DEFINED
+        self.ids = {token: id for id, token in reversed(self.tokens.items())}
+        self.added = AddedTokens(self.added_tokens())
+        control = self.added.control_ids
+        types = [CONTROL if id in control and kind != UNKNOWN else kind for id, kind in enumerate(model.types)]
+        self.model = replace(model, types=types)
+        self.encode_start = self.model.encoder(self.source)
+        self.encode_later = self.model.without_prefix().encoder(self.source) if model.adds_prefix else self.encode_start
+
+    def added_tokens(self) -> Iterator[AddedToken]:
+        listed = {token.id: token.flags for token in self.config.added}
+        for id, content in self.tokens.items():
+            kind, flags = self.types[id], listed.get(id, {})
+            control = kind in (CONTROL, UNKNOWN) or content in self.config.special
+            if not control and kind != USER_DEFINED:
+                continue
+            if kind == USER_DEFINED:
+                control = control or is_marker(content)
+                if not control and id < self.piece_count and id not in listed:
+                    continue  # the library matches it by itself
+            yield AddedToken(id, content, control, flags.get("single_word", False), flags.get("lstrip", False), flags.get("rstrip", False))
+
+    def encode(self, text: str, special: bool, start: bool) -> list[int]:
+        ids: list[int] = []
+        for id, piece in self.added.split(text, special):
+            if id is None:
+                ids += (self.encode_start if start or self.config.flag("legacy") else self.encode_later)(piece)
+            else:
+                ids.append(id)
+            start = False
+        return ids
+
+    def token_bytes(self, id: int, first: bool) -> bytes:
+        token, kind = self.tokens.get(id, ""), self.types.get(id, UNUSED)
+        if kind == BYTE:
+            return byte_level.fallback_byte(token) or b""
+        if kind not in (NORMAL, UNUSED, USER_DEFINED):
+            return token.encode("utf-8", "surrogateescape")
+        data = token.replace("▁", " ").encode("utf-8", "surrogateescape")
+        return data.removeprefix(b" ") if first and self.model.adds_prefix else data
+
+    def build(self) -> Vocabulary:
+        named = {**self.model.named_tokens(), **self.config.named}
+        bos_id, eos_id = (self.ids.get(named.get(name, "")) for name in ("bos_token", "eos_token"))
+        stated = self.config.flag("add_bos_token")
+        special = {id for id, kind in self.types.items() if kind in (CONTROL, UNKNOWN)}
+        return Vocabulary(
+            source=self.source,
+            size=max(self.tokens) + 1,
+            encode=self.encode,
+            token_bytes=self.token_bytes,
+            id_to_token=self.tokens.get,
+            token_to_id=self.ids.get,
+            added=self.added,
+            special_ids=frozenset(special | {self.ids[text] for text in self.config.special if text in self.ids}),
+            bos_id=bos_id,
+            eos_id=eos_id,
+            eos_ids=end_ids(self.ids, eos_id),
+            add_bos=bos_id is not None and stated is not False,
+            named_tokens=named,
+            chat_templates=self.config.chat_templates,
+        )
