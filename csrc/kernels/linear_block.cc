@@ -19,13 +19,13 @@ static inline B five_bits(const uint8_t (*q)[64], const uint8_t* high) {
 }
 
 struct Unsigned {
-  static constexpr bool kSigned = false, kMin = false;
+  static constexpr bool kSigned = false, kMin = false, kSplit = false;
 };
 struct UnsignedWithMin {
-  static constexpr bool kSigned = false, kMin = true;
+  static constexpr bool kSigned = false, kMin = true, kSplit = false;
 };
 struct SignedWeights {
-  static constexpr bool kSigned = true, kMin = false;
+  static constexpr bool kSigned = true, kMin = false, kSplit = false;
   static inline Acc start(const uint32_t* offset) { return acc_start_signed(offset); }
 };
 
@@ -60,16 +60,16 @@ struct Q5_0 : Unsigned {
   static inline F scale(const Block& w) { return f_load_f16(w.d); }
 };
 
-// d * q + m = d * (q - 16) + (m + 16 d): five bits unsigned would overflow AVX2's sums, centred ones do not.
 struct Q5_1 : UnsignedWithMin {
   using Block = PackedQ5_1;
-  static inline Acc start(const uint32_t* offset) { return acc_start<1>(offset); }
+  static constexpr bool kSplit = !kWideSums;  // 32 columns of five bits would overflow int16 sums: widen after 16
+  static inline Acc start(const uint32_t*) { return acc_zero(); }
   template <int i>
   static inline B columns(const Block& w) {
     return five_bits<i>(w.q, w.high);
   }
   static inline F scale(const Block& w) { return f_load_f16(w.d); }
-  static inline F min(const Block& w) { return f_fma(scale(w), f_set(16.0f), f_load_f16(w.m)); }
+  static inline F min(const Block& w) { return f_load_f16(w.m); }
 };
 
 struct Q8_0 : SignedWeights {
@@ -105,26 +105,37 @@ struct BlockTile {
   template <int tokens>
   using Activation = ActivationQ8_0<tokens>;
 
-  template <int i, int groups, int tokens>
+  // Columns 4i to 4 * end.
+  template <int i, int end, int groups, int tokens>
   static inline void add_from(Acc (&acc)[groups][tokens], const Block* w, int64_t count, const Activation<tokens>& x) {
     B bytes[groups];
     LINNET_UNROLL for (int g = 0; g < groups; g++) bytes[g] = Format::template columns<i>(w[g * count]);
     add_columns<Format::kSigned>(acc, bytes, x.q, 4 * i);
-    if constexpr (i < 7) add_from<i + 1>(acc, w, count, x);
+    if constexpr (i + 1 < end) add_from<i + 1, end>(acc, w, count, x);
+  }
+
+  template <int groups, int tokens>
+  static inline void dot(I (&sum)[groups][tokens], const Block* w, int64_t count, const Activation<tokens>& x) {
+    Acc acc[groups][tokens];
+    LINNET_EACH_OUTPUT(groups, tokens) acc[g][t] = Format::start(&x.offset[t]);
+    add_from<0, Format::kSplit ? 4 : 8>(acc, w, count, x);
+    LINNET_EACH_OUTPUT(groups, tokens) sum[g][t] = sum_of<Format::kSigned>(acc[g][t]);
+    if constexpr (Format::kSplit) {
+      LINNET_EACH_OUTPUT(groups, tokens) acc[g][t] = acc_zero();
+      add_from<4, 8>(acc, w, count, x);
+      LINNET_EACH_OUTPUT(groups, tokens) sum[g][t] = i_add(sum[g][t], acc_sum(acc[g][t]));
+    }
   }
 
   template <int groups, int tokens>
   static inline void run(const Block* w, int64_t count, const Activation<tokens>* x, F (&total)[groups][tokens]) {
     for (int64_t b = 0; b < count; b++, w++, x++) {
       prefetch<groups>(w, count);
-      Acc acc[groups][tokens];
-      LINNET_EACH_OUTPUT(groups, tokens) acc[g][t] = Format::start(&x->offset[t]);
-      add_from<0>(acc, w, count, *x);
+      I sum[groups][tokens];
+      dot(sum, w, count, *x);
       LINNET_UNROLL for (int g = 0; g < groups; g++) {
         F d = Format::scale(w[g * count]);
-        LINNET_UNROLL for (int t = 0; t < tokens; t++) {
-          total[g][t] = f_fma(f_from_i(sum_of<Format::kSigned>(acc[g][t])), f_mul(d, f_set(x->d[t])), total[g][t]);
-        }
+        LINNET_UNROLL for (int t = 0; t < tokens; t++) { total[g][t] = f_fma(f_from_i(sum[g][t]), f_mul(d, f_set(x->d[t])), total[g][t]); }
         if constexpr (Format::kMin) {
           F m = Format::min(w[g * count]);
           LINNET_UNROLL for (int t = 0; t < tokens; t++) total[g][t] = f_fma(m, f_set(x->sum[t]), total[g][t]);

@@ -51,7 +51,7 @@ static void quantize_q8_0(const float* x, int64_t columns, ActivationQ8_0<tokens
       float broken = round_scaled(part, largest > 0 ? 127.0f / largest : 0.0f, 32, tile[b].q[t]);
       tile[b].d[t] = half_to_float(float_to_half(largest / 127.0f)) + broken;
       tile[b].offset[t] = offset_of(tile[b].q[t], 32, -8);
-      tile[b].sum[t] = tile[b].d[t] * (float)sum_of(tile[b].q[t], 32);
+      tile[b].sum[t] = half_to_float(float_to_half(largest / 127.0f * (float)sum_of(tile[b].q[t], 32)));
     }
   }
 }

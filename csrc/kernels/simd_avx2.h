@@ -70,6 +70,7 @@ static inline float f_lane(F x, int i) {
 }
 static inline F f_from_i(I x) { return F{_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 static inline I i_zero() { return I{_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+static inline I i_add(I x, I y) { return I{_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 
 static inline B b_load(const void* p) { return B{_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)}; }
 template <int from, int to, int width>

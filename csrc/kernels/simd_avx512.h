@@ -47,6 +47,7 @@ static inline float f_lane(F a, int i) {
 }
 static inline F f_from_i(I a) { return _mm512_cvtepi32_ps(a); }
 static inline I i_zero() { return _mm512_setzero_si512(); }
+static inline I i_add(I a, I b) { return _mm512_add_epi32(a, b); }
 
 static inline B b_load(const void* p) { return _mm512_loadu_si512(p); }
 template <int from, int to, int width>

@@ -131,6 +131,11 @@ static inline F f_from_i(I a) {
   return r;
 }
 static inline I i_zero() { return I{}; }
+static inline I i_add(I a, I b) {
+  I r;
+  LINNET_EACH(a.v[i] + b.v[i]);
+  return r;
+}
 
 static inline B b_load(const void* p) {
   B r;

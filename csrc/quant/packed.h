@@ -161,7 +161,7 @@ template <int tokens>
 struct ActivationQ8_0 {
   int8_t q[tokens][32];
   float d[tokens];
-  float sum[tokens];  // d * sum of q
+  float sum[tokens];  // scale * sum of q, rounded to float16 as llama.cpp's Q8_1 does; what a format's min multiplies
   uint32_t offset[tokens];
 };
 template <int tokens>
