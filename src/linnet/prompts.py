@@ -73,8 +73,8 @@ def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | 
     try:
         return read_templates(Path(given))
     except ModelFileError as error:
-        theirs = f"none of the model's templates ({', '.join(names)})" if names else "no name of a template (the model has none)"
-        raise InvalidRequestError(f"chat_template {_short(given)} is {theirs}, no template itself, and no file of one: {error}") from None
+        theirs = f"the model's own are called {', '.join(names)}" if names else "the model has none of its own"
+        raise InvalidRequestError(f"chat_template {_short(given)} is neither a template nor a file of one ({error}); {theirs}") from None
 
 
 def _plain(value: Any) -> Any:

@@ -180,7 +180,7 @@ def test_templates_in_one_file_and_the_object_form(tmp_path: Path, byte_level: A
     assert ours.render_chat_template([USER], tools=TOOLS, chat_template=several) == "t"
     assert read_chat_template("tool_use", ours) == "tool_use"
     assert read_chat_template("{{ x }}", ours) == "{{ x }}"
-    with pytest.raises(InvalidRequestError, match=r"tool_us'.*default, tool_use"):
+    with pytest.raises(InvalidRequestError, match=r"tool_us' is neither a template nor a file.*default, tool_use"):
         read_chat_template("tool_us", ours)
     (tmp_path / "none.json").write_text("{}")
     with pytest.raises(InvalidRequestError, match="has no chat_template"):

@@ -94,15 +94,17 @@ def test_none_of_it_is_taken_from_this_process() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 def test_the_renderer_itself_stays_within_its_bounds() -> None:
-    """Its high-water mark after the templates that ask for most."""
+    """Its high-water mark after each of the templates that ask for most (those that leave it alive)."""
+    peaks = []
     for template in HUGE:
         with pytest.raises(ChatTemplateError):
             chat_template.render(template, CONVERSATION, True, {})
-    process = template_renderer._process
-    assert process is not None
-    status = Path(f"/proc/{process._process.pid}/status").read_text()
-    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
-    assert peak < template_renderer.MEMORY + 100 * 2**20
+        process = template_renderer._process
+        assert process is not None
+        if process.alive():
+            status = Path(f"/proc/{process._process.pid}/status").read_text()
+            peaks.append(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024)
+    assert 0 < max(peaks) < template_renderer.MEMORY + 100 * 2**20
 
 
 def test_threads_render_at_once_and_each_gets_its_own() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from linnet.errors import ModelFileError
@@ -41,7 +42,11 @@ class _SentencePieceVocabulary:
         types = [CONTROL if id in control and kind != UNKNOWN else kind for id, kind in enumerate(model.types)]
         self.model = replace(model, types=types)
         self.encode_start = self.model.encoder(self.source)
-        self.encode_later = self.model.without_prefix().encoder(self.source) if model.adds_prefix else self.encode_start
+
+    @cached_property
+    def encode_later(self) -> Callable[[str], list[int]]:
+        """For texts after a control token, which get no space in front."""
+        return self.model.without_prefix().encoder(self.source) if self.model.adds_prefix else self.encode_start
 
     def added_tokens(self) -> Iterator[AddedToken]:
         listed = {token.id: token.flags for token in self.config.added}

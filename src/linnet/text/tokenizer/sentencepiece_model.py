@@ -67,7 +67,7 @@ class SentencePieceModel:
         for i, (piece, score, kind) in enumerate(zip(self.pieces, self.scores, self.types, strict=True)):
             if b"\0" in piece:  # the library takes none; no token of a model that runs needs one
                 piece = f"\ue000{i}".encode()
-            message = _field(1, piece) + b"\x15" + struct.pack("<f", score) + b"\x18" + bytes([kind])
+            message = _field(1, piece) + b"\x15" + struct.pack("<f", score) + b"\x18" + _SMALL[kind]
             fields.append(_field(_PIECES, message))
         return b"".join(fields) + _field(_TRAINER, self.trainer) + _field(_NORMALIZER, self.normalizer)
 
@@ -149,7 +149,12 @@ def _last(message: bytes, number: int, default: Any) -> Any:
     return next((value for found, value in reversed(list(_fields(message))) if found == number), default)
 
 
+_SMALL = [bytes([value]) for value in range(128)]
+
+
 def _varint(value: int) -> bytes:
+    if value < 128:
+        return _SMALL[value]
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
