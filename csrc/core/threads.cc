@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <new>
+#include <utility>
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
@@ -62,7 +63,13 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::take_tiles(int thread) {
-  for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(work_, i, thread);
+  try {
+    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(work_, i, thread);
+  } catch (...) {
+    next_.store(count_, std::memory_order_relaxed);
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!error_) error_ = std::current_exception();
+  }
 }
 
 void ThreadPool::run_erased(int64_t count, Call call, const void* work) {
@@ -89,6 +96,7 @@ void ThreadPool::run_erased(int64_t count, Call call, const void* work) {
       std::this_thread::yield();  // a worker was descheduled: let it have the core
     }
   }
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void ThreadPool::loop(int thread) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -21,7 +22,8 @@ class ThreadPool {
 
   int size() const { return (int)workers_.size() + 1; }
 
-  // Calls work(index, thread) for every index below count; thread is below size(). Returns when all are done.
+  // Calls work(index, thread) for every index below count; thread is below size(). Returns when all are done; where one
+  // throws, what is not begun is left, and the first exception is thrown here.
   template <class Work>
   void run(int64_t count, const Work& work) {
     run_erased(count, [](const void* w, int64_t index, int thread) { (*(const Work*)w)(index, thread); }, &work);
@@ -41,6 +43,7 @@ class ThreadPool {
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> stop_{false};
   std::atomic<int> sleeping_{0};
+  std::exception_ptr error_;  // of the current run, under mutex_
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<std::thread> workers_;

@@ -45,7 +45,7 @@ static inline F gelu(F x) {
 }
 
 static inline F activation_of(F x, int activation) {
-  switch (activation) {  // in the order of the Activation enum in bind.cc
+  switch (activation) {  // in the order of ACTIVATIONS in ops/native.py
     case 0:
       return silu(x);
     case 1:

@@ -49,13 +49,22 @@ Cache::Cache(const std::vector<std::pair<int64_t, int64_t>>& shapes, int64_t pag
   for (auto [kv_heads, head_dim] : shapes) {
     Layer l{kv_heads, head_dim, (size_t)(head_dim * kPage) * value, (size_t)((head_dim + 15) / 16 * 16 * kPage) * value, nullptr, 0};
     l.bytes = (size_t)(pages * kv_heads) * (l.key_bytes + l.value_bytes);
-    l.data = reserve(l.bytes);
     layers.push_back(l);
+  }
+  try {
+    for (Layer& l : layers) l.data = reserve(l.bytes);
+  } catch (...) {
+    release_all();
+    throw;
   }
 }
 
-Cache::~Cache() {
-  for (Layer& l : layers) release(l.data, l.bytes);
+Cache::~Cache() { release_all(); }
+
+void Cache::release_all() {
+  for (Layer& l : layers) {
+    if (l.data) release(l.data, l.bytes);
+  }
 }
 
 TensorPointer attend(Context& c, Cache& cache, const BatchView& b, const Tensor& q, const Tensor& k, const Tensor& v, int layer, int heads,

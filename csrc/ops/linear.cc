@@ -1,6 +1,8 @@
 // Weights into packed groups, and products with them, shared out over the threads by rows.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <stdexcept>
 #include <vector>
 
 #include "context.h"
@@ -97,6 +99,10 @@ void reencode(const Format& stored, const Format& target, const uint8_t* const r
   if (stored.packed_bytes) stored.pack(rows, blocks, group.data());
   for (int r = 0; r < kRows && rows[r]; r++) {
     stored.to_floats(stored.packed_bytes ? group.data() : rows[r], r, blocks, values.data());
+    // Rounding to levels would make an ordinary number of it.
+    for (float v : values) {
+      if (!std::isfinite(v)) throw std::domain_error("holds a value that is not finite");
+    }
     target.from_floats(values.data(), target_blocks, raw.data() + raw_row * (size_t)r);
   }
 }

@@ -32,8 +32,13 @@ class Ranking {
   }
   const Candidate& ranked(size_t i) {
     if (i >= sorted_) {
-      size_t wanted = std::min(size(), std::max<size_t>({256, 8 * sorted_, i + 1}));
-      std::partial_sort(candidates_.begin() + (long)sorted_, candidates_.begin() + (long)wanted, candidates_.end(), likelier);
+      size_t wanted = sorted_ < 2048 ? std::min(size(), std::max<size_t>({256, 8 * sorted_, i + 1})) : size();
+      auto begin = candidates_.begin() + (long)sorted_;
+      if (wanted < size()) {
+        std::partial_sort(begin, candidates_.begin() + (long)wanted, candidates_.end(), likelier);
+      } else {
+        std::sort(begin, candidates_.end(), likelier);
+      }
       sorted_ = wanted;
     }
     return candidates_[i];

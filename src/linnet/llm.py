@@ -219,6 +219,8 @@ class LLM:
     def trace(self, prompt: Prompt, top: int = 5, params: SamplingParams | None = None) -> list[TraceStep]:
         """Generates, and says for every token which `top` candidates there were and which was chosen. Log-probabilities
         are the model's own, before temperature, bias and penalties."""
+        if not isinstance(top, int) or top < 0:
+            raise InvalidRequestError(f"top is {top!r}; it must be 0 or more")
         params = replace(_params(params), logprobs=top, n=1)
         completion = self._run([self._answer(self._reader.read(prompt), params, True)])[0]
         start = len(completion.prompt_token_ids)

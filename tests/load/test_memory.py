@@ -45,6 +45,15 @@ def test_other_values_are_named(value):
         MemorySource({"w": value})
 
 
+def test_tensors_without_plain_data_are_named():
+    sparse = torch.eye(3).to_sparse()
+    for value, reason in ((torch.zeros(3, device="meta"), "meta"), (sparse, "sparse")):
+        with pytest.raises(ModelFileError, match=f"'w' is .*{reason}"):
+            MemorySource({"w": value})
+    with pytest.raises(ModelFileError, match="NoneType"):
+        MemorySource(None)
+
+
 def test_names_are_texts_and_absent_ones_are_named():
     with pytest.raises(ModelFileError, match="3"):
         MemorySource({3: np.zeros(3, np.float32)})

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from linnet import _core
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm, Rope
-from linnet.errors import InvalidRequestError
+from linnet.errors import InvalidRequestError, ModelFileError
 from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.ops.native import NativeOps, default_threads
 from linnet.ops.reference import ReferenceOps
 from linnet.ops.sampling import sample
+from linnet.tensors import F32, Q4_0, RawTensor
 
 ISAS = _core.available_isas()
 
@@ -155,6 +156,15 @@ def test_the_environment_forces_an_instruction_set(isa: str) -> None:
         [sys.executable, "-c", program], env={**os.environ, "LINNET_ISA": isa}, capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == isa
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_not_rounded_to_a_level(value: float) -> None:
+    weights = np.ones((40, 64), np.float32)
+    weights[35, 3] = value
+    raw = RawTensor("blk.0.w", (40, 64), F32, weights.view(np.uint8).ravel())
+    with pytest.raises(ModelFileError, match=r"'blk.0.w' holds a value that is not finite.*q4_0"):
+        NativeOps(2).matrix(raw, Q4_0)
 
 
 def test_a_page_outside_the_cache_is_refused() -> None:

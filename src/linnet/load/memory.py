@@ -25,6 +25,8 @@ class MemorySource:
     where = "state dict"
 
     def __init__(self, tensors: Mapping[str, Any]) -> None:
+        if not isinstance(tensors, Mapping):
+            raise ModelFileError(f"state dict: a {type(tensors).__name__}; a mapping from names to tensors was expected")
         self._tensors = dict(tensors)
         self._types = {name: _type(name, value) for name, value in self._tensors.items()}
 
@@ -65,6 +67,8 @@ def _type(name: Any, value: Any) -> TensorType:
         raise ModelFileError(f"state dict: the name {name!r} is not a string")
     if not _is_torch(value) and not isinstance(value, np.ndarray):
         raise UnsupportedModelError(f"state dict: {name!r} is a {type(value).__name__}; a NumPy array or torch tensor was expected")
+    if _is_torch(value) and (value.is_meta or value.layout != sys.modules["torch"].strided):
+        raise ModelFileError(f"state dict: {name!r} is {'a meta tensor without data' if value.is_meta else 'sparse'}; give dense values")
     dtype = str(value.dtype).removeprefix("torch.") if _is_torch(value) else value.dtype.name
     if dtype not in _TYPES:
         raise UnsupportedModelError(f"state dict: {name!r} is {dtype}; convert it to {', '.join(_TYPES)}")

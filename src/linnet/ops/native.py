@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from linnet import _core
 from linnet.arch.rope import angles
 from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Rope
-from linnet.errors import InvalidRequestError
+from linnet.errors import InvalidRequestError, ModelFileError
 from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.tensors import F32, RawTensor, TensorType
 
@@ -45,7 +45,10 @@ class NativeOps:
     # ---- weights
     def matrix(self, raw: RawTensor, target: TensorType | None = None) -> _core.Matrix:
         rows, columns = raw.shape
-        matrix = _core.matrix(self.context, raw.data, raw.type.gguf_id, (target or raw.type).gguf_id, rows, columns)
+        try:
+            matrix = _core.matrix(self.context, raw.data, raw.type.gguf_id, (target or raw.type).gguf_id, rows, columns)
+        except ValueError as error:
+            raise ModelFileError(f"tensor {raw.name!r} {error}: it cannot be stored as {(target or raw.type).name}") from None
         if not self.owns(matrix):
             matrix.source = raw.data  # keeps the mapping alive
         return matrix
