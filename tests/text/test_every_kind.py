@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,8 @@ class Pair:
     encode: Callable[[str], list[int]]
     decode: Callable[[list[int]], str] | None
     special: bool = False  # whether the other library matches control tokens in texts
-    merges_spaces: bool = False  # and takes a `▁` that someone wrote for one of them
+    assigned_only: bool = False  # compare only characters that Python's Unicode knows: the other library's may be newer
+    merges_spaces: bool = False  # whether the other library takes a `▁` that someone wrote for one of the spaces it merges
 
 
 def by_transformers(folder: Path) -> Pair:
@@ -78,7 +80,8 @@ def llama_cpp_pair(path: Path) -> Pair:
     if not path.is_file():
         pytest.skip("../shared/data/vocab is not there")
     peer = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
-    return Pair(Tokenizer(path), lambda text: list(peer.tokenize(text.encode(), add_bos=False, special=False)), None)
+    ours = Tokenizer(path)
+    return Pair(ours, lambda text: list(peer.tokenize(text.encode(), add_bos=False, special=False)), None, assigned_only=True)
 
 
 QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -108,6 +111,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def check(pair: Pair, texts: list[str]) -> None:
     for text in texts:
+        if pair.assigned_only and any(unicodedata.category(character) == "Cn" for character in text):
+            continue
         ids = pair.ours.encode(text, bos=False, special=pair.special)
         assert ids == pair.encode(text), repr(text)
         stream = StreamDecoder(pair.ours, skip_special=False)
