@@ -2,7 +2,8 @@
 
 LinnetError
 ├── ModelFileError            a file is missing, truncated, malformed or contradicts itself
-│   └── UnsupportedModelError the file is sound, but holds something this version does not run
+│   ├── UnsupportedModelError the file is sound, but holds something this version does not run
+│   └── HostileTemplateError  a chat template that is malformed, breaks out or never ends (also a ChatTemplateError)
 ├── InvalidRequestError       an option or a prompt that cannot be honoured (also a ValueError)
 │   ├── ContextLengthError    prompt and answer do not fit; names both numbers
 │   └── ChatTemplateError     no chat template, or one that refuses these messages
@@ -47,6 +48,10 @@ class ContextLengthError(InvalidRequestError):
 
 class ChatTemplateError(InvalidRequestError):
     """The model has no chat template, or the template refuses the messages."""
+
+
+class HostileTemplateError(ModelFileError, ChatTemplateError):
+    """A chat template that is wrong by itself: malformed, reaching out of the sandbox, or past its limits."""
 
 
 class MissingDependencyError(LinnetError, ImportError):

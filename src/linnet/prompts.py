@@ -63,18 +63,26 @@ class PromptReader:
 def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | Mapping[str, str] | None:
     """The chat_template option: a template's source, the name of one of the model's, or a file.
 
-    A file holds one template, or (tokenizer_config.json and its like) one or several under "chat_template".
+    A file holds one template, or (tokenizer_config.json and its like) one or several under "chat_template". Raises
+    InvalidRequestError where it is none of these, HostileTemplateError where one does not compile.
     """
     names = sorted(tokenizer.chat_templates) if tokenizer is not None else []
-    if given is None or "{" in given or given in names:
+    if given is None or given in names:
         return given
+    from linnet.text.template_renderer import check
     from linnet.text.tokenizer.config import read_templates
 
+    if "{" in given:
+        check(given, "the chat template that was given")
+        return given
     try:
-        return read_templates(Path(given))
+        templates = read_templates(Path(given))
     except ModelFileError as error:
         theirs = f"the model's own are called {', '.join(names)}" if names else "the model has none of its own"
         raise InvalidRequestError(f"chat_template {_short(given)} is neither a template nor a file of one ({error}); {theirs}") from None
+    for name, template in templates.items():
+        check(template, f"the chat template {name!r} of {given}")
+    return templates
 
 
 def _plain(value: Any) -> Any:

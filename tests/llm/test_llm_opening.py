@@ -97,6 +97,8 @@ def test_chat_needs_a_template(untemplated: Path, native: LLM) -> None:
             assert llm.chat(QUESTION, GREEDY).token_ids == native.chat(QUESTION, GREEDY).token_ids
     with pytest.raises(InvalidRequestError, match="neither a template nor a file"):
         LLM(untemplated, chat_template="missing.jinja")
+    with pytest.raises(ChatTemplateError, match="given is malformed at line 1"):
+        LLM(untemplated, chat_template="{{ bad")
 
 
 @pytest.mark.parametrize("weights", ["f32", "f16", "bf16", "q8_0", "q4_0"])

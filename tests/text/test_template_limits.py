@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from text_inputs import SHARED
 
-from linnet.errors import ChatTemplateError
+from linnet.errors import ChatTemplateError, HostileTemplateError, ModelFileError
 from linnet.text import chat_template, template_renderer
 
 CONVERSATION = chat_template.Conversation([{"role": "user", "content": "hello"}])
@@ -64,18 +64,26 @@ REACHING = [
     "{{ (messages | map(attribute='__class__') | list)[0].__init__.__globals__ }}",
     "{% for x in range(999999999) %}{% endfor %}",
 ]
+WRONG = ["{% if %}", "{% for x in y %}"]
 FAILING = [
     "{{ raise_exception('only <users> here') }}",
     "{{ messages[0].content + 1 }}",
     "{{ 1 / 0 }}",
-    "{% if %}",
     "{{ unknown_function() }}",
     "{% include '/etc/passwd' %}",
     "{% import 'os' as os %}",
 ]
 
 
-@pytest.mark.parametrize("template", [*ENDLESS, *HUGE, *REACHING, *FAILING], ids=lambda template: template[:40])
+@pytest.mark.parametrize("template", [*ENDLESS, *HUGE, *WRONG], ids=lambda template: template[:40])
+def test_a_template_that_is_wrong_by_itself_is_the_models_fault(template: str) -> None:
+    with pytest.raises(HostileTemplateError) as caught:
+        chat_template.render(template, CONVERSATION, True, {}, "the chat template of model.gguf")
+    assert isinstance(caught.value, ModelFileError)
+    assert str(caught.value).startswith("the chat template of model.gguf ")
+
+
+@pytest.mark.parametrize("template", [*ENDLESS, *HUGE, *REACHING, *WRONG, *FAILING], ids=lambda template: template[:40])
 def test_a_template_that_attacks_or_fails_is_an_error_of_ours(template: str) -> None:
     with pytest.raises(ChatTemplateError) as caught:
         chat_template.render(template, CONVERSATION, True, {})

@@ -162,8 +162,15 @@ def _collect(value: Any, characters: set[str]) -> None:
             _collect(item, characters)
 
 
-def render(template: str, conversation: Conversation | Disguise, add_generation_prompt: bool, variables: Mapping[str, Any]) -> str:
-    """What the template makes of the conversation. Raises ChatTemplateError with the template's own reason."""
+def render(
+    template: str,
+    conversation: Conversation | Disguise,
+    add_generation_prompt: bool,
+    variables: Mapping[str, Any],
+    where: str = "the chat template",
+) -> str:
+    """What the template makes of the conversation; `where` names it in messages. Raises ChatTemplateError with the template's
+    own reason, and HostileTemplateError where the template itself is wrong."""
     from linnet.text import template_renderer
 
     standard = {
@@ -172,7 +179,7 @@ def render(template: str, conversation: Conversation | Disguise, add_generation_
         "documents": conversation.documents,
         "add_generation_prompt": add_generation_prompt,
     }
-    return template_renderer.render(template, {**variables, **standard})
+    return template_renderer.render(template, {**variables, **standard}, where)
 
 
 def plain_variables(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,25 +55,30 @@ def limit_time(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def render(template: str, variables: dict[str, Any], longest: int) -> tuple[bytes, str]:
-    """(b"+", the text) or (b"-", why there is none)."""
-    import jinja2
+def render(template: str, variables: dict[str, Any] | None, longest: int) -> tuple[bytes, str]:
+    """(b"+", the text; none where there are no variables: the template is only compiled); or why there is none: b"-" for these messages, b"!" for any (the template itself is wrong)."""
+    import jinja2.exceptions
 
     pieces: list[str] = []
     length = 0
     try:
-        for piece in compiled(template).generate(variables):
+        ready = compiled(template)
+        for piece in ready.generate(variables) if variables is not None else ():
             pieces.append(piece)
             length += len(piece)
             if length > longest:
-                return b"-", f"writes more than {longest} characters"
+                return b"!", f"writes more than {longest} characters"
         return b"+", "".join(pieces)
     except jinja2.TemplateSyntaxError as error:
-        return b"-", f"is malformed at line {error.lineno}: {error.message}"
+        return b"!", f"is malformed at line {error.lineno}: {error.message}"
+    except jinja2.exceptions.SecurityError as error:
+        return b"!", f"breaks out of the sandbox: {error}"
     except jinja2.TemplateError as error:
         return b"-", f"refuses these messages: {error}"
     except MemoryError:
-        return b"-", "takes more memory than templates may"
+        return b"!", "takes more memory than templates may"
+    except RecursionError:
+        return b"!", "nests or calls itself too deeply"
     except Exception as error:  # whatever a template can bring about
         return b"-", f"fails on these messages ({type(error).__name__}: {error}); check them or give another template"
 

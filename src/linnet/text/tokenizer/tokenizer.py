@@ -125,11 +125,13 @@ class Tokenizer:
         """The conversation as the template writes it, for reading; its ids are those of `apply_chat_template`.
 
         chat_template: a template's source, the name of one of the model's, or templates by name, in place of the model's own.
-        `variables` go to the template (`enable_thinking=False`). Raises ChatTemplateError: no template, or it refuses the messages.
+        `variables` go to the template (`enable_thinking=False`). Raises ChatTemplateError: no template, or it refuses the messages;
+        HostileTemplateError (a ModelFileError too): it is malformed, reaches out of the sandbox, or takes too much.
         """
         template = chat.choose(self.chat_templates, chat_template, bool(tools), self._vocabulary.source)
         inputs = chat.Conversation(messages, tools, documents)
-        return chat.render(template, inputs, add_generation_prompt, {**self._vocabulary.named_tokens, **chat.plain_variables(variables)})
+        named = {**self._vocabulary.named_tokens, **chat.plain_variables(variables)}
+        return chat.render(template, inputs, add_generation_prompt, named, self._template_name(template))
 
     def apply_chat_template(
         self,
@@ -150,13 +152,18 @@ class Tokenizer:
         template = chat.choose(self.chat_templates, chat_template, bool(tools), vocabulary.source)
         inputs = chat.Conversation(messages, tools, documents)
         disguise = chat.Disguise(vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template)
-        text = chat.render(template, disguise, add_generation_prompt, {**vocabulary.named_tokens, **disguise.variables})
+        named = {**vocabulary.named_tokens, **disguise.variables}
+        text = chat.render(template, disguise, add_generation_prompt, named, self._template_name(template))
         if not disguise.used:
             return self.encode(text, special=True)
         ids: list[int] = []
         for id, piece in vocabulary.added.split_control(text):
             ids += vocabulary.encode(disguise.take_off(piece), False, not ids) if id is None else (id,)
         return [self.bos_id, *ids] if self.bos_id is not None and vocabulary.add_bos and ids[:1] != [self.bos_id] else ids
+
+    def _template_name(self, template: str) -> str:
+        own = template in self.chat_templates.values()
+        return f"the chat template of {self._vocabulary.source}" if own else "the chat template that was given"
 
     def _needed(self, id: int | None, name: str) -> int:
         if id is None:
