@@ -55,7 +55,8 @@ def test_every_shape_and_scaling(draw: Draw, op_set: str, tmp_path: Path) -> Non
     check(draw, "f32", op_set, tmp_path)
 
 
-@pytest.mark.parametrize("type_name", [name for name, type in TYPES.items() if type.block > 1])
+# Not Q4_1 and Q5_1: their minima multiply a sum that is rounded by itself, which no rounding of activations shows.
+@pytest.mark.parametrize("type_name", [name for name, type in TYPES.items() if type.block > 1 and name not in ("q4_1", "q5_1")])
 @pytest.mark.parametrize("family", GGUF_FAMILIES)
 def test_native_integers_are_those_of_llama_cpp(family: str, type_name: str, tmp_path: Path) -> None:
     """One-token sequences, a batch of every token: where no activation lies on the edge between two integers (nearly

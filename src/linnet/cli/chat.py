@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -110,29 +111,30 @@ class _Session:
 
     def _answer(self, text: str) -> None:
         """Streams an answer and keeps it, whole or as far as it came; where it fails, nothing is kept."""
-        messages = [*self.conversation.messages, {"role": "user", "content": text}]
-        said, remark = "", ""
-        try:
-            with terminal.interruptible(self.llm.chat(messages, self.conversation.params, stream=True)) as chunks:
-                for chunk in chunks:
-                    said += chunk.text
-                    terminal.write(chunk.text)
-                    if chunk.finish_reason == "length":
-                        remark = "the answer was cut off here: max_tokens or the context is used up"
-        except ContextLengthError as error:
-            raise ContextLengthError(f"{error}; /reset starts over") from None
-        except KeyboardInterrupt:
-            if not self.interactive:
-                raise
-            remark = "stopped"
-            if not said:
-                messages, remark = self.conversation.messages, "stopped before the first word: the question is forgotten"
-        finally:
-            if said and not said.endswith("\n"):
-                terminal.write("\n")
-        if remark:
-            terminal.note(remark)
-        self.conversation.messages = [*messages, {"role": "assistant", "content": said}]
+        with terminal.one_interrupt():
+            messages = [*self.conversation.messages, {"role": "user", "content": text}]
+            said, remark = "", ""
+            try:
+                with closing(self.llm.chat(messages, self.conversation.params, stream=True)) as chunks:
+                    for chunk in chunks:
+                        said += chunk.text
+                        terminal.write(chunk.text)
+                        if chunk.finish_reason == "length":
+                            remark = "the answer was cut off here: max_tokens or the context is used up"
+            except ContextLengthError as error:
+                raise ContextLengthError(f"{error}; /reset starts over") from None
+            except KeyboardInterrupt:
+                if not self.interactive:
+                    raise
+                remark = "stopped"
+                if not said:
+                    messages, remark = self.conversation.messages, "stopped before the first word: the question is forgotten"
+            finally:
+                if said and not said.endswith("\n"):
+                    terminal.write("\n")
+            if remark:
+                terminal.note(remark)
+            self.conversation.messages = [*messages, {"role": "assistant", "content": said}]
 
     def _help(self, rest: str) -> None:
         width = max(len(command.usage) for command in self.commands.values())

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ import typer
 
 from linnet.cli.opening import check, require_chat_template
 from linnet.cli.options import model_group, sampling_group, shell_params, with_options
-from linnet.cli.terminal import interruptible, note, write
+from linnet.cli.terminal import note, one_interrupt, write
 from linnet.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def run(
     with LLM(model, **load) as llm:
         load_s = time.perf_counter() - opened_at
         params = shell_params(sampling, llm.generation_config)
-        with interruptible(llm.stream(_as_prompt(llm, model, text, system, raw, load), params)) as chunks:
+        with one_interrupt(), closing(llm.stream(_as_prompt(llm, model, text, system, raw, load), params)) as chunks:
             completions = _collect(chunks) if as_json else _show(chunks, params.n)
     if as_json:
         print(json.dumps(_record(model, completions, load_s)), flush=True)

@@ -7,16 +7,10 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar, cast
 
 from linnet.errors import LinnetError
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-T = TypeVar("T")
 
 _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 """A terminal obeys control characters (move, recolour, paste ...); what a model or a file says shall not reach it so."""
@@ -64,9 +58,8 @@ def _line(text: str, style: str) -> None:
 
 
 @contextmanager
-def interruptible(chunks: Iterator[T]) -> Iterator[Iterator[T]]:
-    """The chunks of an answer, which is ended on leaving. Within, Ctrl-C raises KeyboardInterrupt once: an impatient second
-    one does not cut short the cleaning up after the first."""
+def one_interrupt() -> Iterator[None]:
+    """Within, Ctrl-C raises KeyboardInterrupt once: an impatient second one does not cut short what follows the first."""
     before = signal.getsignal(signal.SIGINT)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -76,7 +69,6 @@ def interruptible(chunks: Iterator[T]) -> Iterator[Iterator[T]]:
     if before is not signal.SIG_IGN:  # which a shell sets for what it starts in the background: Ctrl-C is not for us
         signal.signal(signal.SIGINT, interrupt)
     try:
-        with closing(cast("Generator[T, None, None]", chunks)):
-            yield chunks
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
