@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ MAX_JSON_VALUES = 4 * 2**20
 """Most values of one JSON text: a header of 400,000 tensors. Three bytes of text can take a hundred of memory."""
 MAX_JSON_DEPTH = 100
 """Deepest nesting. Python itself stops where its stack ends, which would depend on who asks."""
+
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class MappedFile:
@@ -82,6 +85,11 @@ def parse_json(text: bytes, where: str) -> dict[str, Any]:
         raise ModelFileError(f"{where}: a JSON object was expected, not a {type(value).__name__}")
     if _nests_deeper(value, MAX_JSON_DEPTH):
         raise ModelFileError(f"{where}: not valid JSON for a model (it nests deeper than {MAX_JSON_DEPTH} levels)")
+    if _ESCAPED_SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ModelFileError(f"{where}: not valid JSON (a lone surrogate, U+{ord(error.object[error.start]):04X})") from None
     return value
 
 

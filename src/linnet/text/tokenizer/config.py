@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from linnet.errors import ModelFileError
-from linnet.load.files import read_json
+from linnet.load.files import read_bytes, read_json
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MAX_TEMPLATE_BYTES = 4 * 2**20
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -132,7 +133,7 @@ def read_templates(path: Path) -> dict[str, str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ModelFileError(f"{path}: cannot be read as UTF-8 text ({reason})") from error
+        text = read_bytes(path, MAX_TEMPLATE_BYTES).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelFileError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -152,7 +152,7 @@ class _GgufVocabulary:
         name = self.metadata.get("tokenizer.ggml.pre")
         if name is None:
             log.warning("%s: no tokenizer.ggml.pre (an old conversion); using 'default', which may cut words differently", self.source)
-        pre = pre_tokenizer("default" if name is None else name, self.source)
+        pre = pre_tokenizer("default" if name is None else self.need("pre", str), self.source)
         controls = {self.tokens[id] for id in self.added.control_ids}
         words = byte_level.byte_level_encoder(self.tokens, self.need("merges", list), controls, pre, self.source)
         return self.between_added(words), pre.add_bos

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from linnet.errors import ModelFileError
+from linnet.load.files import MAX_JSON_BYTES, read_bytes
 from linnet.text.tokenizer.added_tokens import AddedToken, AddedTokens, is_marker
 from linnet.text.tokenizer.config import read_config
 from linnet.text.tokenizer.decoders import read_decoder
@@ -24,10 +25,7 @@ def load_tokenizer_json(path: Path) -> Vocabulary:
     """The vocabulary of the tokenizer.json at `path`. Raises ModelFileError where the file is missing or malformed."""
     from tokenizers import Tokenizer
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror}); is the download complete?") from error
+    data = read_bytes(path, MAX_JSON_BYTES)
     with _library_errors(f"{path}: not a tokenizer.json that this version reads"):
         tokenizer = Tokenizer.from_buffer(data)
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
