@@ -14,7 +14,7 @@ from linnet.arch.rope import angles
 from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Rope
 from linnet.errors import InvalidRequestError, ModelFileError
 from linnet.ops.base import PAGE_SIZE, Batch
-from linnet.tensors import F32, RawTensor, TensorType
+from linnet.tensors import RawTensor, TensorType
 
 ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 MAX_THREADS = 1024
@@ -54,7 +54,7 @@ class NativeOps:
         return matrix
 
     def vector(self, raw: RawTensor) -> _core.Tensor:
-        as_matrix = _core.matrix(self.context, raw.data, raw.type.gguf_id, F32.gguf_id, 1, int(np.prod(raw.shape)))
+        as_matrix = _core.matrix(self.context, raw.data, raw.type.gguf_id, raw.type.gguf_id, 1, int(np.prod(raw.shape)))
         return _core.tensor(self.context, _core.matrix_floats(as_matrix))
 
     def owns(self, matrix: _core.Matrix) -> bool:
