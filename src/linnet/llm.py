@@ -91,8 +91,17 @@ class LLM:
         that lists missing, misshapen and (unless not `strict`) unexpected names.
         """
         checked = ModelOptions(tokenizer=tokenizer, **options)
+        return cls._opened(Checkpoint.from_memory(config_or_spec, state_dict, strict), checked)
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> LLM:
+        """An LLM over a checkpoint that is open already, which it closes with itself. options: as in `LLM`."""
+        return cls._opened(checkpoint, ModelOptions(**options))
+
+    @classmethod
+    def _opened(cls, checkpoint: Checkpoint, options: ModelOptions) -> LLM:
         llm = cls.__new__(cls)
-        llm._open(Checkpoint.from_memory(config_or_spec, state_dict, strict), checked)
+        llm._open(checkpoint, options)
         return llm
 
     def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
@@ -134,6 +143,11 @@ class LLM:
     def context(self) -> int:
         """Most tokens of a prompt and its answer together."""
         return self._engine.context
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the requests: for those that deal in token ids and times, such as `linnet.bench`."""
+        return self._engine
 
     @property
     def generation_config(self) -> Mapping[str, Any]:

@@ -54,9 +54,15 @@ class ModelOptions(Options):
 
     def check_context(self, spec: ModelSpec) -> None:
         """Raises InvalidRequestError for a context past what the model's positions reach."""
-        longest = float(spec.context)
-        for layer in spec.layers:
-            if layer.attention.rope is not None and isinstance(layer.attention.rope.scaling, DynamicScaling):
-                longest = max(longest, spec.context * layer.attention.rope.scaling.factor)
+        longest = longest_context(spec)
         if self.context is not None and self.context > longest:
             raise InvalidRequestError(f"context is {self.context} and the model was made for {int(longest)}; lower it")
+
+
+def longest_context(spec: ModelSpec) -> float:
+    """How far a model's positions reach: its context, or past it where dynamic scaling stretches them."""
+    longest = float(spec.context)
+    for layer in spec.layers:
+        if layer.attention.rope is not None and isinstance(layer.attention.rope.scaling, DynamicScaling):
+            longest = max(longest, spec.context * layer.attention.rope.scaling.factor)
+    return longest

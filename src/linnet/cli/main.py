@@ -15,6 +15,7 @@ import typer
 
 from linnet import LinnetError, __version__
 from linnet.cli import terminal
+from linnet.cli.bench import bench
 from linnet.cli.chat import chat
 from linnet.cli.run import run
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(chat)
+app.command()(bench)
 
 # The root of usage errors is click's, of which newer versions of Typer carry their own copy without a public name.
 _UsageError: Any = typer.BadParameter.__mro__[1]

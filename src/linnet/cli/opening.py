@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from linnet.engine.params import SamplingParams
-from linnet.errors import ChatTemplateError
+from linnet.errors import ChatTemplateError, InvalidRequestError
 from linnet.load.hub import locate
 from linnet.model_options import ModelOptions
 
@@ -18,7 +19,17 @@ def check(model: str, load: Mapping[str, Any], sampling: Mapping[str, Any]) -> N
     """Raises InvalidRequestError for bad options and ModelFileError for a model that is not there; reads nothing else."""
     SamplingParams(**sampling)
     ModelOptions(**load)
+    threads, processors = load.get("threads") or 1, usable_processors()
+    if threads > processors:
+        raise InvalidRequestError(
+            f"threads is {threads} and this process may run on {processors} processors; more would wait for each other"
+        )
     locate(model)
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on, hyperthreads counted one by one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_chat_template(llm: LLM, model: str, load: Mapping[str, Any]) -> None:

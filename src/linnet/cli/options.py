@@ -56,9 +56,11 @@ def sampling_group(without: Iterable[str] = ()) -> Group:
     return Group("Sampling", [f for f in known if f.name not in without])
 
 
-def model_group() -> Group:
-    """The options of opening a model that concern a single user."""
-    wanted = ("weights", "context", "threads", "kv_dtype", "ops", "tokenizer", "chat_template")
+SINGLE_USER = ("weights", "context", "threads", "kv_dtype", "ops", "tokenizer", "chat_template")
+
+
+def model_group(wanted: Iterable[str] = SINGLE_USER) -> Group:
+    """The options of opening a model that are `wanted`; by default those that concern a single user."""
     by_name = {f.name: f for f in fields(ModelOptions)}
     return Group("Model", [by_name[name] for name in wanted])
 
@@ -152,6 +154,8 @@ def _help(f: Field[Any], kind: str) -> str:
         remarks.append(f"default: {f.default}")
     if kind.startswith(("Sequence", "Mapping")):
         remarks.append("may be repeated")
+    if f.metadata["letter"] is not None:
+        remarks.append("nothing else is built yet")
     return f"{text} ({'; '.join(remarks)})" if remarks else text
 
 

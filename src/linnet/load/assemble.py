@@ -76,7 +76,7 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
     slots: list[Slot] = []
     missing: list[str] = []
     left = dict.fromkeys(source.names())
-    for row, slot in _wanted(spec, table, naming):
+    for row, slot in wanted(spec, table, naming):
         if slot.name in left:
             del left[slot.name]
             slots.append(slot)
@@ -97,7 +97,8 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
     return slots
 
 
-def _wanted(spec: ModelSpec, table: Table, naming: Naming) -> Iterator[tuple[Row, Slot]]:
+def wanted(spec: ModelSpec, table: Table, naming: Naming) -> Iterator[tuple[Row, Slot]]:
+    """Every tensor that a table asks for, and its row, in the order of the table."""
     for row in table.rows:
         name = row.hf if naming == "hf" else row.gguf
         for index, layer in enumerate(spec.layers):

@@ -1,0 +1,199 @@
+"""`linnet bench`: how fast a model runs, case by case."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from linnet.cli.opening import check
+from linnet.cli.options import model_group, with_options
+from linnet.cli.terminal import one_interrupt, write
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from linnet.bench.measure import Result
+    from linnet.bench.plan import Plan
+
+_LISTED = "an integer, a comma list, or a JSON list"
+
+
+@with_options(load=model_group(("weights", "threads", "kv_dtype", "tp")))
+def bench(
+    model: Annotated[
+        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
+    ],
+    batch_size: Annotated[str, typer.Option(help=f"requests at once: {_LISTED} (default: 1)", metavar="N,...", show_default=False)] = "1",
+    input_len: Annotated[
+        str, typer.Option(help=f"tokens of each prompt: {_LISTED} (default: 512)", metavar="N,...", show_default=False)
+    ] = "512",
+    output_len: Annotated[
+        str, typer.Option(help=f"tokens of each answer: {_LISTED} (default: 128)", metavar="N,...", show_default=False)
+    ] = "128",
+    repeat: Annotated[
+        int,
+        typer.Option(
+            min=1, max=1000, help="measured runs of each case, of which the median counts (default: 3)", metavar="N", show_default=False
+        ),
+    ] = 3,
+    skip_load: Annotated[
+        bool, typer.Option("--skip-load", help="random weights of the model's shape: a folder needs no more than its config.json")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list with one object a case, and nothing else")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help='also draw a chart (needs: pip install "linnet[plot]")', metavar="FILE.png", show_default=False)
+    ] = None,
+    *,
+    load: dict[str, Any],
+) -> None:
+    """Measure how fast a model runs.
+
+    The cases are the product of the three lists. They run in ascending order of their KV cache, so that running out of memory
+    costs nothing that was measured before. A case whose KV cache does not fit is not run and said to be so; where none fits,
+    the exit code is 2. Prompts are random token ids, answers greedy; every case runs once more at first, which is not counted.
+    Prompt tokens/s are those of the whole batch until each of its requests has its first token; all figures of
+    generated tokens are of the steps after that, in which every request of the batch gets one.
+    """
+    from linnet.bench.cases import MAX_BATCH, MAX_LENGTH, parse_sizes
+
+    sizes = (
+        parse_sizes("--batch-size", batch_size, MAX_BATCH),
+        parse_sizes("--input-len", input_len, MAX_LENGTH),
+        parse_sizes("--output-len", output_len, MAX_LENGTH),
+    )
+    check(model, load, {})
+    from linnet.bench.plot import check_plot
+    from linnet.bench.plot import plot as draw
+
+    if plot is not None:
+        check_plot(plot)
+    from linnet.bench.plan import prepare
+
+    plan = prepare(model, *sizes, skip_load=skip_load, **load)
+    with one_interrupt():  # a second Ctrl-C does not keep what was measured from being printed
+        results = _measure(plan, repeat, as_json)
+    if plot is not None:
+        draw(results, plot, f"linnet bench {model}")
+
+
+def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
+    """Runs the cases and prints their results, as far as they came, whatever ends them."""
+    from linnet.bench.machine import read_bandwidth
+    from linnet.bench.measure import run_cases, work
+    from linnet.llm import LLM
+
+    results: list[Result] = []
+    bandwidth = 0.0
+    try:
+        with _progress() as bar:
+            task = bar.add_task("measuring read bandwidth", total=sum(work(case, repeat) for case in plan.cases))
+            bandwidth = read_bandwidth(plan.threads)
+            bar.update(task, description="loading")
+            with LLM.from_checkpoint(plan.checkpoint, **plan.options) as llm:
+                bar.update(task, description="running")
+                measured = run_cases(
+                    llm,
+                    plan.cases,
+                    repeat=repeat,
+                    cost=plan.cost,
+                    bandwidth=bandwidth,
+                    advance=lambda tokens: bar.advance(task, tokens),
+                )
+                with closing(measured):
+                    for result in chain(measured, plan.refused):
+                        results.append(result)
+                        if as_json:
+                            write(("[" if len(results) == 1 else ",\n ") + json.dumps(result.record()))
+    finally:
+        if as_json and results:
+            write("]\n")
+        elif results:
+            _print_table(plan, results, bandwidth)
+    return results
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A progress bar on standard error, where that is a terminal; gone once it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    on_terminal = sys.stderr.isatty()
+    console = Console(stderr=True, soft_wrap=True)
+    # Where both are terminals, what is written must go past the bar; where they are not, it must not land on standard error.
+    with Progress(*columns, console=console, transient=True, disable=not on_terminal, redirect_stdout=sys.stdout.isatty()) as bar:
+        yield bar
+
+
+def _print_table(plan: Plan, results: list[Result], bandwidth: float) -> None:
+    """The results as a table, and below it what its figures are measured against."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in _COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        table.add_row(*_row(result))
+    console = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
+    console.print(table)
+    cost = plan.cost
+    lines = [f"not run: {result.case}: {result.error}" for result in results if result.error is not None]
+    lines += [
+        f"A step reads {_number(cost.step_bytes / 1e6)} MB of weights, and the keys and values so far. A token takes "
+        f"{_number(cost.layer_multiply_adds / 1e6)} million multiply-adds with weights in a prompt, "
+        f"{_number((cost.layer_multiply_adds + cost.output_multiply_adds) / 1e6)} million where it is generated.",
+        f"of read: of the {_number(bandwidth / 1e9)} GB/s that {plan.threads} threads read from memory in this run; weights that fit in "
+        "caches are read faster. The processor's peak of multiply-adds is not measured yet.",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+_COLUMNS = (
+    "\nbatch",
+    "\ninput",
+    "\noutput",
+    "KV cache\nMB",
+    "prompt\ntokens/s",
+    "prompt\nGmadd/s",
+    "generated\ntokens/s",
+    "of\nread",
+    "first\nms",
+    "p50\nms",
+    "p95\nms",
+    "peak\nMB",
+)
+_WIDTH = 200
+"""Columns of the table's page: on a narrower terminal lines wrap, rather than lose figures."""
+
+
+def _row(result: Result) -> list[str]:
+    case = result.case
+    figures = (
+        (result.prompt_tokens_per_s, 1.0),
+        (result.prompt_multiply_adds_per_s, 1e-9),
+        (result.generated_tokens_per_s, 1.0),
+        (result.read_bandwidth_share, 100.0),
+        (result.first_token_s, 1e3),
+        (result.inter_token_p50_s, 1e3),
+        (result.inter_token_p95_s, 1e3),
+        (result.peak_memory_bytes, 1e-6),
+    )
+    shown = ["-" if value is None else _number(value * scale) for value, scale in figures]
+    shown[3] += "" if shown[3] == "-" else "%"
+    return [str(case.batch_size), str(case.input_len), str(case.output_len), _number(case.kv_cache_bytes / 1e6), *shown]
+
+
+def _number(value: float) -> str:
+    """Three digits that count, and none after the point from a hundred on."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

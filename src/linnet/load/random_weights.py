@@ -1,0 +1,172 @@
+"""Random weights in the shape of a model, for measuring: its sizes and types are the model's, its answers mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.arch.config import Config
+from linnet.arch.registry import build
+from linnet.errors import ModelFileError, UnsupportedModelError
+from linnet.load.assemble import wanted
+from linnet.load.checkpoint import Checkpoint, open_checkpoint
+from linnet.load.convert import loaded_as
+from linnet.load.dequantize import ENCODABLE, dequantize, quantize
+from linnet.load.files import read_json
+from linnet.load.hub import locate
+from linnet.tensors import (
+    BF16,
+    F16,
+    F32,
+    IQ4_NL,
+    IQ4_XS,
+    MXFP4,
+    Q2_K,
+    Q3_K,
+    Q4_1,
+    Q4_K,
+    Q5_0,
+    Q5_1,
+    Q5_K,
+    Q6_K,
+    RawTensor,
+    TensorType,
+)
+
+WEIGHT_STD = 0.02
+"""Standard deviation of the weights: what transformers initialises with, so that activations stay finite."""
+
+_POOL_VALUES = 2**18 + 256
+"""Values drawn for a type, and then repeated: drawing all of them would take longer than reading a file. Not a power of two, so
+that rows differ."""
+
+_DTYPES = {"float32": F32, "float16": F16, "bfloat16": BF16}
+
+# Where a block has its scale and, if it has one, its minimum: float16 fields that random bytes would make infinite.
+_SCALES: dict[TensorType, tuple[int, ...]] = {
+    Q4_1: (0, 2),
+    Q5_0: (0,),
+    Q5_1: (0, 2),
+    IQ4_NL: (0,),
+    Q2_K: (80, 82),
+    Q3_K: (108,),
+    Q4_K: (0, 2),
+    Q5_K: (0, 2),
+    Q6_K: (208,),
+    IQ4_XS: (0,),
+}
+
+
+class RandomSource:
+    """A `Source` of random matrices, of mean 0 and deviation WEIGHT_STD, and of vectors of ones. tensors: shape and type by name.
+
+    Each read makes the tensor anew, in memory of its own, the same every time, about as fast as memory is written.
+    """
+
+    def __init__(self, where: str, tensors: Mapping[str, tuple[tuple[int, ...], TensorType]]) -> None:
+        self.where = where
+        self.tensors = tensors
+
+    def names(self) -> list[str]:
+        return list(self.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._tensor(name)[0]
+
+    def type(self, name: str) -> TensorType:
+        return self._tensor(name)[1]
+
+    def read(self, name: str) -> RawTensor:
+        shape, type = self._tensor(name)
+        vector = len(shape) == 1
+        data = quantize(np.ones(shape, np.float32), type) if vector else np.resize(_pool(type), type.nbytes(shape))
+        return RawTensor(name, shape, type, data)
+
+    def release(self, name: str) -> None:
+        """Nothing: the source holds no tensor."""
+
+    def close(self) -> None:
+        """Nothing, likewise."""
+
+    def _tensor(self, name: str) -> tuple[tuple[int, ...], TensorType]:
+        try:
+            return self.tensors[name]
+        except KeyError:
+            raise ModelFileError(f"{self.where}: no tensor {name!r}") from None
+
+
+def open_random(model: str | Path, target: TensorType | None = None) -> Checkpoint:
+    """A checkpoint of a model's shape with random weights; of its files only configuration and headers are read.
+
+    model: what `open_checkpoint` takes; of a folder with a config.json nothing else needs to be there. Matrices have the type
+    `target` where its block divides their columns; else that of the file, or a config.json's dtype (float32 where it has none).
+    Raises what `open_checkpoint` does, but for weights that are missing or damaged.
+    """
+    folder = locate(model)
+    if not (folder / "config.json").is_file():
+        with_weights = open_checkpoint(model)
+        source = with_weights.source
+        stored = {name: (source.shape(name), loaded_as(source.type(name))) for name in source.names()}
+        with_weights.close()
+        return _checkpoint(with_weights, stored, target)
+    values = read_json(folder / "config.json")
+    spec, table = build(Config(values, str(folder / "config.json")))
+    type = _dtype(values, folder)
+    slots = [slot for row, slot in wanted(spec, table, "hf") if not row.optional]
+    like = Checkpoint(str(model), spec, table, RandomSource("", {}), "hf", 0)
+    return _checkpoint(like, {slot.name: (slot.shape, type) for slot in slots}, target)
+
+
+def _checkpoint(like: Checkpoint, stored: Mapping[str, tuple[tuple[int, ...], TensorType]], target: TensorType | None) -> Checkpoint:
+    tensors = {name: (shape, _loaded(shape, type, target)) for name, (shape, type) in stored.items()}
+    source = RandomSource(f"{like.name} (random weights)", tensors)
+    nbytes = sum(type.nbytes(shape) for shape, type in tensors.values())
+    return Checkpoint(like.name, like.spec, like.table, source, like.naming, nbytes)
+
+
+def _loaded(shape: tuple[int, ...], type: TensorType, target: TensorType | None) -> TensorType:
+    return target if target is not None and len(shape) > 1 and shape[-1] % target.block == 0 else type
+
+
+def _dtype(values: Mapping[str, Any], folder: Path) -> TensorType:
+    name = values.get("dtype") or values.get("torch_dtype") or "float32"
+    if name not in _DTYPES:
+        raise UnsupportedModelError(f"{folder / 'config.json'}: dtype is {str(name)[:40]!r}; there are {', '.join(_DTYPES)}")
+    return _DTYPES[name]
+
+
+@lru_cache
+def _pool(type: TensorType) -> NDArray[np.uint8]:
+    """Some blocks of a type, uint8, whose values have mean 0 and deviation WEIGHT_STD."""
+    random = np.random.default_rng(0)
+    count = _POOL_VALUES // type.block
+    if type.name in ENCODABLE:
+        return quantize(random.normal(0.0, WEIGHT_STD, (count, type.block)).astype(np.float32), type)
+    blocks = random.integers(0, 256, (count, type.block_bytes), dtype=np.uint8)
+    if type == MXFP4:  # the scale is 2^(exponent - 128), on values of deviation 6.5
+        blocks[:, 0] = 128 + round(np.log2(WEIGHT_STD / 6.5))
+        return blocks.reshape(-1)
+    offsets = _SCALES[type]
+    values = _decoded(blocks, type, offsets, (1.0, 0.0)[: len(offsets)])
+    factors = [1.0]
+    if len(offsets) == 2:
+        minima = _decoded(blocks, type, offsets, (0.0, 1.0))
+        factors.append(-float(values.mean() / minima.mean()))
+        values += factors[1] * minima
+    _put(blocks, offsets, [factor * WEIGHT_STD / float(values.std()) for factor in factors])
+    return blocks.reshape(-1)
+
+
+def _decoded(blocks: NDArray[np.uint8], type: TensorType, offsets: tuple[int, ...], scales: tuple[float, ...]) -> NDArray[np.float32]:
+    _put(blocks, offsets, scales)
+    return dequantize(RawTensor("", (blocks.size // type.block_bytes * type.block,), type, blocks.reshape(-1)))
+
+
+def _put(blocks: NDArray[np.uint8], offsets: tuple[int, ...], scales: Any) -> None:
+    for offset, scale in zip(offsets, scales, strict=True):
+        blocks[:, offset : offset + 2] = np.array([scale], np.float16).view(np.uint8)
