@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import resource
 import sys
-from pathlib import Path
 
-from exercise import type_name, use, watched
+from exercise import type_name, use, use_vocabulary, watched
 
 from linnet import LinnetError
 from linnet.load.checkpoint import open_checkpoint
-from linnet.text.tokenizer import Tokenizer
 
 ADDRESS_SPACE = 16 * 2**30
 
@@ -24,17 +22,7 @@ def opened(path: str) -> str:
     return "ok"
 
 
-def tokenized(path: str) -> str:
-    """Opened as a tokenizer and used."""
-    try:
-        tokenizer = Tokenizer(Path(path))
-        tokenizer.decode(tokenizer.encode("hello <|end|> 12 wörld"))
-    except LinnetError as error:
-        return f"{type_name(error)}: {error}"
-    return "ok"
-
-
-ACTIONS = {"open": opened, "tokenize": tokenized, "use": use}
+ACTIONS = {"open": opened, "tokenize": use_vocabulary, "use": use}
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))

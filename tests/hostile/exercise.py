@@ -27,6 +27,15 @@ def use(path: str | Path) -> str:
     return "ok"
 
 
+def use_vocabulary(path: str | Path) -> str:
+    """As `use`, for a tokenizer's file alone."""
+    try:
+        use_tokenizer(Tokenizer(Path(path)))
+    except LinnetError as error:
+        return f"{type_name(error)}: {error}"
+    return "ok"
+
+
 def use_tokenizer(tokenizer: Tokenizer) -> None:
     for special in (False, True):
         ids = tokenizer.encode(TEXT, special=special)
