@@ -15,6 +15,7 @@ namespace linnet {
 namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(50);
+constexpr uint64_t kOpen = 1ull << 31, kNumber = 1ull << 32;
 
 inline void relax() {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -56,7 +57,7 @@ ThreadPool::~ThreadPool() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
-    epoch_++;
+    run_ += kNumber;
   }
   wake_.notify_all();
   for (std::thread& t : workers_) t.join();
@@ -82,18 +83,18 @@ void ThreadPool::run_erased(int64_t count, Call call, const void* work) {
   work_ = work;
   count_ = count;
   next_.store(0, std::memory_order_relaxed);
-  busy_.store((int)workers_.size(), std::memory_order_relaxed);
-  epoch_.fetch_add(1);  // sequentially consistent: a worker either sees it or is counted in sleeping_
+  run_.store((run_.load() | kOpen) + kNumber);  // sequentially consistent: a worker either sees it or is counted in sleeping_
   if (sleeping_.load() > 0) {
     std::lock_guard<std::mutex> lock(mutex_);
     wake_.notify_all();
   }
   take_tiles(0);
-  for (int spins = 0; busy_.load(std::memory_order_acquire) > 0; spins++) {
+  run_.fetch_and(~kOpen);
+  for (int spins = 0; run_.load(std::memory_order_acquire) & (kOpen - 1); spins++) {
     if (spins < 4096) {
       relax();
     } else {
-      std::this_thread::yield();  // a worker was descheduled: let it have the core
+      std::this_thread::yield();  // a worker lost its core halfway through a tile: let it have one
     }
   }
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
@@ -101,21 +102,34 @@ void ThreadPool::run_erased(int64_t count, Call call, const void* work) {
 
 void ThreadPool::loop(int thread) {
   StandardFloats floats;
-  uint64_t seen = 0;
-  for (;;) {
-    auto limit = std::chrono::steady_clock::now() + kSpin;
-    while (epoch_.load(std::memory_order_acquire) == seen) {
-      for (int i = 0; i < 64 && epoch_.load(std::memory_order_relaxed) == seen; i++) relax();
-      if (std::chrono::steady_clock::now() < limit) continue;
-      std::unique_lock<std::mutex> lock(mutex_);
-      sleeping_.fetch_add(1);
-      wake_.wait(lock, [&] { return epoch_.load() != seen; });
-      sleeping_.fetch_sub(1);
-    }
-    seen = epoch_.load(std::memory_order_acquire);
+  for (uint64_t seen = 0;;) {
+    uint64_t run = wait_past(seen);
     if (stop_) return;
-    take_tiles(thread);
-    busy_.fetch_sub(1, std::memory_order_release);
+    seen = run / kNumber;
+    while (run & kOpen) {
+      if (!run_.compare_exchange_weak(run, run + 1)) continue;
+      seen = run / kNumber;
+      take_tiles(thread);
+      run_.fetch_sub(1, std::memory_order_release);
+      break;
+    }
+  }
+}
+
+// The state of the first run after `seen`: spins for a while, then sleeps.
+uint64_t ThreadPool::wait_past(uint64_t seen) {
+  auto limit = std::chrono::steady_clock::now() + kSpin;
+  for (;;) {
+    for (int i = 0; i < 64; i++) {
+      uint64_t run = run_.load(std::memory_order_acquire);
+      if (run / kNumber != seen) return run;
+      relax();
+    }
+    if (std::chrono::steady_clock::now() < limit) continue;
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleeping_.fetch_add(1);
+    wake_.wait(lock, [&] { return run_.load() / kNumber != seen; });
+    sleeping_.fetch_sub(1);
   }
 }
 

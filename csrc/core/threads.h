@@ -1,7 +1,8 @@
 // A pool of threads that share out the tiles of one operation after another.
 //
-// The calling thread works too. Workers spin for up to 50 microseconds between operations, then sleep until the next.
-// Tiles are handed out by one atomic counter; which thread takes a tile never changes what the tile computes.
+// The calling thread works too, and waits only for workers that have begun: one that sleeps or has lost its core costs
+// nothing but its help. Workers spin for up to 50 microseconds between operations, then sleep until the next. Tiles are
+// handed out by one atomic counter; which thread takes a tile never changes what the tile computes.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -33,14 +34,16 @@ class ThreadPool {
   using Call = void (*)(const void* work, int64_t index, int thread);
   void run_erased(int64_t count, Call call, const void* work);
   void loop(int thread);
+  uint64_t wait_past(uint64_t seen);
   void take_tiles(int thread);
 
   Call call_ = nullptr;
   const void* work_ = nullptr;
   int64_t count_ = 0;
   std::atomic<int64_t> next_{0};
-  std::atomic<int> busy_{0};
-  std::atomic<uint64_t> epoch_{0};
+  // Number of the run << 32 | kOpen while workers may join it | how many are in it. The fields above belong to whoever
+  // is in an open run; the caller changes them only when nobody is.
+  std::atomic<uint64_t> run_{0};
   std::atomic<bool> stop_{false};
   std::atomic<int> sleeping_{0};
   std::exception_ptr error_;  // of the current run, under mutex_
