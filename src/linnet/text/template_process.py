@@ -56,7 +56,9 @@ def limit_time(seconds: float) -> None:
 
 
 def render(template: str, variables: dict[str, Any] | None, longest: int) -> tuple[bytes, str]:
-    """(b"+", the text; none where there are no variables: the template is only compiled); or why there is none: b"-" for these messages, b"!" for any (the template itself is wrong)."""
+    """(b"+", the text), or why there is none: b"-" for these messages, b"!" for any (the template itself is wrong).
+
+    Without variables the template is only compiled, and the text is empty."""
     import jinja2.exceptions
 
     pieces: list[str] = []
