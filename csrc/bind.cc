@@ -87,7 +87,12 @@ void bind_types(nb::module_& m) {
       .def_prop_ro("type", [](const Matrix& w) { return (int)w.format.type; });
   nb::class_<Cache>(m, "Cache")
       .def(nb::init<std::vector<std::pair<int64_t, int64_t>>, int64_t, bool>(), "shapes"_a, "pages"_a, "half"_a)
-      .def_ro("pages", &Cache::pages);
+      .def_ro("pages", &Cache::pages)
+      .def_prop_ro("bytes", [](const Cache& c) {
+        size_t bytes = 0;
+        for (const Cache::Layer& l : c.layers) bytes += l.bytes;
+        return bytes;
+      });
   nb::class_<Step>(m, "Step").def(nb::init<Array1<int32_t>, Array1<int32_t>, Array2<int32_t>, int64_t>());
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from linnet import _core
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
 from linnet.engine import pages
 from linnet.engine.pages import PagePool, available_memory, page_bytes, pages_for, plan_pages
@@ -14,7 +15,7 @@ from linnet.ops.base import PAGE_SIZE
 
 LAYER = Layer(Attention(4, 2, 8, None, 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
 SPEC = ModelSpec("test", 10, 32, 1000, (LAYER,) * 3, Norm(1e-5), True)
-EACH = 3 * 2 * 2 * 8 * PAGE_SIZE * 2  # layers, keys and values, heads, width, positions, bytes of f16
+EACH = 3 * 2 * (8 + 16) * PAGE_SIZE * 2  # layers, heads, keys and padded values, positions, bytes of f16
 
 
 def test_pool_gives_each_page_once_and_reuses_the_last_freed() -> None:
@@ -30,6 +31,14 @@ def test_sizes() -> None:
     assert page_bytes(SPEC, "f16") == EACH
     assert page_bytes(SPEC, "f32") == 2 * EACH
     assert [pages_for(n) for n in (1, PAGE_SIZE, PAGE_SIZE + 1)] == [1, 1, 2]
+
+
+@pytest.mark.parametrize("head_dim", [2, 16, 20, 64])
+def test_a_page_is_as_large_as_the_core_makes_it(head_dim: int) -> None:
+    layer = Layer(Attention(4, 2, head_dim, None, 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
+    spec = ModelSpec("test", 10, 32, 1000, (layer,) * 3, Norm(1e-5), True)
+    for kv_dtype in ("f16", "f32"):
+        assert page_bytes(spec, kv_dtype) * 7 == _core.Cache([(2, head_dim)] * 3, 7, kv_dtype == "f16").bytes
 
 
 def test_plan_is_what_the_batch_needs_capped_by_memory() -> None:

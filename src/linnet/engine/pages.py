@@ -15,6 +15,9 @@ logger = logging.getLogger("linnet.engine")
 KV_BYTES = {"f16": 2, "f32": 4}
 """Bytes of one stored key or value entry, by kv_dtype."""
 
+VALUE_LANES = 16
+"""Values of a head are stored in whole vectors of this many entries (csrc/kernels/kernels.h)."""
+
 MEMORY_SHARE = 0.4
 """The part of the available memory that the pool may take when no `kv_memory` is given."""
 
@@ -49,8 +52,12 @@ def pages_for(positions: int) -> int:
 
 
 def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
-    """Bytes of one page: keys and values of PAGE_SIZE positions in every layer."""
-    return sum(2 * layer.attention.kv_width for layer in spec.layers) * PAGE_SIZE * KV_BYTES[kv_dtype]
+    """Bytes of one page: keys and values of PAGE_SIZE positions in every layer, the values of a head padded to VALUE_LANES."""
+    entries = 0
+    for layer in spec.layers:
+        head_dim = layer.attention.head_dim
+        entries += layer.attention.kv_heads * (head_dim + -(-head_dim // VALUE_LANES) * VALUE_LANES)
+    return entries * PAGE_SIZE * KV_BYTES[kv_dtype]
 
 
 def plan_pages(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from linnet import _core
 from linnet.arch.rope import angles
 from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Rope
-from linnet.errors import InvalidRequestError, ModelFileError
+from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.tensors import RawTensor, TensorType
 
@@ -49,6 +49,8 @@ class NativeOps:
             matrix = _core.matrix(self.context, raw.data, raw.type.gguf_id, (target or raw.type).gguf_id, rows, columns)
         except ValueError as error:
             raise ModelFileError(f"tensor {raw.name!r} {error}: it cannot be stored as {(target or raw.type).name}") from None
+        except MemoryError:
+            raise OutOfMemoryError(f"there is no memory for tensor {raw.name!r} {raw.shape}; choose smaller weights, such as q4_0") from None
         if not self.owns(matrix):
             matrix.source = raw.data  # keeps the mapping alive
         return matrix
