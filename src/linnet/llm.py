@@ -27,7 +27,7 @@ from linnet.ops.base import Ops
 from linnet.outputs import Candidate, Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template
 from linnet.tensors import TYPES
-from linnet.text.tokenizer import Tokenizer
+from linnet.text.tokenizer import Tokenizer, tokenizer_file
 
 logger = logging.getLogger("linnet.llm")
 
@@ -312,7 +312,7 @@ def _tokenizer(checkpoint: Checkpoint, options: ModelOptions) -> Tokenizer | Non
         raise InvalidRequestError(f"tokenizer is {options.tokenizer!r}; it must be a Tokenizer or a path to one")
     if checkpoint.metadata is not None and "tokenizer.ggml.model" in checkpoint.metadata:
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
-    if checkpoint.metadata is None and checkpoint.path is not None and (checkpoint.path / "tokenizer.json").is_file():
+    if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
         return Tokenizer(checkpoint.path)
     logger.info("%s has no tokenizer: prompts are token ids, answers have no text", checkpoint.name)
     return None

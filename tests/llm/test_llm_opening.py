@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sentencepiece
 from llm_cases import GREEDY, QUESTION, TINY, pool_is_whole
 
 from linnet import (
@@ -83,6 +84,22 @@ def untemplated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(TINY / name, folder)
     return folder
+
+
+def test_a_folder_may_have_only_a_sentencepiece_file(tmp_path: Path) -> None:
+    folder = tmp_path / "pieces"
+    shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("tokenizer*", "*.jinja", "*.py", "README.md"))
+    text = "the fox and the owl lived near the river and the forest"
+    with (folder / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([text] * 20), model_writer=file, vocab_size=40, model_type="bpe", minloglevel=2
+        )
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    with LLM(folder) as llm:
+        completion = llm.generate("the owl", SamplingParams(max_tokens=3, temperature=0.0, ignore_eos=True))[0]
+        assert completion.prompt_token_ids == [reference.bos_id(), *reference.encode("the owl")]
+        assert llm.tokenizer is not None
+        assert completion.text == llm.tokenizer.decode(completion.token_ids)
 
 
 def test_chat_needs_a_template(untemplated: Path, native: LLM) -> None:

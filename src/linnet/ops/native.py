@@ -50,7 +50,7 @@ class NativeOps:
         except ValueError as error:
             raise ModelFileError(f"tensor {raw.name!r} {error}: it cannot be stored as {(target or raw.type).name}") from None
         except MemoryError:
-            raise OutOfMemoryError(f"there is no memory for tensor {raw.name!r} {raw.shape}; choose smaller weights, such as q4_0") from None
+            raise OutOfMemoryError(f"there is no memory for tensor {raw.name!r} {raw.shape}; choose smaller weights, as q4_0") from None
         if not self.owns(matrix):
             matrix.source = raw.data  # keeps the mapping alive
         return matrix

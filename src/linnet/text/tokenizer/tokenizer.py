@@ -202,10 +202,16 @@ def _file_of(path: Path) -> Path:
         if not path.exists():
             raise ModelFileError(f"{path} does not exist; {_EXPECTED}")
         return path
-    found = next((path / name for name in _FILES if (path / name).exists()), None) or next(iter(sorted(path.glob("*.tiktoken"))), None)
+    found = tokenizer_file(path)
     if found is None:
         raise ModelFileError(f"the folder {path} has no tokenizer.json, tokenizer.model or .tiktoken file; {_EXPECTED}")
     return found
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """The file that `Tokenizer(folder)` reads, or None where the folder has none."""
+    named = (folder / name for name in _FILES)
+    return next((file for file in (*named, *sorted(folder.glob("*.tiktoken"))) if file.exists()), None)
 
 
 def _load_model_file(file: Path) -> Vocabulary:
