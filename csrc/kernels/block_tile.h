@@ -18,6 +18,8 @@ constexpr int kGroups = 2, kTokens = 4;
 constexpr int kGroups = 1, kTokens = 4;
 #endif
 
+static_assert(kGroups <= kMostGroups && kTokens <= kMostTokens, "callers hold a partial tile in an array of the most");
+
 #define LINNET_UNROLL _Pragma("GCC unroll 8")
 #define LINNET_EACH_OUTPUT(groups, tokens) LINNET_UNROLL for (int g = 0; g < (groups); g++) LINNET_UNROLL for (int t = 0; t < (tokens); t++)
 

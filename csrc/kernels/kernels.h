@@ -7,8 +7,9 @@
 
 namespace linnet {
 
-constexpr int kTypes = 40;  // one more than the largest GGUF type id with kernels
-constexpr int kPage = 32;   // positions per KV page: PAGE_SIZE in ops/base.py
+constexpr int kMostGroups = 2, kMostTokens = 4;  // of any instruction set's block tiles
+constexpr int kTypes = 40;                       // one more than the largest GGUF type id with kernels
+constexpr int kPage = 32;                        // positions per KV page: PAGE_SIZE in ops/base.py
 
 // Keys of one page and head: [head_dim][kPage]; values [kPage][head_dim rounded up to 16]; float16 or float32.
 struct PageView {

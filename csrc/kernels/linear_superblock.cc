@@ -58,45 +58,35 @@ struct Q3_K : UnsignedSub {
   }
 };
 
-template <int tokens>
-static inline I pair_minimum(const uint8_t (*min)[16][2], const int16_t* sum) {
-  I total = i_zero();
-  for (int j = 0; j < 4; j++) total = i_add_pairs(total, min[j][0], sum + 2 * j);
-  return total;
-}
-
-struct Q4_K : UnsignedSubWithMin {
-  using Block = PackedQ4_K;
+// Eight sub-blocks of 32 columns with six-bit scales and mins.
+template <class Packed>
+struct SixBitScales : UnsignedSubWithMin {
+  using Block = Packed;
   static constexpr int kColumns = 32;
+  template <int odd>
+  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
+    return acc_scale(total, acc, scale_u8(w.scale[s]));
+  }
+  template <int tokens>
+  static inline I minimum(const Block& w, const Activation<tokens>& x, int t) {
+    I sum = i_zero();
+    for (int j = 0; j < 4; j++) sum = i_add_pairs(sum, w.min[j][0], x.sum[t] + 2 * j);
+    return sum;
+  }
+};
+
+struct Q4_K : SixBitScales<PackedQ4_K> {
   template <int i, int odd>
   static inline B columns(const Block& w, int s) {
     return b_field<i % 2 * 4, 0, 4>(b_load(w.q[s][i / 2]));
   }
-  template <int odd>
-  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
-    return acc_scale(total, acc, scale_u8(w.scale[s]));
-  }
-  template <int tokens>
-  static inline I minimum(const Block& w, const Activation<tokens>& x, int t) {
-    return pair_minimum<tokens>(w.min, x.sum[t]);
-  }
 };
 
-struct Q5_K : UnsignedSubWithMin {
-  using Block = PackedQ5_K;
-  static constexpr int kColumns = 32;
+struct Q5_K : SixBitScales<PackedQ5_K> {
   static constexpr bool kSplit = !kWideSums;  // 32 columns of five bits would overflow int16 sums: scale after 16
   template <int i, int odd>
   static inline B columns(const Block& w, int s) {
     return b_or(b_field<i % 2 * 4, 0, 4>(b_load(w.q[s][i / 2])), b_field<i, 4, 1>(b_load(w.high[s])));
-  }
-  template <int odd>
-  static inline I add_scaled(I total, Acc acc, const Block& w, int s) {
-    return acc_scale(total, acc, scale_u8(w.scale[s]));
-  }
-  template <int tokens>
-  static inline I minimum(const Block& w, const Activation<tokens>& x, int t) {
-    return pair_minimum<tokens>(w.min, x.sum[t]);
   }
 };
 

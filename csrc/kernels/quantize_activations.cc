@@ -98,8 +98,8 @@ static void q8_k_of(const float* x, int64_t columns, int wanted, void* tile) {
 }
 
 void set_quantize_kernels(Kernels& k) {
-  k.quantize_q8_0 = q8_0_of<8>;
-  k.quantize_q8_k = q8_k_of<8>;
+  k.quantize_q8_0 = q8_0_of<kMostTokens>;
+  k.quantize_q8_k = q8_k_of<kMostTokens>;
 }
 
 }  // namespace LINNET_ISA

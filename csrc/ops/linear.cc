@@ -11,9 +11,8 @@ namespace linnet {
 
 namespace {
 
-constexpr int kMostGroups = 2, kMostTokens = 8;  // of any instruction set's tiles
-constexpr int64_t kTaskBytes = 96 << 10;         // weights of one task: stays in L2 while every token tile passes over it
-constexpr int64_t kTaskTokens = 128;             // tokens of one task, so that narrow matrices still feed many threads
+constexpr int64_t kTaskBytes = 96 << 10;  // weights of one task: stays in L2 while every token tile passes over it
+constexpr int64_t kTaskTokens = 128;      // tokens of one task, so that narrow matrices still feed many threads
 
 Kernels::FloatLinear float_kernel(const Kernels& k, Type type) {
   return type == Type::F32 ? k.linear_f32 : type == Type::F16 ? k.linear_f16 : k.linear_bf16;
