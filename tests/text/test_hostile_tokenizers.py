@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from text_inputs import save_folder, sentencepiece_metadata, train_sentencepiece
+from text_inputs import byte_level_metadata, save_folder, sentencepiece_metadata, train_sentencepiece
 
 from linnet.errors import ModelFileError
 from linnet.text.tokenizer import Tokenizer
@@ -186,3 +186,43 @@ def test_ranks_that_have_a_hole_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tiktoken").write_bytes(b"\n".join(lines))
     with pytest.raises(ModelFileError, match="rank 501 is missing"):
         Tokenizer(tmp_path / "x.tiktoken")
+
+
+REPLACE = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+TABLE = base64.b64encode((1024).to_bytes(4, "little") + bytes(1024) + b"b" * 5000 + b"\0").decode()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"normalizer": {"type": "Sequence", "normalizers": [REPLACE] * 40}}, "times as long"),
+        ({"normalizer": {**REPLACE, "content": "b" * 20_000}}, "times as long"),
+        ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "b" * 99}] * 40}}, "times as long"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": TABLE}}, "times as long"),
+        (
+            {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": False}] * 40}},
+            "times as long",
+        ),
+        ({"added_tokens": [{**ADDED, "id": 3 + i, "content": f"<{i}>"} for i in range(70_000)]}, "70000 added tokens"),
+        ({"added_tokens": [{**ADDED, "content": f"<{'x' * 2**20}>"}]}, "1048578 characters"),
+    ],
+)
+def test_a_tokenizer_json_that_grows_without_bound(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": BPE, **change}))
+    with pytest.raises(ModelFileError, match=rf"tokenizer\.json: .*{reason}"):
+        Tokenizer(tmp_path)
+
+
+def test_more_added_tokens_in_a_gguf_than_are_matched(byte_level: Any) -> None:
+    metadata = byte_level_metadata(byte_level)
+    metadata["tokenizer.ggml.tokens"] = [*metadata["tokenizer.ggml.tokens"], f"<{'x' * 2**20}>"]
+    metadata["tokenizer.ggml.token_type"] = [*metadata["tokenizer.ggml.token_type"], 3]
+    with pytest.raises(ModelFileError, match=r"x\.gguf: \d+ added tokens of \d+ characters"):
+        Tokenizer.from_gguf_metadata(metadata, "x.gguf")
+
+
+@pytest.mark.parametrize("data", [b"\x0a\x03\x0a\x01a" * (sp.MAX_PIECES + 1), b"YQ== 1\n" * 2_500_000], ids=["pieces", "a large file"])
+def test_a_model_file_of_more_than_is_read(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"tokenizer\.model: .*(more than \d+ pieces|bytes)"):
+        Tokenizer(tmp_path)

@@ -176,3 +176,17 @@ def test_markers_are_known_by_their_form(content: str) -> None:
 @pytest.mark.parametrize("content", ["  ", "\n\n", "õ", "hello", "<", "<table>", "</h1>", "a<b>", "[", "()", "<>"])
 def test_content_is_no_marker(content: str) -> None:
     assert not is_marker(content)
+
+
+@pytest.mark.parametrize("normalizer", [{"type": "NFKC"}, {"type": "Replace", "pattern": {"String": "«"}, "content": "<"}])
+def test_no_normalizer_makes_a_control_token_of_contents(tmp_path, normalizer):
+    """Tokens that are not flagged special are matched in normalized text, where other signs have become theirs."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "special"), False)
+    added = [{"id": 2, "content": "<think>", "normalized": True, **flags}]
+    model = {"type": "WordLevel", "vocab": {"a": 0, "[unk]": 1}, "unk_token": "[unk]"}
+    whole = {"version": "1.0", "added_tokens": added, "normalizer": normalizer, "model": model}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
+    tokenizer = Tokenizer(tmp_path)
+    for content in ("＜think＞", "a＜think＞", "«think>"):
+        ids = tokenizer.apply_chat_template([{"role": "user", "content": content}], chat_template="<think>{{ messages[0].content }}")
+        assert ids.count(2) == 1, content

@@ -6,9 +6,10 @@ Matching is leftmost-longest over all of them at once (the Aho-Corasick of `toke
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from linnet.errors import ModelFileError
 from linnet.text.tokenizer.byte_level import is_utf8
 
 # Tags that vocabularies hold as ordinary content (Gemma has them all); any other token in angle or square brackets is a marker.
@@ -39,6 +40,19 @@ def _signs(content: str) -> set[str]:
     return signs - _COMMON or signs or {content[0]}
 
 
+MAX_TOKENS, MAX_CHARACTERS = 2**16, 2**20
+"""Ten times what any model adds; the matcher takes a hundred bytes and more for each character."""
+
+
+def check_amount(contents: Collection[str], source: str) -> None:
+    """Raises ModelFileError for more added tokens than are matched, or longer ones; `source` names their file."""
+    total = sum(map(len, contents))
+    if len(contents) > MAX_TOKENS or total > MAX_CHARACTERS:
+        raise ModelFileError(
+            f"{source}: {len(contents)} added tokens of {total} characters in all; at most {MAX_TOKENS} of {MAX_CHARACTERS} are read"
+        )
+
+
 @dataclass(frozen=True)
 class AddedToken:
     """One token and how it matches: `control` tokens only where asked for; `left_strip`/`right_strip` take in whitespace around."""
@@ -54,11 +68,12 @@ class AddedToken:
 class AddedTokens:
     """All added tokens of a vocabulary, ready to cut texts. Immutable, safe to share between threads."""
 
-    def __init__(self, tokens: Iterable[AddedToken]) -> None:
+    def __init__(self, tokens: Iterable[AddedToken], source: str) -> None:
         from tokenizers import AddedToken as Matched
         from tokenizers import Tokenizer, models
 
         given = tuple(tokens)
+        check_amount([token.content for token in given], source)
         self.control_ids = frozenset(token.id for token in given if token.control)
         self.tokens: Sequence[AddedToken] = tuple(token for token in given if token.content and is_utf8(token.content))
         self.control_signs = frozenset(sign for token in self.tokens if token.control for sign in _signs(token.content))

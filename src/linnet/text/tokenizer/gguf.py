@@ -76,7 +76,7 @@ class _GgufVocabulary:
         self.eos_id = self.token_id("eos")
         self.unknown_id = self.token_id("unknown")
         self.eos_ids = end_ids(self.ids, self.eos_id, self.token_id("eot"), self.token_id("eom"))
-        self.added = AddedTokens(self.added_tokens())
+        self.added = AddedTokens(self.added_tokens(), source)
 
     def need(self, key: str, kind: type) -> Any:
         value = self.metadata.get(f"tokenizer.ggml.{key}")

@@ -37,7 +37,7 @@ class _SentencePieceVocabulary:
                 self.tokens[token.id] = token.content
                 self.types[token.id] = CONTROL if token.flags.get("special") else USER_DEFINED
         self.ids = {token: id for id, token in reversed(self.tokens.items())}
-        self.added = AddedTokens(self.added_tokens())
+        self.added = AddedTokens(self.added_tokens(), self.source)
         control = self.added.control_ids
         types = [CONTROL if id in control and kind != UNKNOWN else kind for id, kind in enumerate(model.types)]
         self.model = replace(model, types=types)

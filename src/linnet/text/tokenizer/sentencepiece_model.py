@@ -16,6 +16,8 @@ from linnet.errors import ModelFileError
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE = 1, 2
+MAX_PIECES = 2**19
+"""Twice as many as any known model has."""
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
@@ -90,6 +92,8 @@ def read_model(data: bytes, source: str) -> SentencePieceModel:
     try:
         for number, value in _fields(data):
             if number == _PIECES:
+                if len(pieces) == MAX_PIECES:
+                    raise ModelFileError(f"{source}: more than {MAX_PIECES} pieces")
                 piece: dict[int, Any] = {2: b"\0\0\0\0", 3: NORMAL}
                 piece.update(_fields(value))
                 pieces.append(bytes(piece[1]))

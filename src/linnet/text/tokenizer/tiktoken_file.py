@@ -149,7 +149,7 @@ def _vocabulary(ranks: dict[bytes, int], source: str, config: TokenizerConfig) -
     if (largest := max(special)) > LARGEST_ID:
         raise ModelFileError(f"{config.path}: gives {special[largest]!r} the id {largest}; ids up to {LARGEST_ID} are read")
     content = {token.content for token in config.added if not token.flags.get("special") and not is_marker(token.content)}
-    added = AddedTokens(AddedToken(id, text, control=text not in content) for id, text in special.items())
+    added = AddedTokens((AddedToken(id, text, control=text not in content) for id, text in special.items()), source)
     encoding = _library_encoding(known.pattern, ranks, source)
     ids = {text: id for id, text in special.items()}
     named = {name: text for name, text in (("bos_token", known.bos), ("eos_token", known.eos)) if text}

@@ -15,6 +15,7 @@ from linnet.load.files import MAX_JSON_BYTES, read_bytes
 from linnet.text.tokenizer.added_tokens import AddedToken, AddedTokens, is_marker
 from linnet.text.tokenizer.config import read_config
 from linnet.text.tokenizer.decoders import read_decoder
+from linnet.text.tokenizer.json_bounds import check_parts
 from linnet.text.tokenizer.vocabulary import LARGEST_ID, Vocabulary
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def load_tokenizer_json(path: Path) -> Vocabulary:
     from tokenizers import Tokenizer
 
     data = read_bytes(path, MAX_JSON_BYTES)
+    check_parts(data, str(path))
     with _library_errors(f"{path}: not a tokenizer.json that this version reads"):
         tokenizer = Tokenizer.from_buffer(data)
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
@@ -62,7 +64,7 @@ class _JsonVocabulary:
         self.full = full
         self.config = read_config(path.parent)
         self.add_listed_tokens()
-        self.added = AddedTokens(self.added_tokens())
+        self.added = AddedTokens(self.added_tokens(), str(path))
         # Stands before a text that follows a control token, where the tokenizer treats the start of the whole in a way of its own.
         self.anchor = f"\0{secrets.token_hex(16)}" if '"prepend_scheme": "first"' in json.dumps(_section(full.pre_tokenizer)) else ""
         self.plain = self.without_control()
@@ -98,9 +100,11 @@ class _JsonVocabulary:
         if self.full.pre_tokenizer is not None:
             plain.pre_tokenizer = self.full.pre_tokenizer
         plain.encode_special_tokens = True  # flagged ones are ordinary text
+        tokens = []
         for id, token in sorted(self.full.get_added_tokens_decoder().items()):
             flags = {"single_word": token.single_word, "lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized}
-            plain.add_tokens([Matched(token.content, special=id in self.added.control_ids, **flags)])
+            tokens.append(Matched(token.content, special=id in self.added.control_ids, **flags))
+        plain.add_tokens(tokens)  # at once: every call builds the matcher anew
         if self.anchor:
             plain.add_tokens([Matched(self.anchor, normalized=False)])
         return plain
