@@ -22,7 +22,7 @@ def check_parts(data: bytes, source: str) -> None:
     try:
         whole = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{source}: not valid JSON ({error})") from error
+        raise ModelFileError(f"{source}: not a tokenizer.json that this version reads ({error})") from error
     if not isinstance(whole, dict):
         raise ModelFileError(f"{source}: a JSON object was expected, not a {type(whole).__name__}")
     tokens = whole.get("added_tokens")
