@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 
 from linnet.errors import ModelFileError
+from linnet.text.tokenizer.library import library_errors
 from linnet.text.tokenizer.pretokenizers import PreTokenizer
 
 
@@ -51,14 +52,15 @@ def byte_level_encoder(
     for token in excluded:
         vocabulary.pop(token, None)
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    unusable = f"{source}: the vocabulary or its merges cannot be used"
     try:
-        model = models.BPE(vocabulary, pairs, ignore_merges=pre.ignore_merges)
-    except Exception:  # tokenizers raises bare Exception; look for the cause ourselves
-        model = models.BPE(
-            {token: id for token, id in vocabulary.items() if is_utf8(token)},
-            _checked(pairs, vocabulary, excluded, source),
-            ignore_merges=pre.ignore_merges,
-        )
+        with library_errors(unusable):
+            model = models.BPE(vocabulary, pairs, ignore_merges=pre.ignore_merges)
+    except ModelFileError:  # look for the cause ourselves
+        usable = {token: id for token, id in vocabulary.items() if is_utf8(token)}
+        kept = _checked(pairs, vocabulary, excluded, source)
+        with library_errors(unusable):
+            model = models.BPE(usable, kept, ignore_merges=pre.ignore_merges)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
@@ -66,7 +68,8 @@ def byte_level_encoder(
     )
 
     def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        with library_errors(f"{source}: this tokenizer fails on the text"):
+            ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     return encode

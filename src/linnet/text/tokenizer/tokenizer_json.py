@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from linnet.text.tokenizer.added_tokens import AddedToken, AddedTokens, is_marke
 from linnet.text.tokenizer.config import read_config
 from linnet.text.tokenizer.decoders import read_decoder
 from linnet.text.tokenizer.json_bounds import check_parts
+from linnet.text.tokenizer.library import library_errors
 from linnet.text.tokenizer.vocabulary import LARGEST_ID, Vocabulary
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def load_tokenizer_json(path: Path) -> Vocabulary:
 
     data = read_bytes(path, MAX_JSON_BYTES)
     check_parts(data, str(path))
-    with _library_errors(f"{path}: not a tokenizer.json that this version reads"):
+    with library_errors(f"{path}: not a tokenizer.json that this version reads"):
         tokenizer = Tokenizer.from_buffer(data)
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
     if len(set(ids)) < len(ids):
@@ -38,17 +38,6 @@ def load_tokenizer_json(path: Path) -> Vocabulary:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return _JsonVocabulary(path, tokenizer).build()
-
-
-@contextmanager
-def _library_errors(what: str) -> Iterator[None]:
-    """`tokenizers` raises bare Exception and, where its Rust code panics, a BaseException of its own."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)):
-            raise
-        raise ModelFileError(f"{what} ({error})") from error
 
 
 def _section(component: Any) -> Any:
@@ -138,7 +127,7 @@ class _JsonVocabulary:
 
     def ids(self, tokenizer: Tokenizer, text: str, start: bool) -> list[int]:
         anchor = "" if start else self.anchor
-        with _library_errors(f"{self.path}: this tokenizer fails on the text"):
+        with library_errors(f"{self.path}: this tokenizer fails on the text"):
             ids: list[int] = tokenizer.encode(anchor + text, add_special_tokens=False).ids
         return ids[1:] if anchor else ids
 
