@@ -218,7 +218,7 @@ def test_more_added_tokens_in_a_gguf_than_are_matched(byte_level: Any) -> None:
     metadata["tokenizer.ggml.tokens"] = [*metadata["tokenizer.ggml.tokens"], f"<{'x' * 2**20}>"]
     metadata["tokenizer.ggml.token_type"] = [*metadata["tokenizer.ggml.token_type"], 3]
     with pytest.raises(ModelFileError, match=r"x\.gguf: \d+ added tokens of \d+ characters"):
-        Tokenizer.from_gguf_metadata({f"tokenizer.ggml.{key}": value for key, value in metadata.items()}, "x.gguf")
+        Tokenizer.from_gguf_metadata(metadata, "x.gguf")
 
 
 @pytest.mark.parametrize("data", [b"\x0a\x03\x0a\x01a" * (sp.MAX_PIECES + 1), b"YQ== 1\n" * 2_500_000], ids=["pieces", "a large file"])
@@ -246,4 +246,4 @@ def test_a_panic_inside_the_library_is_an_error_of_ours(monkeypatch: pytest.Monk
         "tokenizer.ggml.merges": [],
     }
     with pytest.raises(ModelFileError, match=r"x\.gguf: the vocabulary or its merges cannot be used .*slice of length 3"):
-        Tokenizer.from_gguf_metadata({f"tokenizer.ggml.{key}": value for key, value in metadata.items()}, "x.gguf")
+        Tokenizer.from_gguf_metadata(metadata, "x.gguf")
