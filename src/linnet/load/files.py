@@ -72,11 +72,7 @@ def check_regular(path: Path) -> None:
 
 def parse_json(text: bytes, where: str) -> dict[str, Any]:
     """A JSON object; ModelFileError where the text is not one, names a key twice, nests too deep or holds too much."""
-    if len(text) > MAX_JSON_BYTES:
-        raise ModelFileError(f"{where}: {len(text)} bytes of JSON, more than the {MAX_JSON_BYTES} allowed")
-    most = text.count(b",") + text.count(b"{") + text.count(b"[")  # commas in texts count too: a bound is all that is wanted
-    if most > MAX_JSON_VALUES:
-        raise ModelFileError(f"{where}: JSON of up to {most} values, more than the {MAX_JSON_VALUES} allowed")
+    bound_json(text, where)
     try:
         value = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
@@ -91,6 +87,15 @@ def parse_json(text: bytes, where: str) -> dict[str, Any]:
         except UnicodeEncodeError as error:
             raise ModelFileError(f"{where}: not valid JSON (a lone surrogate, U+{ord(error.object[error.start]):04X})") from None
     return value
+
+
+def bound_json(text: bytes, where: str) -> None:
+    """ModelFileError for JSON that would take far more memory than its bytes, before it is parsed."""
+    if len(text) > MAX_JSON_BYTES:
+        raise ModelFileError(f"{where}: {len(text)} bytes of JSON, more than the {MAX_JSON_BYTES} allowed")
+    most = text.count(b",") + text.count(b"{") + text.count(b"[")  # commas in texts count too: a bound is all that is wanted
+    if most > MAX_JSON_VALUES:
+        raise ModelFileError(f"{where}: JSON of up to {most} values, more than the {MAX_JSON_VALUES} allowed")
 
 
 def _nests_deeper(value: Any, depth: int) -> bool:

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from linnet.errors import ModelFileError
+from linnet.load.files import bound_json
 from linnet.text.tokenizer.added_tokens import check_amount
 
 MAX_GROWTH = 4096
@@ -19,6 +20,7 @@ def check_parts(data: bytes, source: str) -> None:
 
     What is malformed otherwise is left to the library, whose messages are better.
     """
+    bound_json(data, source)
     try:
         whole = json.loads(data)
     except (ValueError, RecursionError) as error:
