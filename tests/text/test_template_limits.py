@@ -64,7 +64,7 @@ REACHING = [
     "{{ (messages | map(attribute='__class__') | list)[0].__init__.__globals__ }}",
     "{% for x in range(999999999) %}{% endfor %}",
 ]
-WRONG = ["{% if %}", "{% for x in y %}"]
+WRONG = ["{% if %}", "{% for x in y %}", "{% for x in range(10**12) %}{% endfor %}"]
 FAILING = [
     "{{ raise_exception('only <users> here') }}",
     "{{ messages[0].content + 1 }}",

@@ -81,6 +81,8 @@ def render(template: str, variables: dict[str, Any] | None, longest: int) -> tup
         return b"!", "takes more memory than templates may"
     except RecursionError:
         return b"!", "nests or calls itself too deeply"
+    except OverflowError as error:
+        return b"!", f"asks for too much: {error}"
     except Exception as error:  # whatever a template can bring about
         return b"-", f"fails on these messages ({type(error).__name__}: {error}); check them or give another template"
 
