@@ -1,54 +1,151 @@
-"""The decoder loop: the only one, for every family on every op set."""
+"""The decoder loop: the only one, for every family on every op set.
+
+X below is an op set's activations, [n, width]: n the rows of the batch. What each option of a spec means stands in `arch/spec.py`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from linnet.arch.spec import Attention, Latent, Layer, Mlp, ModelSpec, Moe, Norm
+from linnet.ops.base import Ops
+from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
 
-from linnet.arch.spec import Attention, Mlp, ModelSpec
-from linnet.ops.base import Batch, Ops
-from linnet.weights import LayerWeights, Linear, Weights
+X = Any
 
 
-def forward(ops: Ops, spec: ModelSpec, weights: Weights, batch: Batch) -> NDArray[np.float32]:
-    """Logits, float32 [len(batch.rows), vocab], of the rows that the batch asks for.
+def forward(ops: Ops, spec: ModelSpec, weights: Weights) -> X:
+    """Logits, float32 [len(batch.rows), vocab], of the rows that the op set's current batch asks for.
 
     Also writes keys and values of every input row to the op set's KV pages.
     """
-    ops.begin(spec, batch)
-    x = ops.embed(weights.embedding)
+    x = first = embed(ops, spec, weights)
+    middle = None
     for index, (layer, w) in enumerate(zip(spec.layers, weights.layers, strict=True)):
-        h = ops.norm(x, w.attention_norm, layer.attention_norm)
-        x = ops.add(x, attention(ops, layer.attention, w, h, index))
-        h = ops.norm(x, w.mlp_norm, layer.mlp_norm)
-        x = ops.add(x, mlp(ops, layer.mlp, w, h))
-    x = ops.norm(ops.take(x), weights.final_norm, spec.final_norm)
-    return ops.logits(x, weights.output)
+        if layer.remixed:
+            x = ops.add(ops.scale(x, w.input_scale), ops.scale(first, w.first_scale))
+        x = parallel_layer(ops, layer, w, x, index) if layer.parallel else sequential_layer(ops, layer, w, x, index)
+        if index == spec.backout:
+            middle = x
+    x = ops.take(x)
+    if middle is not None:
+        x = ops.add(x, ops.scale(ops.take(middle), weights.backout_scale), 1.0, -1.0)
+    x = norm(ops, x, weights.final_norm, spec.final_norm)
+    if weights.output_projection is not None:
+        x = project(ops, x, weights.output_projection)
+    return ops.logits(x, weights.output.matrix, weights.output.bias, spec.output)
 
 
-def attention(ops: Ops, spec: Attention, w: LayerWeights, h: Any, index: int) -> Any:
+def embed(ops: Ops, spec: ModelSpec, weights: Weights) -> X:
+    """X [n, hidden]: the first layer's input."""
+    x = embedded(ops, spec, weights, "tokens")
+    if spec.embedding.smear is None:
+        return x
+    gate = ops.activate(project(ops, ops.columns(x, 0, spec.embedding.smear), weights.smear_gate), "sigmoid")
+    previous = embedded(ops, spec, weights, "previous")
+    return ops.add(x, ops.weigh(previous, ops.scale(gate, weights.smear_scale)))
+
+
+def embedded(ops: Ops, spec: ModelSpec, weights: Weights, source: Literal["tokens", "previous"]) -> X:
+    x = ops.embed(weights.embedding, source)
+    if weights.embedding_projection is not None:
+        x = project(ops, x, weights.embedding_projection)
+    if spec.embedding.scale != 1.0:
+        x = ops.scale(x, spec.embedding.scale)
+    if spec.embedding.positions is not None:
+        x = ops.add(x, ops.embed(weights.positions, "positions", spec.embedding.positions.offset))
+    return norm(ops, x, weights.embedding_norm, spec.embedding.norm)
+
+
+def sequential_layer(ops: Ops, layer: Layer, w: LayerWeights, x: X, index: int) -> X:
+    """Attention, then the feed-forward block on its sum: X [n, hidden]."""
+    h = norm(ops, x, w.attention_norm, layer.attention_norm)
+    a = norm(ops, attention(ops, layer.attention, w.attention, h, index), w.attention_post_norm, layer.attention_post_norm)
+    x = norm(ops, residual(ops, layer, x, h, a), w.attention_sum_norm, layer.attention_sum_norm)
+    h = norm(ops, x, w.mlp_norm, layer.mlp_norm)
+    m = norm(ops, feed_forward(ops, layer, w, h), w.mlp_post_norm, layer.mlp_post_norm)
+    return norm(ops, residual(ops, layer, x, h, m), w.mlp_sum_norm, layer.mlp_sum_norm)
+
+
+def parallel_layer(ops: Ops, layer: Layer, w: LayerWeights, x: X, index: int) -> X:
+    """Attention and the feed-forward block side by side on the same input: X [n, hidden]."""
+    h = norm(ops, x, w.attention_norm, layer.attention_norm)
+    a = attention(ops, layer.attention, w.attention, h, index)
+    m = feed_forward(ops, layer, w, h if layer.mlp_norm is None else norm(ops, x, w.mlp_norm, layer.mlp_norm))
+    return residual(ops, layer, x, h, ops.add(a, m))
+
+
+def residual(ops: Ops, layer: Layer, x: X, normed: X, branch: X) -> X:
+    return ops.add(normed if layer.residual == "normed" else x, branch, layer.residual_scale, layer.branch_scale)
+
+
+def attention(ops: Ops, spec: Attention, w: AttentionWeights, h: X, index: int) -> X:
     """Project, normalise and rotate per head, attend over the pages, project back: X [n, hidden]."""
+    q, k, v = latent_heads(ops, spec, spec.latent, w, h) if spec.latent else heads(ops, spec, w, h)
+    return project(ops, ops.attend(q, k, v, index, spec, w.sinks), w.output)
+
+
+def heads(ops: Ops, spec: Attention, w: AttentionWeights, h: X) -> tuple[X, X, X]:
+    """Queries [n, query_width], keys [n, key_width] and values [n, value_width], ready to attend."""
     q, k, v = project(ops, h, w.query), project(ops, h, w.key), project(ops, h, w.value)
-    if spec.query_norm is not None:
-        q = ops.norm(q, w.query_norm, spec.query_norm, groups=spec.heads)
-    if spec.key_norm is not None:
-        k = ops.norm(k, w.key_norm, spec.key_norm, groups=spec.kv_heads)
-    if spec.rope is not None:
-        q, k = ops.rotate(q, spec.rope, spec.head_dim), ops.rotate(k, spec.rope, spec.head_dim)
-    return project(ops, ops.attend(q, k, v, index, spec), w.attention_output)
+    if spec.value_gate is not None:
+        gate = ops.activate(project(ops, ops.columns(h, 0, spec.value_gate), w.value_gate), "sigmoid")
+        v = ops.add(v, ops.weigh(ops.embed(w.value_embedding, "tokens"), gate), 1.0, spec.value_gate_scale)
+    if not spec.norm_rotated:
+        q, k = normed_heads(ops, spec, w, q, k)
+    for rope in spec.ropes:
+        q, k = ops.rotate(q, rope, spec.head_dim), ops.rotate(k, rope, spec.head_dim)
+    if spec.norm_rotated:
+        q, k = normed_heads(ops, spec, w, q, k)
+    return q, k, v
 
 
-def mlp(ops: Ops, spec: Mlp, w: LayerWeights, h: Any) -> Any:
+def normed_heads(ops: Ops, spec: Attention, w: AttentionWeights, q: X, k: X) -> tuple[X, X]:
+    q = norm(ops, q, w.query_norm, spec.query_norm, spec.heads if spec.norm_heads else 1)
+    return q, norm(ops, k, w.key_norm, spec.key_norm, spec.kv_heads if spec.norm_heads else 1)
+
+
+def latent_heads(ops: Ops, spec: Attention, latent: Latent, w: AttentionWeights, h: X) -> tuple[X, X, X]:
+    """The same from latent projections. Keys and values are stored expanded, so that prompts and decoding compute alike."""
+    down = h if w.query_down is None else norm(ops, project(ops, h, w.query_down), w.query_down_norm, latent.norm)
+    q, shared = project(ops, down, w.query), project(ops, h, w.shared_key)
+    compressed = norm(ops, project(ops, h, w.key_value_down), w.key_value_norm, latent.norm)
+    k, v = project(ops, compressed, w.key), project(ops, compressed, w.value)
+    for rope in spec.ropes:
+        q = ops.rotate(q, rope, spec.head_dim)
+        shared = ops.rotate(shared, replace(rope, start=0), latent.rope_dim)
+    return q, ops.append_shared(k, shared, spec.kv_heads), v
+
+
+def feed_forward(ops: Ops, layer: Layer, w: LayerWeights, h: X) -> X:
+    """The layer's dense block, or its mixture of experts: X [n, hidden]."""
+    if isinstance(layer.mlp, Mlp):
+        return mlp(ops, layer.mlp, w.mlp, h)
+    moe: Moe = layer.mlp
+    assert w.experts is not None
+    out = ops.experts(h, project(ops, h, w.router), w.experts, moe, w.router_correction)
+    if moe.shared is None:
+        return out
+    shared = mlp(ops, moe.shared, w.mlp, h)
+    if moe.shared_gated:
+        shared = ops.weigh(shared, ops.activate(project(ops, h, w.shared_gate), "sigmoid"))
+    return ops.add(out, shared)
+
+
+def mlp(ops: Ops, spec: Mlp, w: MlpWeights | None, h: X) -> X:
     """Gated or plain feed-forward block: X [n, hidden]."""
+    assert w is not None  # assemble() proved it, here and wherever a Linear is asked for
     if spec.gated:
-        assert w.gate is not None  # assemble() proved it
-        inner = ops.gate(project(ops, h, w.gate), project(ops, h, w.up), spec.activation)
-    else:
-        inner = ops.activate(project(ops, h, w.up), spec.activation)
-    return project(ops, inner, w.down)
+        return project(ops, ops.gate(project(ops, h, w.gate), project(ops, h, w.up), spec.activation), w.down)
+    return project(ops, ops.activate(project(ops, h, w.up), spec.activation), w.down)
 
 
-def project(ops: Ops, x: Any, linear: Linear) -> Any:
+def project(ops: Ops, x: X, linear: Linear | None) -> X:
+    assert linear is not None
     return ops.linear(x, linear.matrix, linear.bias)
+
+
+def norm(ops: Ops, x: X, w: NormWeights, spec: Norm | None, groups: int = 1) -> X:
+    """X itself where the family does not normalise."""
+    return x if spec is None else ops.norm(x, w, spec, groups)

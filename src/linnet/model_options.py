@@ -63,6 +63,7 @@ def longest_context(spec: ModelSpec) -> float:
     """How far a model's positions reach: its context, or past it where dynamic scaling stretches them."""
     longest = float(spec.context)
     for layer in spec.layers:
-        if layer.attention.rope is not None and isinstance(layer.attention.rope.scaling, DynamicScaling):
-            longest = max(longest, spec.context * layer.attention.rope.scaling.factor)
+        for rope in layer.attention.ropes:
+            if isinstance(rope.scaling, DynamicScaling):
+                longest = max(longest, spec.context * rope.scaling.factor)
     return longest

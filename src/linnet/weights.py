@@ -1,6 +1,6 @@
 """The weights of a decoder, assembled: one field for every tensor that `forward.py` reads.
 
-`Any` stands for the op set's own matrix or vector. Optional tensors are None where the family has none.
+`Any` stands for the op set's own matrix, stack of experts, or vector. Optional tensors are None where the family has none.
 """
 
 from __future__ import annotations
@@ -11,34 +11,98 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Linear:
-    """A projection: matrix [out, in] and, where the family has one, bias [out]."""
+    """A projection: matrix [out, in] and, where the family has one, bias [out]. Of experts: a stack of matrices and bias
+    [experts, out]."""
 
     matrix: Any
     bias: Any | None = None
 
 
 @dataclass(frozen=True)
-class LayerWeights:
-    """The tensors of one decoder layer. `gate` is None for a plain MLP; query and key norms are per head."""
+class NormWeights:
+    """weight and bias, each [width] or, for queries and keys, perhaps [head_dim]; None: ones and zeros."""
 
-    attention_norm: Any
+    weight: Any | None = None
+    bias: Any | None = None
+
+
+PLAIN = NormWeights()
+"""Of a norm that has no weights."""
+
+
+@dataclass(frozen=True)
+class MlpWeights:
+    """A feed-forward block, or a stack of them; `gate` is None in a plain one."""
+
+    up: Linear
+    down: Linear
+    gate: Linear | None = None
+
+
+@dataclass(frozen=True)
+class AttentionWeights:
+    """`query`, `key` and `value` project the layer's input, or what the latent projections made of it.
+
+    sinks: [heads]. query_down, key_value_down, shared_key: see `Latent`. value_embedding: a table [vocab, value width];
+    value_gate: a projection of the input's leading columns to one number per KV head.
+    """
+
     query: Linear
     key: Linear
     value: Linear
-    attention_output: Linear
-    mlp_norm: Any
-    gate: Linear | None
-    up: Linear
-    down: Linear
-    query_norm: Any | None = None
-    key_norm: Any | None = None
+    output: Linear
+    query_norm: NormWeights = PLAIN
+    key_norm: NormWeights = PLAIN
+    sinks: Any | None = None
+    query_down: Linear | None = None
+    query_down_norm: NormWeights = PLAIN
+    key_value_down: Linear | None = None
+    key_value_norm: NormWeights = PLAIN
+    shared_key: Linear | None = None
+    value_embedding: Any | None = None
+    value_gate: Linear | None = None
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """The tensors of one decoder layer. `mlp` is the dense block, or the shared one of a mixture.
+
+    router: [experts, hidden]; router_correction: [experts]; shared_gate: [1, hidden].
+    input_scale, first_scale: [1], what a remixed layer multiplies its input and the first layer's by.
+    """
+
+    attention: AttentionWeights
+    mlp: MlpWeights | None = None
+    experts: MlpWeights | None = None
+    router: Linear | None = None
+    router_correction: Any | None = None
+    shared_gate: Linear | None = None
+    attention_norm: NormWeights = PLAIN
+    mlp_norm: NormWeights = PLAIN
+    attention_post_norm: NormWeights = PLAIN
+    mlp_post_norm: NormWeights = PLAIN
+    attention_sum_norm: NormWeights = PLAIN
+    mlp_sum_norm: NormWeights = PLAIN
+    input_scale: Any | None = None
+    first_scale: Any | None = None
 
 
 @dataclass(frozen=True)
 class Weights:
-    """All of a decoder. `output` is `embedding` itself when the spec ties them."""
+    """All of a decoder. `output.matrix` is `embedding` itself when the spec ties them.
+
+    positions: a table [count, hidden]. embedding_projection, output_projection: between the table's width and the hidden size.
+    smear_gate: [1, leading columns]; smear_scale and backout_scale: [1].
+    """
 
     embedding: Any
     layers: tuple[LayerWeights, ...]
-    final_norm: Any
-    output: Any
+    output: Linear
+    final_norm: NormWeights = PLAIN
+    embedding_norm: NormWeights = PLAIN
+    positions: Any | None = None
+    embedding_projection: Linear | None = None
+    output_projection: Linear | None = None
+    smear_gate: Linear | None = None
+    smear_scale: Any | None = None
+    backout_scale: Any | None = None

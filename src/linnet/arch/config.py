@@ -6,7 +6,7 @@ Keys are those of Hugging Face's config.json, also where the values come from GG
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 from linnet.arch.spec import Activation
 from linnet.errors import ModelFileError, UnsupportedModelError
@@ -34,9 +34,10 @@ _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
     "relu": "relu",
+    "relu2": "relu_squared",
 }
-assert set(_ACTIVATIONS.values()) == set(get_args(Activation))
 
 Format = Literal["hf", "gguf"]
 

@@ -24,7 +24,7 @@ def llama_spec(config: Config, family: str, window: int | None) -> ModelSpec:
     # GGUF stores the rows of Llama's queries and keys in the order that rotates neighbours.
     rope = read_rope(config, sizes.head_dim, interleaved=config.format == "gguf")
     norm = Norm(config.number("rms_norm_eps", 1e-6))
-    attention = Attention(sizes.heads, sizes.kv_heads, sizes.head_dim, rope, sizes.head_dim**-0.5, window)
+    attention = Attention(sizes.heads, sizes.kv_heads, sizes.head_dim, (rope,), sizes.head_dim**-0.5, window)
     layer = Layer(attention, Mlp(sizes.width, config.activation()), norm, norm)
     tied = config.flag("tie_word_embeddings", False)
     return ModelSpec(family, sizes.vocab, sizes.hidden, longest(rope), (layer,) * sizes.layers, norm, tied)

@@ -6,9 +6,7 @@ from linnet.arch.config import Config
 from linnet.arch.rope_config import longest, read_rope
 from linnet.arch.sizes import read_sizes
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
-from linnet.arch.table import ATTENTION, GATED_MLP, Table, biases, standard_table
-
-QUERY_KEY_VALUE = tuple(row for row in ATTENTION if row.field in ("layers.query.matrix", "layers.key.matrix", "layers.value.matrix"))
+from linnet.arch.table import ATTENTION, GATED_MLP, QUERY_KEY_VALUE, Table, biases, standard_table
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
@@ -30,7 +28,7 @@ def qwen_spec(config: Config, family: str, head_dim: int | None = None, query_ke
 
     def layer(window: int | None) -> Layer:
         scale = sizes.head_dim**-0.5
-        return Layer(Attention(sizes.heads, sizes.kv_heads, sizes.head_dim, rope, scale, window, head_norm, head_norm), mlp, norm, norm)
+        return Layer(Attention(sizes.heads, sizes.kv_heads, sizes.head_dim, (rope,), scale, window, head_norm, head_norm), mlp, norm, norm)
 
     layers = tuple(layer(window) for window in windows(config, sizes.layers))
     return ModelSpec(family, sizes.vocab, sizes.hidden, longest(rope), layers, norm, config.flag("tie_word_embeddings", False))

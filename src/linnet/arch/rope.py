@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, Rope, YarnScaling
+from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, YarnScaling
 
 Floats = NDArray[np.float32]
 
@@ -27,7 +27,7 @@ KEPT_BLOCKS = 512
 def inverse_frequencies(rope: Rope, length: int) -> tuple[Floats, float]:
     """Radians per position of each pair, float32 [dim / 2], read-only, and the factor of cosines and sines.
 
-    `length` is the request's length in tokens; only dynamic scaling looks at it, and only past `rope.context`.
+    `length` is the request's length in tokens; only dynamic scaling (past `rope.context`) and LongRoPE look at it.
     """
     scaling, attention_factor = rope.scaling, 1.0
     base = _dynamic_base(rope, scaling, length) if isinstance(scaling, DynamicScaling) else rope.theta
@@ -40,6 +40,10 @@ def inverse_frequencies(rope: Rope, length: int) -> tuple[Floats, float]:
         frequencies = _llama3(frequencies, scaling)
     elif isinstance(scaling, YarnScaling):
         frequencies, attention_factor = _yarn(rope, scaling), scaling.attention_factor
+    elif isinstance(scaling, LongScaling):
+        factors = scaling.long_factors if length > scaling.original_context else scaling.short_factors
+        powers = _powers(rope.theta, rope.dim)
+        frequencies, attention_factor = np.reciprocal(np.array(factors, np.float32) * powers), scaling.attention_factor
     frequencies.setflags(write=False)
     return frequencies, attention_factor
 
@@ -52,13 +56,13 @@ def angles(rope: Rope, positions: NDArray[np.int32], lengths: NDArray[np.int32])
     """
     if len(positions) == 1:
         block, row = divmod(int(positions[0]), BLOCK)
-        cosines, sines = _block(rope, _effective_length(rope, int(lengths[0])), block)
+        cosines, sines = _block(rope, effective_length(rope, int(lengths[0])), block)
         return cosines[row : row + 1], sines[row : row + 1]
     cosines, sines = np.empty((2, len(positions), rope.dim // 2), np.float32)
     for start, stop in _runs(positions, lengths):
         block, length = int(positions[start]) // BLOCK, int(lengths[start])
         rows = positions[start:stop] - block * BLOCK
-        block_cosines, block_sines = _block(rope, _effective_length(rope, length), block)
+        block_cosines, block_sines = _block(rope, effective_length(rope, length), block)
         cosines[start:stop], sines[start:stop] = block_cosines[rows], block_sines[rows]
     return cosines, sines
 
@@ -82,9 +86,21 @@ def _block(rope: Rope, length: int, index: int) -> tuple[Floats, Floats]:
     return cosines, sines
 
 
-def _effective_length(rope: Rope, length: int) -> int:
-    """The one length that stands for all lengths with the same frequencies, so that they share their blocks."""
-    return length if isinstance(rope.scaling, DynamicScaling) and length > rope.context else 0
+def effective_length(rope: Rope, length: int) -> int:
+    """The one length that stands for all lengths with the same frequencies, so that they share them."""
+    scaling = rope.scaling
+    if isinstance(scaling, LongScaling):
+        return scaling.original_context + 1 if length > scaling.original_context else 0
+    return length if isinstance(scaling, DynamicScaling) and length > rope.context else 0
+
+
+def rotary_positions(rope: Rope, positions: NDArray[np.int32], prompt_lengths: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Where each row stands for this rope, int32 [n], given its position and its request's prompt length (see `Rope`)."""
+    if rope.positions == "prompt":
+        return np.asarray(np.maximum(np.minimum(positions, prompt_lengths - 2), 0), np.int32)
+    if rope.positions == "block":
+        return np.asarray(np.maximum(positions - prompt_lengths + 2, 0), np.int32)
+    return positions
 
 
 def _powers(base: float, dim: int) -> Floats:

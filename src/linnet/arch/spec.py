@@ -5,17 +5,22 @@ Nothing here computes or reads files. A family (`arch/llama.py` ...) builds a `M
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "sigmoid", "clamped_swiglu"]
+"""clamped_swiglu is that of gpt-oss and only a gate: g = min(gate, 7), u = clip(up, -7, 7): g * sigmoid(1.702 g) * (u + 1)."""
 
 
 @dataclass(frozen=True)
 class Norm:
-    """RMS normalisation: x / sqrt(mean(x^2) + epsilon) * weight (Zhang & Sennrich 2019)."""
+    """Normalisation of a row, times a weight and plus a bias where the checkpoint has them.
+
+    rms: x / sqrt(mean(x^2) + epsilon) (Zhang & Sennrich 2019). layer: (x - mean) / sqrt(variance + epsilon) (Ba et al. 2016).
+    """
 
     epsilon: float
+    kind: Literal["rms", "layer"] = "rms"
 
 
 @dataclass(frozen=True)
@@ -64,15 +69,28 @@ class FactorScaling:
     factors: tuple[float, ...]
 
 
-RopeScaling: TypeAlias = LinearScaling | DynamicScaling | YarnScaling | Llama3Scaling | FactorScaling
+@dataclass(frozen=True)
+class LongScaling:
+    """LongRoPE (Ding et al. 2024; Phi-3): each frequency divided by its own factor, one set within `original_context` tokens and
+    another for requests past it, fixed per request; cosines and sines are multiplied by `attention_factor`, already resolved."""
+
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    original_context: int
+    attention_factor: float
+
+
+RopeScaling: TypeAlias = LinearScaling | DynamicScaling | YarnScaling | Llama3Scaling | FactorScaling | LongScaling
 
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary positions (Su et al. 2021) over the first `dim` entries of a head.
+    """Rotary positions (Su et al. 2021) over the `dim` entries of a head from `start` on.
 
-    Pairs are (i, i + dim/2), or (2i, 2i + 1) when `interleaved` (GGUF's Llama order).
+    Pairs are (i, i + dim/2), or (2i, 2i + 1) when `interleaved` (GPT-J's order, and GGUF's for Llama).
     `context` is the trained length that dynamic scaling measures against.
+    positions: "absolute"; or one of ChatGLM-6B's two: "prompt" stops at the last but one token of the request's prompt, "block"
+    counts from there: with p = position and n = prompt tokens, min(p, n - 2) and max(0, p - n + 2).
     """
 
     dim: int
@@ -80,28 +98,79 @@ class Rope:
     context: int
     interleaved: bool = False
     scaling: RopeScaling | None = None
+    start: int = 0
+    positions: Literal["absolute", "prompt", "block"] = "absolute"
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Keys and values through a narrow projection (DeepSeek-V2's multi-head latent attention, 2024).
+
+    compressed = norm(x @ key_value_down) [rank] gives keys (all but their last `rope_dim` entries) and values of every head;
+    one rotated key part of `rope_dim` entries is shared by all heads. query_rank: the queries' own such projection, or None.
+    """
+
+    rank: int
+    rope_dim: int
+    norm: Norm
+    query_rank: int | None = None
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Causal grouped-query attention; `window` limits how many positions back a token sees (itself included)."""
+    """Causal grouped-query attention.
+
+    head_dim: width of a query and key head; value_dim: of a value head (None: the same).
+    ropes: applied one after another, usually one or none.
+    scale: multiplies query times key.
+    window: how many positions back a token sees (itself included).
+    alibi: each head's slope, added to scores as slope * (key position - query position) (Press et al. 2022); after `scale`.
+    softcap: scores become softcap * tanh(score / softcap) before masking (Gemma 2).
+    sinks: each head has a learned score that takes part in the softmax and gives no value (gpt-oss).
+    query_norm, key_norm: over each head, or over the whole row when not `norm_heads` (OLMo 2); after rotation when
+        `norm_rotated` (nanochat). Their weights are [head_dim] for all heads or [heads * head_dim], or there are none.
+    value_gate: how many leading columns of the layer's input gate its value embeddings, which are then added to the values
+        times value_gate_scale (nanochat); None: it has none.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
-    rope: Rope | None
+    ropes: tuple[Rope, ...]
     scale: float
     window: int | None = None
     query_norm: Norm | None = None
     key_norm: Norm | None = None
+    norm_heads: bool = True
+    norm_rotated: bool = False
+    value_dim: int | None = None
+    alibi: tuple[float, ...] | None = None
+    softcap: float | None = None
+    sinks: bool = False
+    latent: Latent | None = None
+    value_gate: int | None = None
+    value_gate_scale: float = 1.0
 
     @property
     def query_width(self) -> int:
         return self.heads * self.head_dim
 
     @property
-    def kv_width(self) -> int:
+    def key_width(self) -> int:
         return self.kv_heads * self.head_dim
+
+    @property
+    def value_head_dim(self) -> int:
+        return self.head_dim if self.value_dim is None else self.value_dim
+
+    @property
+    def value_width(self) -> int:
+        return self.kv_heads * self.value_head_dim
+
+    @property
+    def output_width(self) -> int:
+        """Width of what attention gives: every query head's mix of values."""
+        return self.heads * self.value_head_dim
 
 
 @dataclass(frozen=True)
@@ -114,24 +183,118 @@ class Mlp:
 
 
 @dataclass(frozen=True)
+class Router:
+    """How a token's experts are chosen from the router's logits [experts], and weighed.
+
+    scoring: softmax or sigmoid over all experts; "softmax_chosen" picks by logit and takes the softmax over those chosen.
+    normalise: whether the chosen weights are divided by their sum (plus 1e-20 for sigmoid); scale multiplies them afterwards.
+    groups, active_groups: experts form `groups` equal groups, of which only the best `active_groups` may be chosen from; a group
+        is worth its largest score, or the sum of its two largest for sigmoid scoring (DeepSeek V2, V3).
+    corrected: whether a learned value per expert is added to the scores for choosing, not for weighing (DeepSeek V3).
+    Ties go to the smaller index. Results are summed in descending order of score.
+    """
+
+    active: int
+    scoring: Literal["softmax", "sigmoid", "softmax_chosen"] = "softmax"
+    normalise: bool = True
+    scale: float = 1.0
+    groups: int = 1
+    active_groups: int = 1
+    corrected: bool = False
+
+
+@dataclass(frozen=True)
+class Moe:
+    """Mixture of experts: the `router.active` best of `experts` blocks of `expert`'s shape, weighed and summed; plus, where there
+    is one, a `shared` block that every token passes, itself weighed by sigmoid of one output when `shared_gated`."""
+
+    experts: int
+    expert: Mlp
+    router: Router
+    shared: Mlp | None = None
+    shared_gated: bool = False
+
+
+@dataclass(frozen=True)
 class Layer:
-    """One pre-norm decoder layer: x += attention(norm(x)); x += mlp(norm(x))."""
+    """One decoder layer. With every option at its default: x += attention(norm(x)); x += mlp(norm(x)).
+
+    attention_norm, mlp_norm: of what goes in; None: nothing is normalised there (OLMo 2; and see parallel).
+    attention_post_norm, mlp_post_norm: of what comes out, before it is added (Gemma 2, OLMo 2).
+    attention_sum_norm, mlp_sum_norm: of the sum (post-norm models: OPT 350M).
+    parallel: attention and mlp both read the layer's input; without an mlp_norm the mlp reads attention's normalised input.
+    residual: what the outputs are added to: the input, or the input as normalised (ChatGLM-6B, BLOOM's option).
+    residual_scale: multiplies what is added to (ChatGLM-6B); branch_scale: what is added (Granite).
+    remixed: the input is first a learned mix of itself and of the first layer's input (nanochat).
+    """
 
     attention: Attention
-    mlp: Mlp
-    attention_norm: Norm
-    mlp_norm: Norm
+    mlp: Mlp | Moe
+    attention_norm: Norm | None
+    mlp_norm: Norm | None
+    attention_post_norm: Norm | None = None
+    mlp_post_norm: Norm | None = None
+    attention_sum_norm: Norm | None = None
+    mlp_sum_norm: Norm | None = None
+    parallel: bool = False
+    residual: Literal["input", "normed"] = "input"
+    residual_scale: float = 1.0
+    branch_scale: float = 1.0
+    remixed: bool = False
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Absolute positions added to the embeddings: row position + offset of a table of `count` rows, learned, or computed as
+    sine, cosine pairs side by side (Vaswani et al. 2017: sin(p / 10000^(2i / hidden)), then cos of the same)."""
+
+    count: int
+    kind: Literal["learned", "sinusoidal"] = "learned"
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """From token ids to the first layer's input: rows of the table times `scale`, normalised, plus positions, in the order
+    rows, projection, scale, positions, norm, smear.
+
+    width: of the table's rows when they are projected to the hidden size (OPT 350M; and back before the output); None: hidden.
+    smear: how many leading columns decide what share of the previous token's embedding is added (nanochat); None: none.
+    """
+
+    scale: float = 1.0
+    norm: Norm | None = None
+    positions: Positions | None = None
+    width: int | None = None
+    smear: int | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """From the last hidden state to logits: (x @ output + bias) * scale, then softcap * tanh(logits / softcap)."""
+
+    scale: float = 1.0
+    softcap: float | None = None
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A whole decoder. `vocab_size` counts embedding rows (often padded past the tokenizer's entries);
-    `context` is the longest sequence the model was made for; `tied` reads the output from the embedding."""
+    """A whole decoder.
+
+    vocab_size: rows of the output (often padded past the tokenizer's entries). context: the longest sequence that the model was
+    made for. tied: the output is the embedding.
+    bidirectional_prompt: tokens of the prompt but for its last see each other whatever their order (ChatGLM-6B's prefix).
+    backout: the layer whose output, times a learned factor, is taken away from the last one's (nanochat); None: none.
+    """
 
     family: str
     vocab_size: int
     hidden: int
     context: int
     layers: tuple[Layer, ...]
-    final_norm: Norm
+    final_norm: Norm | None
     tied: bool
+    embedding: Embedding = field(default_factory=Embedding)
+    output: Output = field(default_factory=Output)
+    bidirectional_prompt: bool = False
+    backout: int | None = None

@@ -2,28 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from linnet.arch.spec import Layer, ModelSpec
+from linnet.arch.spec import Latent, Layer, Mlp, ModelSpec, Moe
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows [start, stop) of each of `groups` equal runs of `rows` rows: what a field takes of a tensor that holds several, as
+    queries, keys and values in one. A vector's entries count as rows."""
+
+    start: int
+    stop: int
+    rows: int
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How a file stores a field, where that is more than a name.
+
+    part: the rows it takes; None: all. transposed: stored [in, out] (GPT-2; only floats can be). plus: is added on loading, in
+    float32 (Gemma stores norm weights less 1). unit_rows: each row is divided by its length on loading (Baichuan 2's output).
+    by_layer: the tensor is a vector with an entry for every layer, of which the field is one (nanochat).
+    """
+
+    name: str
+    part: Part | None = None
+    transposed: bool = False
+    plus: float = 0.0
+    unit_rows: bool = False
+    by_layer: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
     """One tensor of a family.
 
-    field: of `Weights` ("embedding"), or of every layer: "layers." and a vector of `LayerWeights` ("layers.mlp_norm")
-        or a part of a projection ("layers.query.matrix", "layers.query.bias").
-    hf, gguf: its name in either kind of checkpoint, "{layer}" standing for the number of the layer.
-    shape: symbols that `dimensions` resolves; two for a matrix [out, in], one for a vector.
+    field: of `Weights` ("embedding", "final_norm.weight"), or of every layer: "layers." and a path through `LayerWeights`
+        ("layers.attention.query.matrix", "layers.mlp_norm.weight").
+    hf, gguf: how either kind of checkpoint stores it; "{layer}" in the name stands for the number of the layer, "{expert}" for that
+        of an expert, where each has a tensor of its own. None: such files do not have it.
+    shape: symbols that `dimensions` resolves, or numbers; two for a matrix [out, in], one for a vector, three for a stack
+        [experts, out, in] (of a bias: two).
     optional: whether a checkpoint may lack it.
+    when: the layers that have it; None: all.
     """
 
     field: str
-    hf: str
-    gguf: str
-    shape: tuple[str, ...]
+    hf: str | Stored | None
+    gguf: str | Stored | None
+    shape: tuple[str | int, ...]
     optional: bool = False
+    when: Callable[[Layer], bool] | None = None
 
     @property
     def per_layer(self) -> bool:
@@ -40,68 +73,115 @@ class Table:
 
 def dimensions(spec: ModelSpec, layer: Layer) -> dict[str, int]:
     """What the symbols in `Row.shape` stand for in one layer."""
-    return {
+    attention, mlp = layer.attention, layer.mlp
+    sizes = {
         "vocab": spec.vocab_size,
         "hidden": spec.hidden,
-        "query": layer.attention.query_width,
-        "key": layer.attention.kv_width,
-        "value": layer.attention.kv_width,
-        "head": layer.attention.head_dim,
-        "width": layer.mlp.width,
+        "embedding": spec.hidden if spec.embedding.width is None else spec.embedding.width,
+        "query": attention.query_width,
+        "key": attention.key_width,
+        "value": attention.value_width,
+        "attention": attention.output_width,
+        "head": attention.head_dim,
+        "heads": attention.heads,
+        "kv_heads": attention.kv_heads,
+        "layers": len(spec.layers),
+    }
+    if attention.latent is not None:
+        sizes |= _latent_dimensions(attention.latent, attention.kv_heads, attention.head_dim)
+    if spec.embedding.positions is not None:
+        sizes["positions"] = spec.embedding.positions.count
+    dense = mlp.shared if isinstance(mlp, Moe) else mlp
+    if dense is not None:
+        sizes["width"] = dense.width
+    if isinstance(mlp, Moe):
+        sizes |= {"experts": mlp.experts, "expert_width": mlp.expert.width}
+    return sizes
+
+
+def _latent_dimensions(latent: Latent, kv_heads: int, head_dim: int) -> dict[str, int]:
+    return {
+        "rank": latent.rank,
+        "query_rank": latent.query_rank or 0,
+        "shared_key": latent.rope_dim,
+        "key": kv_heads * (head_dim - latent.rope_dim),  # of what is projected for each head; the shared part comes after it
     }
 
 
-EMBEDDING = Row("embedding", "model.embed_tokens.weight", "token_embd.weight", ("vocab", "hidden"))
-OUTPUT = Row("output", "lm_head.weight", "output.weight", ("vocab", "hidden"))
+def is_dense(layer: Layer) -> bool:
+    return isinstance(layer.mlp, Mlp)
 
 
-def _layer_row(field: str, hf: str, gguf: str, *shape: str) -> Row:
-    return Row(f"layers.{field}", f"model.layers.{{layer}}.{hf}.weight", f"blk.{{layer}}.{gguf}.weight", shape)
+def is_moe(layer: Layer) -> bool:
+    return isinstance(layer.mlp, Moe)
+
+
+EMBEDDING = Row("embedding", "model.embed_tokens.weight", "token_embd.weight", ("vocab", "embedding"))
+OUTPUT = Row("output.matrix", "lm_head.weight", "output.weight", ("vocab", "embedding"))
+FINAL_NORM = Row("final_norm.weight", "model.norm.weight", "output_norm.weight", ("hidden",))
+
+
+def layer_row(field: str, hf: str | None, gguf: str | None, *shape: str | int) -> Row:
+    """A row of every layer, its names in the way of Llama: `model.layers.N.HF.weight` and `blk.N.GGUF.weight`."""
+    return Row(
+        f"layers.{field}",
+        hf and f"model.layers.{{layer}}.{hf}.weight",
+        gguf and f"blk.{{layer}}.{gguf}.weight",
+        shape,
+    )
 
 
 ATTENTION = (
-    _layer_row("attention_norm", "input_layernorm", "attn_norm", "hidden"),
-    _layer_row("query.matrix", "self_attn.q_proj", "attn_q", "query", "hidden"),
-    _layer_row("key.matrix", "self_attn.k_proj", "attn_k", "key", "hidden"),
-    _layer_row("value.matrix", "self_attn.v_proj", "attn_v", "value", "hidden"),
-    _layer_row("attention_output.matrix", "self_attn.o_proj", "attn_output", "hidden", "query"),
+    layer_row("attention_norm.weight", "input_layernorm", "attn_norm", "hidden"),
+    layer_row("attention.query.matrix", "self_attn.q_proj", "attn_q", "query", "hidden"),
+    layer_row("attention.key.matrix", "self_attn.k_proj", "attn_k", "key", "hidden"),
+    layer_row("attention.value.matrix", "self_attn.v_proj", "attn_v", "value", "hidden"),
+    layer_row("attention.output.matrix", "self_attn.o_proj", "attn_output", "hidden", "attention"),
 )
+QUERY_KEY_VALUE = ATTENTION[1:4]
 GATED_MLP = (
-    _layer_row("mlp_norm", "post_attention_layernorm", "ffn_norm", "hidden"),
-    _layer_row("gate.matrix", "mlp.gate_proj", "ffn_gate", "width", "hidden"),
-    _layer_row("up.matrix", "mlp.up_proj", "ffn_up", "width", "hidden"),
-    _layer_row("down.matrix", "mlp.down_proj", "ffn_down", "hidden", "width"),
+    layer_row("mlp_norm.weight", "post_attention_layernorm", "ffn_norm", "hidden"),
+    layer_row("mlp.gate.matrix", "mlp.gate_proj", "ffn_gate", "width", "hidden"),
+    layer_row("mlp.up.matrix", "mlp.up_proj", "ffn_up", "width", "hidden"),
+    layer_row("mlp.down.matrix", "mlp.down_proj", "ffn_down", "hidden", "width"),
 )
 QUERY_KEY_NORMS = (
-    _layer_row("query_norm", "self_attn.q_norm", "attn_q_norm", "head"),
-    _layer_row("key_norm", "self_attn.k_norm", "attn_k_norm", "head"),
+    layer_row("attention.query_norm.weight", "self_attn.q_norm", "attn_q_norm", "head"),
+    layer_row("attention.key_norm.weight", "self_attn.k_norm", "attn_k_norm", "head"),
 )
 
 
 def standard_table(spec: ModelSpec, layer_rows: Iterable[Row]) -> Table:
     """The rows that most decoders share (embedding, final norm, output unless tied) around those of the layers."""
-    rows = [EMBEDDING, *layer_rows, Row("final_norm", "model.norm.weight", "output_norm.weight", ("hidden",))]
+    rows = [EMBEDDING, *layer_rows, FINAL_NORM]
     ignored = ["*.rotary_emb.inv_freq", "rope_freqs.weight"]  # recomputed here, or part of the spec
     if spec.tied:
-        ignored.append(OUTPUT.hf)  # some checkpoints store the embedding twice
+        ignored.append("lm_head.weight")  # some checkpoints store the embedding twice
     else:
         rows.append(OUTPUT)
     return Table(tuple(rows), tuple(ignored))
 
 
-def biases(matrices: Iterable[Row], present: bool | None) -> tuple[Row, ...]:
-    """The bias rows of projections: all there, none there, or (None) whichever the checkpoint has."""
+def biases(rows: Iterable[Row], present: bool | None = True, of: Literal["matrix", "weight"] = "matrix") -> tuple[Row, ...]:
+    """The bias rows that go with those of `rows` that are matrices (or norm weights): all there, none there, or (None) whichever
+    the checkpoint has."""
     if present is False:
         return ()
     return tuple(
         replace(
             row,
-            field=row.field.replace(".matrix", ".bias"),
-            hf=row.hf.replace(".weight", ".bias"),
-            gguf=row.gguf.replace(".weight", ".bias"),
-            shape=row.shape[:1],
+            field=row.field.rpartition(".")[0] + ".bias",
+            hf=_bias_name(row.hf),
+            gguf=_bias_name(row.gguf),
+            shape=row.shape[:-1] if of == "matrix" else row.shape,
             optional=present is None,
         )
-        for row in matrices
-        if row.field.endswith(".matrix")
+        for row in rows
+        if row.field.endswith("." + of)
     )
+
+
+def _bias_name(stored: str | Stored | None) -> str | Stored | None:
+    if isinstance(stored, Stored):
+        return replace(stored, name=stored.name.replace(".weight", ".bias"), transposed=False, plus=0.0)
+    return stored and stored.replace(".weight", ".bias")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
-from linnet.arch.spec import ModelSpec
+from linnet.arch.spec import ModelSpec, Moe
 from linnet.bench.cases import Case
 from linnet.engine.pages import KV_BYTES
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
 from linnet.load.convert import loaded_as
+from linnet.load.field import TABLES
 from linnet.tensors import TensorType
 
 
@@ -18,7 +20,8 @@ class Cost:
     """Of a model in the types that it is loaded as.
 
     weight_bytes: all of its matrices in memory. step_bytes: those that a step reads whole, whatever its tokens: all but
-    the embedding, of which it takes a few rows (where the output is tied to it, it is read too).
+    the embedding, of which it takes a few rows (where the output is tied to it, it is read too), and experts.
+    expert_bytes: all experts' matrices, by the share of them that a token chooses.
     layer_multiply_adds, output_multiply_adds: weights that each token, and each row of logits, is multiplied with.
     """
 
@@ -26,40 +29,55 @@ class Cost:
     kv_dtype: str
     weight_bytes: int
     step_bytes: int
+    expert_bytes: dict[float, int]
     layer_multiply_adds: int
     output_multiply_adds: int
 
     def prompt_multiply_adds(self, length: int) -> float:
         """Of one token of a prompt, on average: weights, and queries times keys and weights times values of what it sees. The
         logits are those of the last token alone."""
-        seen = sum(2 * layer.attention.query_width * _mean_seen(length, layer.attention.window) for layer in self.spec.layers)
+        seen = 0.0
+        for attention in (layer.attention for layer in self.spec.layers):
+            seen += (attention.query_width + attention.output_width) * _mean_seen(length, attention.window)
         return self.layer_multiply_adds + seen + self.output_multiply_adds / length
 
     def generated_step_bytes(self, case: Case) -> float:
         """Read by one step that generates a token for every request of a case, on average over its answers."""
         length = case.input_len + case.output_len / 2
-        cached = sum(2 * layer.attention.kv_width * min(length, layer.attention.window or length) for layer in self.spec.layers)
-        return self.step_bytes + case.batch_size * cached * KV_BYTES[self.kv_dtype]
+        cached = 0.0
+        for attention in (layer.attention for layer in self.spec.layers):
+            cached += (attention.key_width + attention.value_width) * min(length, attention.window or length)
+        return self.step_bytes + self._expert_bytes(case.batch_size) + case.batch_size * cached * KV_BYTES[self.kv_dtype]
+
+    def _expert_bytes(self, rows: int) -> float:
+        """Read of experts by a step of so many rows, were each to choose at random: those that nobody chooses are not read."""
+        return sum(nbytes * (1 - (1 - share) ** rows) for share, nbytes in self.expert_bytes.items())
 
 
 def model_cost(checkpoint: Checkpoint, kv_dtype: str, target: TensorType | None = None) -> Cost:
     """The cost of a checkpoint that is loaded with `target` (None: as stored); reads no weights."""
     spec, source = checkpoint.spec, checkpoint.source
     weight_bytes = step_bytes = layer_multiply_adds = output_multiply_adds = 0
+    expert_bytes: dict[float, int] = {}
     for slot in plan(spec, checkpoint.table, source, checkpoint.naming, checkpoint.strict):
-        if len(slot.shape) < 2:
+        if not slot.is_matrix:
             continue
         fits = target is not None and slot.shape[-1] % target.block == 0
-        nbytes = (target if target is not None and fits else loaded_as(source.type(slot.name))).nbytes(slot.shape)
+        nbytes = (target if target is not None and fits else loaded_as(source.type(slot.names[0]))).nbytes(slot.field_shape)
         weight_bytes += nbytes
-        is_output = slot.field == "output" or (slot.field == "embedding" and spec.tied)
-        if slot.layer is not None or is_output:
+        mlp = None if slot.layer is None else spec.layers[slot.layer].mlp
+        if slot.is_stack:
+            assert isinstance(mlp, Moe)
+            share = mlp.router.active / mlp.experts
+            expert_bytes[share] = expert_bytes.get(share, 0) + nbytes
+            layer_multiply_adds += round(prod(slot.field_shape) * share)
+        elif slot.field == "output.matrix" or (slot.field == "embedding" and spec.tied):
             step_bytes += nbytes
-        if slot.layer is not None:
-            layer_multiply_adds += slot.shape[0] * slot.shape[1]
-        elif is_output:
-            output_multiply_adds = slot.shape[0] * slot.shape[1]
-    return Cost(spec, kv_dtype, weight_bytes, step_bytes, layer_multiply_adds, output_multiply_adds)
+            output_multiply_adds = prod(slot.field_shape)
+        elif slot.layer is not None and slot.field not in TABLES:
+            step_bytes += nbytes
+            layer_multiply_adds += prod(slot.field_shape)
+    return Cost(spec, kv_dtype, weight_bytes, step_bytes, expert_bytes, layer_multiply_adds, output_multiply_adds)
 
 
 def _mean_seen(length: int, window: int | None) -> float:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from linnet.engine.sampling import Sampler, token_logprob
 from linnet.engine.scheduler import Chunk, Scheduler
 from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError, LinnetError, OutOfMemoryError
 from linnet.forward import forward
-from linnet.ops.base import PAGE_SIZE, Batch, Ops
+from linnet.ops.base import PAGE_SIZE, Batch, Ops, Step
 from linnet.weights import Weights
 
 logger = logging.getLogger("linnet.engine")
@@ -46,11 +47,13 @@ class Engine:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
         self.spec = spec
-        self.weights: Weights | None = weights
+        self._run: Step | None = ops.stepper(spec, partial(forward, ops, spec, weights))
         self.context = context
         self.pool = PagePool(pages)
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
-        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows)
+        # Rows of a bidirectional prompt see those after them, so that all go into one step.
+        chunk = None if spec.bidirectional_prompt else prefill_chunk
+        self.scheduler = Scheduler(self.pool, context, max_batch, chunk, logit_rows)
         self._lock = threading.RLock()  # entered as itself: Ctrl-C in the condition's own __enter__ would leave it locked
         self._turn = threading.Condition(self._lock)
         self._driver: int | None = None
@@ -142,7 +145,7 @@ class Engine:
             for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
                 self._fail(sequence.request, ClosedError("the LLM was closed while this request ran"))
             self.ops.free_cache()
-            self.weights = None
+            self._run = None
         self._end_turn()
 
     # ---- turns
@@ -195,9 +198,9 @@ class Engine:
         plan = self.scheduler.plan()
         if not plan:
             return
-        assert self.weights is not None  # close() failed every request
+        assert self._run is not None  # close() failed every request
         try:
-            logits = forward(self.ops, self.spec, self.weights, self._batch(plan))
+            logits = self._run(self._batch(plan))
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             for chunk in plan:
@@ -223,19 +226,22 @@ class Engine:
     def _batch(self, plan: list[Chunk]) -> Batch:
         tokens: list[int] = []
         positions: list[int] = []
+        previous: list[int] = []
         slots: list[int] = []
         rows: list[int] = []
         for chunk in plan:
             sequence, start, end = chunk.sequence, chunk.sequence.computed, chunk.sequence.computed + chunk.count
             tokens += sequence.tokens[start:end]
             positions += range(start, end)
+            previous += sequence.tokens[start - 1 : end - 1] if start else [-1, *sequence.tokens[: end - 1]]
             slots += [sequence.slot] * chunk.count
             rows += range(len(tokens) - chunk.wanted, len(tokens))
         if logger.isEnabledFor(logging.DEBUG):
             waiting, free = len(self.scheduler.waiting), self.pool.free_count
             logger.debug("step: %d sequences, %d rows; %d sequences wait, %d pages free", len(plan), len(tokens), waiting, free)
-        table, lengths = self.scheduler.page_table, self.scheduler.rope_lengths
-        return Batch(_int32(tokens), _int32(positions), _int32(slots), table, lengths, _int32(rows))
+        state = self.scheduler
+        per_sequence = (state.page_table, state.rope_lengths, state.prompt_lengths)
+        return Batch(_int32(tokens), _int32(positions), _int32(previous), _int32(slots), *per_sequence, _int32(rows))
 
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Takes a sequence's share of a step: hands prompt logits out, and chooses the next token where it is due."""

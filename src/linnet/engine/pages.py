@@ -12,8 +12,8 @@ from linnet.ops.base import PAGE_SIZE
 
 logger = logging.getLogger("linnet.engine")
 
-KV_BYTES = {"f16": 2, "f32": 4}
-"""Bytes of one stored key or value entry, by kv_dtype."""
+KV_BYTES = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
+"""Bytes of one stored key or value entry, by kv_dtype; with its share of the scale of its block of 32."""
 
 VALUE_LANES = 16
 """Values of a head are stored in whole vectors of this many entries (csrc/kernels/kernels.h)."""
@@ -53,11 +53,15 @@ def pages_for(positions: int) -> int:
 
 def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
     """Bytes of one page: keys and values of PAGE_SIZE positions in every layer, the values of a head padded to VALUE_LANES."""
-    entries = 0
-    for layer in spec.layers:
-        head_dim = layer.attention.head_dim
-        entries += layer.attention.kv_heads * (head_dim + -(-head_dim // VALUE_LANES) * VALUE_LANES)
-    return entries * PAGE_SIZE * KV_BYTES[kv_dtype]
+    each = 0.0
+    for attention in (layer.attention for layer in spec.layers):
+        padded = -(-attention.value_head_dim // VALUE_LANES) * VALUE_LANES
+        if kv_dtype == "q8_0":
+            blocks = -(-attention.head_dim // 32) + -(-attention.value_head_dim // 32)
+            each += attention.kv_heads * (attention.head_dim + padded + 2 * blocks)
+        else:
+            each += attention.kv_heads * (attention.head_dim + padded) * KV_BYTES[kv_dtype]
+    return int(each) * PAGE_SIZE
 
 
 def plan_pages(

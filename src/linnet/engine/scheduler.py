@@ -26,14 +26,14 @@ FIRST_WIDTH = 4096
 
 class Scheduler:
     """Continuous batching (Yu et al., Orca, 2022): every running sequence that only lacks its last token gets that
-    row in every step; the others share `prefill_chunk` rows. A sequence is admitted when pages for all that it can
+    row in every step; the others share `prefill_chunk` rows (None: prompts are never cut). A sequence is admitted when pages for all that it can
     ever need are free, so nothing that runs is ever preempted.
 
-    page_table, int32 [max_batch, widest], and rope_lengths, int32 [max_batch], hold one row per running sequence, in
-    the form that `Batch` takes.
+    page_table, int32 [max_batch, widest], rope_lengths and prompt_lengths, int32 [max_batch], hold one row per running
+    sequence, in the form that `Batch` takes.
     """
 
-    def __init__(self, pool: PagePool, context: int, max_batch: int, prefill_chunk: int, logit_rows: int) -> None:
+    def __init__(self, pool: PagePool, context: int, max_batch: int, prefill_chunk: int | None, logit_rows: int) -> None:
         self.pool = pool
         self.context = context
         self.prefill_chunk = prefill_chunk
@@ -41,7 +41,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.page_table = np.full((max_batch, min(pages_for(context), FIRST_WIDTH)), -1, np.int32)
-        self.rope_lengths = np.zeros(max_batch, np.int32)
+        self.rope_lengths, self.prompt_lengths = np.zeros((2, max_batch), np.int32)
         self._slots = list(range(max_batch - 1, -1, -1))
 
     def plan(self) -> list[Chunk]:
@@ -52,14 +52,14 @@ class Scheduler:
         tokens_left, rows_left = self.prefill_chunk, self.logit_rows
         for sequence in self.running:
             lacking = len(sequence.tokens) - sequence.computed
-            count = lacking if lacking == 1 else min(lacking, tokens_left)
+            count = lacking if lacking == 1 or tokens_left is None else min(lacking, tokens_left)
             if sequence.scores_prompt:
-                count = min(count, rows_left)
+                count = count if tokens_left is None else min(count, rows_left)
                 rows_left -= count
                 wanted = count
             else:
                 wanted = int(count == lacking)
-            if lacking > 1:
+            if lacking > 1 and tokens_left is not None:
                 tokens_left -= count
             if count:
                 chunks.append(Chunk(sequence, count, wanted))
@@ -85,4 +85,5 @@ class Scheduler:
             self.page_table = np.pad(self.page_table, ((0, 0), (0, lacking)), constant_values=-1)
         self.page_table[sequence.slot, : sequence.need] = sequence.pages
         self.rope_lengths[sequence.slot] = min(self.context, len(sequence.request.prompt) + sequence.limit)
+        self.prompt_lengths[sequence.slot] = len(sequence.request.prompt)
         self.running.append(sequence)

@@ -4,43 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from fnmatch import fnmatchcase
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from linnet.arch.spec import ModelSpec
-from linnet.arch.table import Row, Table, dimensions
+from linnet.arch.table import Row, Stored, Table, dimensions
 from linnet.errors import ModelFileError, UnsupportedModelError
-from linnet.load.convert import check_decoder, convert, loaded_as
+from linnet.load.convert import check_decoder, loaded_as
+from linnet.load.field import Slot, WeightOps, load_field, sinusoidal_table, slot_of
 from linnet.load.source import Source
-from linnet.tensors import FLOATS, TYPES, RawTensor, TensorType
-from linnet.weights import LayerWeights, Linear, Weights
+from linnet.tensors import FLOATS, TYPES, TensorType
+from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
 
 log = logging.getLogger("linnet.load")
 
 Naming = Literal["hf", "gguf"]
 MAX_LISTED = 200
-
-
-class WeightOps(Protocol):
-    """What assembling needs of an op set (see `linnet.ops.base.Ops`)."""
-
-    def matrix(self, raw: RawTensor, target: TensorType | None = None) -> Any: ...
-
-    def vector(self, raw: RawTensor) -> Any: ...
-
-    def owns(self, matrix: Any) -> bool: ...
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One tensor to load: where it goes (layer None: outside the layers), its name in the source, the shape it must have."""
-
-    field: str
-    layer: int | None
-    name: str
-    shape: tuple[int, ...]
 
 
 def assemble(
@@ -64,11 +45,21 @@ def assemble(
     _announce_conversions(source, slots, target)
     outside: dict[str, Any] = {}
     layers: list[dict[str, Any]] = [{} for _ in spec.layers]
+    last_use = {name: slot for slot in slots for name in slot.names}
     for slot in slots:
         fields = outside if slot.layer is None else layers[slot.layer]
-        fields[slot.field] = _load(ops, source, slot, target)
-    output = outside["embedding"] if spec.tied else outside["output"]
-    return Weights(outside["embedding"], tuple(_layer(fields) for fields in layers), outside["final_norm"], output)
+        fields[slot.field] = load_field(ops, source, slot, target)
+        for name in slot.names:
+            if last_use[name] is slot and (not slot.is_matrix or ops.owns(fields[slot.field])):
+                source.release(name)
+    if spec.tied:
+        outside["output.matrix"] = outside["embedding"]
+    positions = spec.embedding.positions
+    if positions is not None and positions.kind == "sinusoidal":
+        outside["positions"] = ops.matrix(sinusoidal_table(positions.count, spec.hidden))
+    outside["layers"] = tuple(_nested(LayerWeights, fields) for fields in layers)
+    weights: Weights = _nested(Weights, outside)
+    return weights
 
 
 def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", strict: bool = True) -> list[Slot]:
@@ -76,17 +67,20 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
     slots: list[Slot] = []
     missing: list[str] = []
     left = dict.fromkeys(source.names())
+    used: set[str] = set()
     for row, slot in wanted(spec, table, naming):
-        if slot.name in left:
-            del left[slot.name]
+        absent = [name for name in slot.names if name not in left]
+        if not absent:
             slots.append(slot)
+            used.update(slot.names)
         elif not row.optional:
-            missing.append(slot.name)
-    unexpected = [name for name in left if not any(fnmatchcase(name, pattern) for pattern in table.ignored)]
+            missing += absent
+    unexpected = [name for name in left if name not in used and not any(fnmatchcase(name, pattern) for pattern in table.ignored)]
+    shapes = {name: slot.shape for slot in slots for name in slot.names}
     misshapen = [
-        f"{slot.name} is {list(source.shape(slot.name))}, not {list(slot.shape)}" for slot in slots if source.shape(slot.name) != slot.shape
+        f"{name} is {list(source.shape(name))}, not {list(shape)}" for name, shape in shapes.items() if source.shape(name) != shape
     ]
-    problems = [_listed("missing", missing), _listed("of the wrong shape", misshapen)]
+    problems = [_listed("missing", list(dict.fromkeys(missing))), _listed("of the wrong shape", misshapen)]
     if strict:
         problems.insert(1, _listed("unexpected", unexpected))
     elif unexpected:
@@ -98,28 +92,34 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
 
 
 def wanted(spec: ModelSpec, table: Table, naming: Naming) -> Iterator[tuple[Row, Slot]]:
-    """Every tensor that a table asks for, and its row, in the order of the table."""
+    """Every field that a table asks for, and its row, in the order of the table."""
     for row in table.rows:
-        name = row.hf if naming == "hf" else row.gguf
+        how = row.hf if naming == "hf" else row.gguf
+        if how is None:
+            continue
+        stored = Stored(how) if isinstance(how, str) else how
         for index, layer in enumerate(spec.layers):
+            if row.when is not None and not row.when(layer):
+                continue
             sizes = dimensions(spec, layer)
-            shape = tuple(sizes[symbol] for symbol in row.shape)
+            shape = tuple(sizes[size] if isinstance(size, str) else size for size in row.shape)
             if not row.per_layer:
-                yield row, Slot(row.field, None, name, shape)
+                yield row, slot_of(spec, row.field, None, stored, shape)
                 break
-            yield row, Slot(row.field.removeprefix("layers."), index, name.replace("{layer}", str(index)), shape)
+            yield row, slot_of(spec, row.field.removeprefix("layers."), index, stored, shape)
 
 
 def _check_types(source: Source, slots: Iterable[Slot]) -> None:
     wrong: list[str] = []
     converted: set[TensorType] = set()
     for slot in slots:
-        type = source.type(slot.name)
-        loaded = loaded_as(type)
-        if loaded not in (TYPES.values() if len(slot.shape) > 1 else FLOATS):
-            wrong.append(f"{slot.name} ({type.name})")
-        elif loaded != type:
-            converted.add(type)
+        for name in slot.names:
+            type = source.type(name)
+            loaded = loaded_as(type)
+            if loaded not in (FLOATS if slot.needs_floats else TYPES.values()):
+                wrong.append(f"{name} ({type.name})")
+            elif loaded != type:
+                converted.add(type)
     if wrong:
         raise UnsupportedModelError(f"{source.where}: {_listed('stored in a type that this version does not run', wrong)}")
     for type in converted:
@@ -127,7 +127,7 @@ def _check_types(source: Source, slots: Iterable[Slot]) -> None:
 
 
 def _announce_conversions(source: Source, slots: Iterable[Slot], target: TensorType | None) -> None:
-    for type, count in Counter(source.type(slot.name) for slot in slots).items():
+    for type, count in Counter(source.type(name) for name in {name for slot in slots for name in slot.names}).items():
         loaded = loaded_as(type)
         if loaded != type:
             to = (target or loaded).name
@@ -141,32 +141,18 @@ def _listed(what: str, names: list[str]) -> str:
     return f"{what}: {', '.join(names[:MAX_LISTED])}{more}"
 
 
-def _load(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> Any:
-    raw = source.read(slot.name)
-    if len(slot.shape) == 1:
-        return ops.vector(raw)
-    loaded = loaded_as(raw.type)
-    if loaded != raw.type:
-        converted = convert(raw, target or loaded)
-        source.release(slot.name)
-        return ops.matrix(converted)
-    if target is not None and slot.shape[-1] % target.block:
-        log.warning(
-            "%s stays %s: its rows of %d are not a multiple of %s's %d", raw.name, raw.type.name, slot.shape[-1], target.name, target.block
-        )
-        target = None
-    matrix = ops.matrix(raw, None if target == raw.type else target)
-    if ops.owns(matrix):
-        source.release(slot.name)
-    return matrix
+def _nested(kind: Any, fields: Mapping[str, Any]) -> Any:
+    """The dataclass `kind` from fields by path: "x.y" is field y of its field x."""
+    direct = {name: value for name, value in fields.items() if "." not in name}
+    for name in dict.fromkeys(path.partition(".")[0] for path in fields if "." in path):
+        inner = {path.partition(".")[2]: value for path, value in fields.items() if path.startswith(name + ".")}
+        direct[name] = _nested(_PARTS[name], inner)
+    return kind(**direct)
 
 
-def _layer(fields: dict[str, Any]) -> LayerWeights:
-    """Fields by name; "x.matrix" and "x.bias" make the projection x."""
-    linears = {
-        name.removesuffix(".matrix"): Linear(value, fields.get(name.replace(".matrix", ".bias")))
-        for name, value in fields.items()
-        if name.endswith(".matrix")
-    }
-    vectors = {name: value for name, value in fields.items() if "." not in name}
-    return LayerWeights(gate=linears.pop("gate", None), **linears, **vectors)
+_PARTS: dict[str, Any] = {"attention": AttentionWeights, "mlp": MlpWeights, "experts": MlpWeights}
+_PARTS |= {field.name: NormWeights for kind in (AttentionWeights, LayerWeights, Weights) for field in fields(kind) if "norm" in field.name}
+_PARTS |= dict.fromkeys(
+    "query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear
+)
+_PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate".split(), Linear)

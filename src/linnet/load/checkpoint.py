@@ -16,7 +16,8 @@ from linnet.arch.sizes import MAX_HEAD_DIM
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
 from linnet.errors import LinnetError, ModelFileError, UnsupportedModelError
-from linnet.load.assemble import Naming, WeightOps, assemble, plan
+from linnet.load.assemble import Naming, assemble, plan
+from linnet.load.field import WeightOps
 from linnet.load.convert import loaded_as
 from linnet.load.dequantize import dequantize
 from linnet.load.files import check_regular, read_json

@@ -119,7 +119,7 @@ def open_random(model: str | Path, target: TensorType | None = None) -> Checkpoi
     type = _dtype(values, folder)
     slots = [slot for row, slot in wanted(spec, table, "hf") if not row.optional]
     like = Checkpoint(str(model), spec, table, RandomSource("", {}), "hf", 0)
-    return _checkpoint(like, {slot.name: (slot.shape, type) for slot in slots}, target)
+    return _checkpoint(like, {name: (slot.shape, type) for slot in slots for name in slot.names}, target)
 
 
 def _checkpoint(like: Checkpoint, stored: Mapping[str, tuple[tuple[int, ...], TensorType]], target: TensorType | None) -> Checkpoint:

@@ -7,11 +7,13 @@ that row's sequence alone), so that the same request gives the same bits in any 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Rope
+from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
 from linnet.tensors import RawTensor, TensorType
+from linnet.weights import MlpWeights, NormWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,27 +24,40 @@ PAGE_SIZE = 32
 fixes the order of summation; changing it changes the last bits of every result."""
 
 
+KV_DTYPES = ("f16", "bf16", "q8_0", "f32")
+"""How keys and values may be stored, in every op set. q8_0: blocks of 32 entries of a head (the last may be shorter), each a float16
+scale and integers from -127 to 127."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one forward step computes.
 
     tokens, positions: int32 [n]; the n input rows. Rows of one sequence are contiguous, positions ascending.
+    previous: int32 [n]; the token before each row's, -1 at position 0.
     sequence: int32 [n]; which row of `page_table` each input row belongs to.
     page_table: int32 [sequences, widest]; the pages of each sequence in order of position, -1 past its last.
     rope_lengths: int32 [sequences]; the length that length-dependent rotary scaling uses, fixed per request.
+    prompt_lengths: int32 [sequences]; tokens of the request's prompt, fixed per request (bidirectional prompts, ChatGLM's positions).
     rows: int32 [wanted]; the input rows whose logits are wanted, ascending.
     """
 
     tokens: NDArray[np.int32]
     positions: NDArray[np.int32]
+    previous: NDArray[np.int32]
     sequence: NDArray[np.int32]
     page_table: NDArray[np.int32]
     rope_lengths: NDArray[np.int32]
+    prompt_lengths: NDArray[np.int32]
     rows: NDArray[np.int32]
 
 
+Step = Callable[[Batch], "NDArray[np.float32]"]
+"""Runs a batch: float32 logits [len(batch.rows), vocab]."""
+
+
 class Ops(Protocol):
-    """One way to compute a decoder. `Matrix` and `Vector` are the op set's own weight types."""
+    """One way to compute a decoder. Its matrices, stacks of matrices and vectors are of its own types."""
 
     name: str
 
@@ -51,21 +66,28 @@ class Ops(Protocol):
         """A weight [out, in], kept as stored or re-encoded as `target`. Copies or packs what it needs; when
         `owns(matrix)` is false, the matrix still reads `raw.data`, which must stay mapped."""
 
+    def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> Any:
+        """Weights [out, in] of several experts, all of one shape and type, as one. `owns` holds for it as for a matrix; floats that
+        lie one after another may be read where they are."""
+
     def vector(self, raw: RawTensor) -> Any:
-        """A float32 vector (norm weight or bias) from an F32, F16 or BF16 tensor."""
+        """A float32 vector (norm weight or bias), or one per expert, from an F32, F16 or BF16 tensor."""
 
     def owns(self, matrix: Any) -> bool:
         """Whether the matrix holds its own copy, so that the source's pages can be given back."""
 
-    # ---- one step
-    def begin(self, spec: ModelSpec, batch: Batch) -> None:
-        """Starts a step: what follows, up to `logits`, refers to this batch."""
+    # ---- running a forward
+    def stepper(self, spec: ModelSpec, build: Callable[[], Any]) -> Step:
+        """What runs `build`, a forward over this op set that returns its logits, for one batch after another. An op set that
+        records calls `build` once and replays; the others call it for every batch."""
 
-    def embed(self, table: Any) -> Any:
-        """Rows of `table` [vocab, hidden] for batch.tokens: X [n, hidden]."""
+    # ---- ops of a forward
+    def embed(self, table: Any, source: Literal["tokens", "previous", "positions"], offset: int = 0) -> Any:
+        """Rows of `table` [count, width] for batch.tokens, batch.previous (zeros where that is -1), or batch.positions + offset:
+        X [n, width]."""
 
-    def norm(self, x: Any, weight: Any, norm: Norm, groups: int = 1) -> Any:
-        """RMS norm over each of `groups` equal parts of a row (one, or one per head); weight [width / groups]."""
+    def norm(self, x: Any, weights: NormWeights, norm: Norm, groups: int = 1) -> Any:
+        """Normalises each of `groups` equal parts of a row (one, or one per head); weight and bias [width / groups] or [width]."""
 
     def linear(self, x: Any, matrix: Any, bias: Any | None) -> Any:
         """x @ matrix.T + bias: X [n, out]."""
@@ -73,9 +95,13 @@ class Ops(Protocol):
     def rotate(self, x: Any, rope: Rope, head_dim: int) -> Any:
         """Rotary embedding of each head of X [n, heads * head_dim] at the batch's positions."""
 
-    def attend(self, q: Any, k: Any, v: Any, layer: int, attention: Attention) -> Any:
-        """Writes k and v of every row to the pages of `layer`, then attends from q over the pages up to each
-        row's position: X [n, heads * head_dim]."""
+    def attend(self, q: Any, k: Any, v: Any, layer: int, attention: Attention, sinks: Any | None) -> Any:
+        """Writes k and v of every row to the pages of `layer`, then attends from q over the pages up to each row's position (with a
+        bidirectional prompt: at least up to the prompt's last but one): X [n, heads * value_head_dim]. sinks: [heads] or None."""
+
+    def experts(self, x: Any, logits: Any, weights: MlpWeights, moe: Moe, correction: Any | None) -> Any:
+        """The mixture of experts that `logits` [n, experts] choose (see `Router`), without the shared block: X [n, hidden].
+        correction: [experts] where the router is corrected."""
 
     def activate(self, x: Any, activation: Activation) -> Any:
         """act(x), element by element."""
@@ -83,18 +109,30 @@ class Ops(Protocol):
     def gate(self, gate: Any, up: Any, activation: Activation) -> Any:
         """act(gate) * up, element by element."""
 
-    def add(self, a: Any, b: Any) -> Any:
-        """a + b."""
+    def add(self, a: Any, b: Any, a_scale: float = 1.0, b_scale: float = 1.0) -> Any:
+        """a * a_scale + b * b_scale."""
+
+    def scale(self, x: Any, factor: Any) -> Any:
+        """x times a number, or a vector of one entry."""
+
+    def weigh(self, x: Any, weights: Any) -> Any:
+        """Each of g equal parts of a row of x [n, width] times its own entry of weights [n, g]."""
+
+    def columns(self, x: Any, start: int, count: int) -> Any:
+        """X [n, count]: those columns of x."""
+
+    def append_shared(self, x: Any, shared: Any, heads: int) -> Any:
+        """Each of `heads` equal parts of a row of x followed by the row of `shared`: X [n, x width + heads * shared width]."""
 
     def take(self, x: Any) -> Any:
         """The rows of X that the batch wants: X [wanted, width]."""
 
-    def logits(self, x: Any, matrix: Any) -> NDArray[np.float32]:
-        """x @ matrix.T as a float32 array [wanted, vocab]."""
+    def logits(self, x: Any, matrix: Any, bias: Any | None, output: Output) -> Any:
+        """The logits of x [wanted, width], scaled and capped as `output` says; what a forward returns."""
 
     # ---- KV pages and sampling
     def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
-        """Makes the pool of `pages` pages of PAGE_SIZE positions for every layer; `kv_dtype` is f16 or f32."""
+        """Makes the pool of `pages` pages of PAGE_SIZE positions for every layer; `kv_dtype` is one of KV_DTYPES."""
 
     def free_cache(self) -> None:
         """Gives the pool back."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linnet import _core
 from linnet.arch.rope import angles
-from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Rope
+from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Output, Rope
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
-from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.base import PAGE_SIZE, Batch, Step
 from linnet.tensors import RawTensor, TensorType
+from linnet.weights import NormWeights
 
 ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 MAX_THREADS = 1024
@@ -63,17 +66,25 @@ class NativeOps:
         return bool(matrix.owned_bytes)
 
     # ---- one step
+    def stepper(self, spec: ModelSpec, build: Callable[[], Any]) -> Step:
+        def step(batch: Batch) -> NDArray[np.float32]:
+            self.begin(spec, batch)
+            logits: NDArray[np.float32] = build()
+            return logits
+
+        return step
+
     def begin(self, spec: ModelSpec, batch: Batch) -> None:
         assert self.cache is not None, "allocate_cache comes before the first step"
         self.batch = batch
         self.step = _core.Step(batch.positions, batch.sequence, batch.page_table, self.cache.pages)
         self.angles: dict[Rope, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
 
-    def embed(self, table: _core.Matrix) -> _core.Tensor:
+    def embed(self, table: _core.Matrix, source: str, offset: int = 0) -> _core.Tensor:
         return _core.embed(self.context, self.batch.tokens, table)
 
-    def norm(self, x: _core.Tensor, weight: _core.Tensor, norm: Norm, groups: int = 1) -> _core.Tensor:
-        return _core.rms_norm(self.context, x, weight, norm.epsilon, groups)
+    def norm(self, x: _core.Tensor, weights: NormWeights, norm: Norm, groups: int = 1) -> _core.Tensor:
+        return _core.rms_norm(self.context, x, weights.weight, norm.epsilon, groups)
 
     def linear(self, x: _core.Tensor, matrix: _core.Matrix, bias: _core.Tensor | None) -> _core.Tensor:
         return _core.linear(self.context, x, matrix, bias)
@@ -84,7 +95,7 @@ class NativeOps:
             found = self.angles[rope] = angles(rope, self.batch.positions, self.batch.rope_lengths[self.batch.sequence])
         return _core.rotate(self.context, x, *found, head_dim, rope.interleaved)
 
-    def attend(self, q: _core.Tensor, k: _core.Tensor, v: _core.Tensor, layer: int, attention: Attention) -> _core.Tensor:
+    def attend(self, q: _core.Tensor, k: _core.Tensor, v: _core.Tensor, layer: int, attention: Attention, sinks: Any) -> _core.Tensor:
         window = attention.window or 0
         return _core.attend(self.context, self.cache, self.step, q, k, v, layer, attention.heads, attention.scale, window)
 
@@ -94,13 +105,13 @@ class NativeOps:
     def gate(self, gate: _core.Tensor, up: _core.Tensor, activation: Activation) -> _core.Tensor:
         return _core.gate(self.context, gate, up, ACTIVATIONS[activation])
 
-    def add(self, a: _core.Tensor, b: _core.Tensor) -> _core.Tensor:
+    def add(self, a: _core.Tensor, b: _core.Tensor, a_scale: float = 1.0, b_scale: float = 1.0) -> _core.Tensor:
         return _core.add(self.context, a, b)
 
     def take(self, x: _core.Tensor) -> _core.Tensor:
         return _core.take(self.context, x, self.batch.rows)
 
-    def logits(self, x: _core.Tensor, matrix: _core.Matrix) -> NDArray[np.float32]:
+    def logits(self, x: _core.Tensor, matrix: _core.Matrix, bias: Any, output: Output) -> NDArray[np.float32]:
         return _core.linear(self.context, x, matrix, None).numpy()
 
     # ---- KV pages and sampling

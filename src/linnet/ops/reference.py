@@ -7,31 +7,35 @@ without BLAS, which splits sums by thread count: so a row's bits never depend on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linnet.arch.rope import angles
-from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Rope
+from linnet.arch.rope import angles, rotary_positions
+from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope, Router
 from linnet.errors import InvalidRequestError
 from linnet.load.dequantize import dequantize, quantize
-from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
 from linnet.ops.sampling import sample
-from linnet.tensors import RawTensor, TensorType
+from linnet.tensors import BF16, F16, F32, Q8_0, RawTensor, TensorType
+from linnet.weights import MlpWeights, NormWeights
 
 X = NDArray[np.float32]
 
-KV_DTYPES: dict[str, type[np.float16] | type[np.float32]] = {"f16": np.float16, "f32": np.float32}
+KV_TYPES = {"f16": F16, "bf16": BF16, "q8_0": Q8_0, "f32": F32}
+assert set(KV_TYPES) == set(KV_DTYPES)
 
 
 @dataclass
 class LayerCache:
-    """Keys and values of one layer, each [pages, PAGE_SIZE, kv_heads, head_dim], keys already rotated."""
+    """Keys and values of one layer, float32 [pages, PAGE_SIZE, kv_heads, head_dim or value_dim], keys already rotated; they hold
+    what the cache's type leaves of a number."""
 
-    keys: NDArray[np.floating]
-    values: NDArray[np.floating]
+    keys: X
+    values: X
 
 
 class ReferenceOps:
@@ -41,6 +45,8 @@ class ReferenceOps:
 
     def __init__(self) -> None:
         self.cache: list[LayerCache] = []
+        self.kv_type = F16
+        self.spec: ModelSpec
         self.batch: Batch
 
     # ---- weights
@@ -49,25 +55,46 @@ class ReferenceOps:
             raw = RawTensor(raw.name, raw.shape, target, quantize(dequantize(raw), target))
         return dequantize(raw)
 
+    def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> X:
+        return np.stack([self.matrix(raw, target) for raw in raws])
+
     def vector(self, raw: RawTensor) -> X:
         return dequantize(raw)
 
     def owns(self, matrix: X) -> bool:
         return True
 
-    # ---- one step
+    # ---- running a forward
+    def stepper(self, spec: ModelSpec, build: Callable[[], X]) -> Step:
+        def step(batch: Batch) -> X:
+            self.begin(spec, batch)
+            return build()
+
+        return step
+
     def begin(self, spec: ModelSpec, batch: Batch) -> None:
-        self.batch = batch
+        """What follows refers to this batch."""
+        self.spec, self.batch = spec, batch
 
-    def embed(self, table: X) -> X:
-        return table[self.batch.tokens]
+    # ---- ops of a forward
+    def embed(self, table: X, source: Literal["tokens", "previous", "positions"], offset: int = 0) -> X:
+        if source == "previous":
+            previous = self.batch.previous
+            return np.where(previous[:, None] >= 0, table[previous], np.float32(0))
+        return table[self.batch.tokens if source == "tokens" else self.batch.positions + offset]
 
-    def norm(self, x: X, weight: X, norm: Norm, groups: int = 1) -> X:
+    def norm(self, x: X, weights: NormWeights, norm: Norm, groups: int = 1) -> X:
         out = np.empty_like(x)
         for row, result in zip(x, out, strict=True):
             parts = row.reshape(groups, -1)
+            if norm.kind == "layer":
+                parts = parts - np.mean(parts, axis=1, keepdims=True)
             mean_square = np.mean(parts * parts, axis=1, keepdims=True)
-            result[:] = (weight * (parts / np.sqrt(mean_square + np.float32(norm.epsilon)))).ravel()
+            parts = parts / np.sqrt(mean_square + np.float32(norm.epsilon))
+            for vector, apply in ((weights.weight, np.multiply), (weights.bias, np.add)):
+                if vector is not None:
+                    parts = apply(parts, vector.reshape(-1, parts.shape[1]))  # one for all parts, or one each
+            result[:] = parts.ravel()
         return out
 
     def linear(self, x: X, matrix: X, bias: X | None) -> X:
@@ -77,9 +104,11 @@ class ReferenceOps:
         return out if bias is None else out + bias
 
     def rotate(self, x: X, rope: Rope, head_dim: int) -> X:
-        cosines, sines = angles(rope, self.batch.positions, self.batch.rope_lengths[self.batch.sequence])
+        batch = self.batch
+        positions = rotary_positions(rope, batch.positions, batch.prompt_lengths[batch.sequence])
+        cosines, sines = angles(rope, positions, batch.rope_lengths[batch.sequence])
         out = x.copy()
-        heads, source = (a.reshape(len(x), -1, head_dim) for a in (out, x))
+        heads, source = (a.reshape(len(x), -1, head_dim)[..., rope.start : rope.start + rope.dim] for a in (out, x))
         half = rope.dim // 2
         first = slice(0, rope.dim, 2) if rope.interleaved else slice(0, half)
         second = slice(1, rope.dim, 2) if rope.interleaved else slice(half, rope.dim)
@@ -88,42 +117,81 @@ class ReferenceOps:
         heads[..., second] = source[..., second] * cos + source[..., first] * sin
         return out
 
-    def attend(self, q: X, k: X, v: X, layer: int, attention: Attention) -> X:
+    def attend(self, q: X, k: X, v: X, layer: int, attention: Attention, sinks: X | None) -> X:
         cache, batch = self.cache[layer], self.batch
         tables = batch.page_table[batch.sequence]  # [n, widest]
         pages = tables[np.arange(len(q)), batch.positions // PAGE_SIZE]
         assert (pages >= 0).all(), "a position without a page"
-        cache.keys[pages, batch.positions % PAGE_SIZE] = k.reshape(len(k), attention.kv_heads, -1)
-        cache.values[pages, batch.positions % PAGE_SIZE] = v.reshape(len(v), attention.kv_heads, -1)
-        out = np.empty_like(q)
-        for row, position, table, result in zip(q, batch.positions.tolist(), tables, out, strict=True):
-            result[:] = attend_row(row, position, table, cache, attention)
+        for store, x in ((cache.keys, k), (cache.values, v)):
+            store[pages, batch.positions % PAGE_SIZE] = rounded(x.reshape(len(x), attention.kv_heads, -1), self.kv_type)
+        last = batch.positions
+        if self.spec.bidirectional_prompt:
+            last = np.maximum(last, batch.prompt_lengths[batch.sequence] - 2)
+        out = np.empty((len(q), attention.output_width), np.float32)
+        for row, position, end, table, result in zip(q, batch.positions.tolist(), last.tolist(), tables, out, strict=True):
+            result[:] = attend_row(row, position, end, table, cache, attention, sinks)
         return out
+
+    def experts(self, x: X, logits: X, weights: MlpWeights, moe: Moe, correction: X | None) -> X:
+        out = np.zeros_like(x)
+        for row, scores, result in zip(x, logits, out, strict=True):
+            for expert, share in route(scores, moe.router, correction):
+                result += share * self._expert(row[None], weights, moe, expert)[0]
+        return out
+
+    def _expert(self, x: X, weights: MlpWeights, moe: Moe, expert: int) -> X:
+        def project(x: X, name: str) -> X:
+            linear = getattr(weights, name)
+            return self.linear(x, linear.matrix[expert], None if linear.bias is None else linear.bias[expert])
+
+        if moe.expert.gated:
+            return project(self.gate(project(x, "gate"), project(x, "up"), moe.expert.activation), "down")
+        return project(self.activate(project(x, "up"), moe.expert.activation), "down")
 
     def activate(self, x: X, activation: Activation) -> X:
         out = np.empty_like(x)
         for row, result in zip(x, out, strict=True):
-            result[:] = row * GATES[activation](row)
+            result[:] = sigmoid(row) if activation == "sigmoid" else row * GATES[activation](row)
         return out
 
     def gate(self, gate: X, up: X, activation: Activation) -> X:
+        if activation == "clamped_swiglu":
+            gate, up = np.minimum(gate, np.float32(7)), np.clip(up, np.float32(-7), np.float32(7))
+            return gate * sigmoid(np.float32(1.702) * gate) * (up + 1)
         return self.activate(gate, activation) * up
 
-    def add(self, a: X, b: X) -> X:
-        return a + b
+    def add(self, a: X, b: X, a_scale: float = 1.0, b_scale: float = 1.0) -> X:
+        return a * np.float32(a_scale) + b * np.float32(b_scale)
+
+    def scale(self, x: X, factor: Any) -> X:
+        return x * np.float32(factor) if isinstance(factor, float) else x * factor
+
+    def weigh(self, x: X, weights: X) -> X:
+        return (x.reshape(*weights.shape, -1) * weights[..., None]).reshape(x.shape)
+
+    def columns(self, x: X, start: int, count: int) -> X:
+        return x[:, start : start + count]
+
+    def append_shared(self, x: X, shared: X, heads: int) -> X:
+        parts = x.reshape(len(x), heads, -1)
+        return np.concatenate([parts, np.repeat(shared[:, None], heads, axis=1)], axis=2).reshape(len(x), -1)
 
     def take(self, x: X) -> X:
         return x[self.batch.rows]
 
-    def logits(self, x: X, matrix: X) -> X:
-        return self.linear(x, matrix, None)
+    def logits(self, x: X, matrix: X, bias: X | None, output: Output) -> X:
+        logits = self.linear(x, matrix, bias) * np.float32(output.scale)
+        return logits if output.softcap is None else softcap(logits, output.softcap)
 
     # ---- KV pages and sampling
     def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
-        if kv_dtype not in KV_DTYPES:
+        if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
-        shapes = [(pages, PAGE_SIZE, layer.attention.kv_heads, layer.attention.head_dim) for layer in spec.layers]
-        self.cache = [LayerCache(*(np.zeros(shape, KV_DTYPES[kv_dtype]) for _ in range(2))) for shape in shapes]
+        self.kv_type = KV_TYPES[kv_dtype]
+        self.cache = []
+        for attention in (layer.attention for layer in spec.layers):
+            widths = (attention.head_dim, attention.value_head_dim)
+            self.cache.append(LayerCache(*(np.zeros((pages, PAGE_SIZE, attention.kv_heads, width), np.float32) for width in widths)))
 
     def free_cache(self) -> None:
         self.cache = []
@@ -132,19 +200,73 @@ class ReferenceOps:
         return sample(logits, temperature, top_k, top_p, min_p, uniform)
 
 
-def attend_row(row: X, position: int, table: NDArray[np.int32], cache: LayerCache, attention: Attention) -> X:
-    """softmax(q k * scale) v of one row [heads * head_dim] over the positions it sees; query heads share kv heads in order."""
+def attend_row(
+    row: X, position: int, end: int, table: NDArray[np.int32], cache: LayerCache, attention: Attention, sinks: X | None
+) -> X:
+    """softmax(q k * scale) v of one row [heads * head_dim] over the positions it sees, up to `end`; query heads share kv heads in
+    order."""
     first = 0 if attention.window is None else max(0, position + 1 - attention.window)
-    pages = table[first // PAGE_SIZE : position // PAGE_SIZE + 1]
+    pages = table[first // PAGE_SIZE : end // PAGE_SIZE + 1]
     start = first % PAGE_SIZE  # of the first page
-    seen = slice(start, start + position + 1 - first)
-    keys, values = (a[pages].reshape(-1, *a.shape[2:])[seen].astype(np.float32) for a in (cache.keys, cache.values))
+    seen = slice(start, start + end + 1 - first)
+    keys, values = (a[pages].reshape(-1, *a.shape[2:])[seen] for a in (cache.keys, cache.values))
     queries = row.reshape(attention.kv_heads, -1, attention.head_dim)
     scores = np.einsum("kgd,pkd->kgp", queries, keys) * np.float32(attention.scale)
-    weights = np.exp(scores - scores.max(axis=2, keepdims=True))
-    weights /= weights.sum(axis=2, keepdims=True)
+    if attention.alibi is not None:
+        slopes = np.array(attention.alibi, np.float32).reshape(attention.kv_heads, -1, 1)
+        scores = scores + slopes * np.arange(first - position, end + 1 - position, dtype=np.float32)
+    if attention.softcap is not None:
+        scores = softcap(scores, attention.softcap)
+    largest = scores.max(axis=2, keepdims=True)
+    if sinks is not None:
+        sink_scores = sinks.reshape(attention.kv_heads, -1, 1)
+        largest = np.maximum(largest, sink_scores)
+    weights = np.exp(scores - largest)
+    total = weights.sum(axis=2, keepdims=True)
+    weights /= total if sinks is None else total + np.exp(sink_scores - largest)
     result: X = np.einsum("kgp,pkd->kgd", weights, values).reshape(-1)
     return result
+
+
+def rounded(x: X, type: TensorType) -> X:
+    """What a cache of this type keeps of keys or values [n, heads, width]; q8_0 in blocks of 32 within a head."""
+    if type == F32:
+        return x
+    if type == F16:  # saturates: an infinity would turn masked zeros into NaN
+        x = np.clip(x, np.float32(-65504), np.float32(65504))
+    lacking = -x.shape[-1] % type.block
+    padded = np.pad(x, ((0, 0), (0, 0), (0, lacking)))
+    raw = RawTensor("cache", padded.shape, type, quantize(padded, type))
+    return dequantize(raw)[..., : x.shape[-1]]
+
+
+def route(scores: X, router: Router, correction: X | None) -> list[tuple[int, np.float32]]:
+    """The experts of one token by descending score, and the weight of each (see `Router`). scores: float32 [experts]."""
+    if router.scoring == "softmax":
+        exponentials = np.exp(scores - scores.max())
+        scores = exponentials / exponentials.sum()
+    elif router.scoring == "sigmoid":
+        scores = sigmoid(scores)
+    choice = scores if correction is None else scores + correction
+    if router.groups > 1:
+        groups = np.sort(choice.reshape(router.groups, -1), axis=1)
+        worth = groups[:, -2:].sum(axis=1) if router.scoring == "sigmoid" else groups[:, -1]
+        best = np.argsort(-worth, kind="stable")[: router.active_groups]
+        allowed = np.repeat(np.isin(np.arange(router.groups), best), groups.shape[1])
+        choice = np.where(allowed, choice, np.float32(-np.inf))
+    chosen = np.argsort(-choice, kind="stable")[: router.active]
+    weights = scores[chosen]
+    if router.scoring == "softmax_chosen":
+        exponentials = np.exp(weights - weights.max())
+        weights = exponentials / exponentials.sum()
+    elif router.normalise:
+        weights = weights / (weights.sum() + np.float32(1e-20 if router.scoring == "sigmoid" else 0))
+    return list(zip(chosen.tolist(), weights * np.float32(router.scale), strict=True))
+
+
+def softcap(x: X, cap: float) -> X:
+    capped: X = np.float32(cap) * np.tanh(x / np.float32(cap))
+    return capped
 
 
 def sigmoid(x: X) -> X:
@@ -168,5 +290,15 @@ def step(x: X) -> X:
     return (x > 0).astype(np.float32)
 
 
-GATES: dict[Activation, Callable[[X], X]] = {"silu": sigmoid, "gelu": normal_cdf, "gelu_tanh": normal_cdf_tanh, "relu": step}
-"""What multiplies x: each of the activations is x times a function that rises from 0 to 1."""
+def positive(x: X) -> X:
+    return np.maximum(x, np.float32(0))
+
+
+GATES: dict[Activation, Callable[[X], X]] = {
+    "silu": sigmoid,
+    "gelu": normal_cdf,
+    "gelu_tanh": normal_cdf_tanh,
+    "relu": step,
+    "relu_squared": positive,
+}
+"""What multiplies x in the activations that are x times a function of x."""

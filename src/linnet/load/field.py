@@ -1,0 +1,148 @@
+"""One field of a model's weights: from the tensors that a file has, through what its table says of them, to the op set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from linnet.arch.spec import ModelSpec
+from linnet.arch.table import Part, Stored
+from linnet.load.convert import convert, loaded_as
+from linnet.load.dequantize import dequantize, quantize
+from linnet.load.source import Source
+from linnet.tensors import F32, RawTensor, TensorType
+
+log = logging.getLogger("linnet.load")
+
+TABLES = ("embedding", "positions", "attention.value_embedding")
+"""Matrices whose field is not called so."""
+
+
+class WeightOps(Protocol):
+    """What loading needs of an op set (see `linnet.ops.base.Ops`)."""
+
+    def matrix(self, raw: RawTensor, target: TensorType | None = None) -> Any: ...
+
+    def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> Any: ...
+
+    def vector(self, raw: RawTensor) -> Any: ...
+
+    def owns(self, matrix: Any) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One field to load: where it goes (layer None: outside the layers), its shape, the tensors that hold it (one, or one per
+    expert), the shape that each must have in the file, and how the file stores it."""
+
+    field: str
+    layer: int | None
+    field_shape: tuple[int, ...]
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    stored: Stored
+
+    @property
+    def is_matrix(self) -> bool:
+        return self.field.endswith(".matrix") or self.field in TABLES
+
+    @property
+    def is_stack(self) -> bool:
+        return self.field.startswith("experts.")
+
+    @property
+    def needs_floats(self) -> bool:
+        return not self.is_matrix or self.stored.transposed or self.stored.unit_rows
+
+
+def slot_of(spec: ModelSpec, field: str, layer: int | None, stored: Stored, shape: tuple[int, ...]) -> Slot:
+    """The slot of a field whose own shape is `shape`."""
+    slot = Slot(field, layer, shape, (stored.name.replace("{layer}", str(layer)),), shape, stored)
+    if "{expert}" in stored.name:
+        names = tuple(slot.names[0].replace("{expert}", str(expert)) for expert in range(shape[0]))
+        slot = replace(slot, names=names)
+        shape = shape[1:]
+    if stored.by_layer:
+        shape = (len(spec.layers),)
+    if stored.part is not None:
+        axis = 1 if slot.is_stack and "{expert}" not in stored.name else 0
+        shape = (*shape[:axis], stored.part.rows * stored.part.groups, *shape[axis + 1 :])
+    if stored.transposed:
+        shape = (*shape[:-2], shape[-1], shape[-2])
+    return replace(slot, shape=shape)
+
+
+def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> Any:
+    """The op set's matrix, stack or vector of a slot; `target` re-encodes matrices whose columns its block divides."""
+    raws = [_as_wanted(source.read(name), slot) for name in slot.names]
+    if not slot.is_matrix:
+        return ops.vector(raws[0] if len(raws) == 1 else _joined(raws))
+    raws = [raw if (loaded := loaded_as(raw.type)) == raw.type else convert(raw, target or loaded) for raw in raws]
+    first = raws[0]
+    if target is not None and first.shape[-1] % target.block:
+        columns, name = first.shape[-1], first.type.name
+        log.warning("%s stays %s: its rows of %d are not a multiple of %s's %d", first.name, name, columns, target.name, target.block)
+        target = None
+    wanted = None if target == first.type else target
+    if not slot.is_stack:
+        return ops.matrix(first, wanted)
+    return ops.stack([expert for raw in raws for expert in _experts(raw)], wanted)
+
+
+def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
+    """The tensor with what its table asks for done to it; the same bytes where that is nothing."""
+    stored = slot.stored
+    if stored.by_layer:
+        assert slot.layer is not None
+        return RawTensor(raw.name, (1,), raw.type, raw.data.reshape(-1, raw.type.block_bytes)[slot.layer])
+    if stored.transposed:
+        raw = _transposed(raw)
+    if stored.part is not None:
+        raw = _part(raw, stored.part, slot.is_stack and len(slot.names) == 1)
+    if stored.plus:
+        raw = RawTensor(raw.name, raw.shape, F32, (dequantize(raw) + np.float32(stored.plus)).reshape(-1).view(np.uint8))
+    if stored.unit_rows:
+        values = dequantize(raw)
+        values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
+        raw = replace(raw, data=quantize(values, raw.type))
+    return raw
+
+
+def _transposed(raw: RawTensor) -> RawTensor:
+    """The last two axes of floats exchanged; a copy."""
+    shape = (*raw.shape[:-2], raw.shape[-1], raw.shape[-2])
+    values = raw.data.reshape(*raw.shape, raw.type.block_bytes).swapaxes(-3, -2)
+    return RawTensor(raw.name, shape, raw.type, np.ascontiguousarray(values).reshape(-1))
+
+
+def _part(raw: RawTensor, part: Part, stacked: bool) -> RawTensor:
+    """Some rows of a matrix, or of every matrix of a stack; whole rows, so that any type will do."""
+    lead = raw.shape[:1] if stacked else ()
+    row_shape = raw.shape[len(lead) + 1 :]
+    data = raw.data.reshape(*lead, part.groups, part.rows, -1)[..., part.start : part.stop, :]
+    return RawTensor(raw.name, (*lead, part.groups * (part.stop - part.start), *row_shape), raw.type, data.reshape(-1))
+
+
+def _experts(raw: RawTensor) -> list[RawTensor]:
+    """The matrices of a stack, as views; a matrix by itself is its only one."""
+    if len(raw.shape) == 2:
+        return [raw]
+    data = raw.data.reshape(raw.shape[0], -1)
+    return [RawTensor(raw.name, raw.shape[1:], raw.type, expert) for expert in data]
+
+
+def _joined(raws: Sequence[RawTensor]) -> RawTensor:
+    """Vectors of one length under each other."""
+    first = raws[0]
+    return RawTensor(first.name, (len(raws), *first.shape), first.type, np.concatenate([raw.data for raw in raws]))
+
+
+def sinusoidal_table(count: int, hidden: int) -> RawTensor:
+    """Vaswani et al. 2017: sine and cosine of position / 10000^(2i / hidden) side by side, float32 [count, hidden]."""
+    angles = np.arange(count)[:, None] / 10000.0 ** (np.arange(0, hidden, 2) / hidden)
+    table = np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(count, -1)[:, :hidden].astype(np.float32)
+    return RawTensor("sinusoidal positions", (count, hidden), F32, np.ascontiguousarray(table).reshape(-1).view(np.uint8))
