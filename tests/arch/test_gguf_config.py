@@ -44,8 +44,7 @@ def spec_of(values: dict, shapes=SHAPES, factors=None) -> ModelSpec:
 
 
 def rope_of(spec: ModelSpec) -> Rope:
-    rope = spec.layers[0].attention.rope
-    assert rope is not None
+    (rope,) = spec.layers[0].attention.ropes
     return rope
 
 
@@ -56,7 +55,7 @@ def test_means_what_config_json_means(architecture):
     expected = build(Config({"model_type": architecture, **HF, "head_dim": 24, "rope_theta": 5e5}, "config.json"))[0]
     interleaved = architecture == "llama"
     rope = replace(rope_of(expected), interleaved=interleaved)
-    layers = tuple(replace(layer, attention=replace(layer.attention, rope=rope)) for layer in expected.layers)
+    layers = tuple(replace(layer, attention=replace(layer.attention, ropes=(rope,))) for layer in expected.layers)
     assert found == replace(expected, layers=layers)
 
 

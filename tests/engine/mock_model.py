@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linnet.arch.spec import ModelSpec, Norm
+from linnet.arch import spec
+from linnet.arch.spec import ModelSpec
 from linnet.engine.engine import Engine
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Output, Request
-from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.base import PAGE_SIZE, Batch, Step
 from linnet.ops.sampling import sample
-from linnet.weights import Weights
+from linnet.weights import Linear, Weights
 
 VOCAB = 50
 CONTEXT = 200
@@ -39,31 +42,36 @@ class MockOps:
     def free_cache(self) -> None:
         self.pages = np.zeros((0, PAGE_SIZE), np.int64)
 
-    def begin(self, spec: ModelSpec, batch: Batch) -> None:
+    def stepper(self, spec: ModelSpec, build: Callable[[], NDArray[np.float32]]) -> Step:
+        def step(batch: Batch) -> NDArray[np.float32]:
+            self._begin(batch)
+            return build()
+
+        return step
+
+    def _begin(self, batch: Batch) -> None:
         if self.fail is not None:
             raise self.fail
         self.batch = batch
         self.steps.append(len(batch.tokens))
         self.wanted.append(len(batch.rows))
         self.sequences.append(len(set(batch.sequence.tolist())))
-        for array in (batch.tokens, batch.positions, batch.sequence, batch.page_table, batch.rope_lengths, batch.rows):
-            assert array.dtype == np.int32
+        for field in fields(Batch):
+            assert getattr(batch, field.name).dtype == np.int32
         assert (np.diff(batch.rows) > 0).all()
 
-    def embed(self, table: Any) -> NDArray[np.int64]:
+    def embed(self, table: Any, source: str, offset: int = 0) -> NDArray[np.int64]:
         batch = self.batch
+        assert source == "tokens"
         pages = batch.page_table[batch.sequence, batch.positions // PAGE_SIZE]
         assert (pages >= 0).all()
         self.pages[pages, batch.positions % PAGE_SIZE] = batch.tokens
         return np.arange(len(batch.tokens))
 
-    def norm(self, x: Any, weight: Any, norm: Norm, groups: int = 1) -> Any:
-        return x
-
     def take(self, x: Any) -> Any:
         return x[self.batch.rows]
 
-    def logits(self, x: Any, matrix: Any) -> NDArray[np.float32]:
+    def logits(self, x: Any, matrix: Any, bias: Any, output: spec.Output) -> NDArray[np.float32]:
         batch = self.batch
         out = np.empty((len(x), VOCAB), np.float32)
         for row, result in zip(x, out, strict=True):
@@ -84,8 +92,8 @@ def mock_logits(history: list[int], rope_length: int) -> NDArray[np.float32]:
 
 
 def mock_engine(context: int = CONTEXT, pages: int = 64, max_batch: int = 8, prefill_chunk: int = 64) -> Engine:
-    spec = ModelSpec("mock", VOCAB, hidden=1, context=context, layers=(), final_norm=Norm(1e-5), tied=True)
-    weights = Weights(embedding=None, layers=(), final_norm=None, output=None)
+    spec = ModelSpec("mock", VOCAB, hidden=1, context=context, layers=(), final_norm=None, tied=True)
+    weights = Weights(embedding=None, layers=(), output=Linear(None))
     return Engine(MockOps(), spec, weights, context=context, pages=pages, kv_dtype="f32", max_batch=max_batch, prefill_chunk=prefill_chunk)  # type: ignore[arg-type]
 
 

@@ -13,7 +13,7 @@ from linnet.engine.pages import PagePool, available_memory, page_bytes, pages_fo
 from linnet.errors import OutOfMemoryError
 from linnet.ops.base import PAGE_SIZE
 
-LAYER = Layer(Attention(4, 2, 8, None, 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
+LAYER = Layer(Attention(4, 2, 8, (), 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
 SPEC = ModelSpec("test", 10, 32, 1000, (LAYER,) * 3, Norm(1e-5), True)
 EACH = 3 * 2 * (8 + 16) * PAGE_SIZE * 2  # layers, heads, keys and padded values, positions, bytes of f16
 
@@ -35,7 +35,7 @@ def test_sizes() -> None:
 
 @pytest.mark.parametrize("head_dim", [2, 16, 20, 64])
 def test_a_page_is_as_large_as_the_core_makes_it(head_dim: int) -> None:
-    layer = Layer(Attention(4, 2, head_dim, None, 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
+    layer = Layer(Attention(4, 2, head_dim, (), 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
     spec = ModelSpec("test", 10, 32, 1000, (layer,) * 3, Norm(1e-5), True)
     for kv_dtype in ("f16", "f32"):
         assert page_bytes(spec, kv_dtype) * 7 == _core.Cache([(2, head_dim)] * 3, 7, kv_dtype == "f16").bytes

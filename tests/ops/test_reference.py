@@ -18,6 +18,7 @@ from linnet.errors import InvalidRequestError
 from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.ops.reference import ReferenceOps
 from linnet.tensors import BF16, F16, F32, Q8_0, RawTensor
+from linnet.weights import NormWeights
 
 NORM = Norm(1e-5)
 
@@ -45,7 +46,8 @@ def batch_of(positions: list[int], sequence: list[int] | None = None, table: lis
     pages = np.array(table if table is not None else [list(range(max(positions) // PAGE_SIZE + 1))], np.int32)
     lengths = np.full(len(pages), 512, np.int32)
     rows = np.arange(n, dtype=np.int32)
-    return Batch(rows % 16, np.array(positions, np.int32), np.array(sequence or [0] * n, np.int32), pages, lengths, rows)
+    tokens = rows % 16
+    return Batch(tokens, np.array(positions, np.int32), tokens - 1, np.array(sequence or [0] * n, np.int32), pages, lengths, lengths, rows)
 
 
 # ---- weights
@@ -81,7 +83,7 @@ def test_a_target_rounds_the_matrix(random: np.random.Generator) -> None:
 def test_norm(random: np.random.Generator, groups: int) -> None:
     x, weight = normal(random, 4, 30), normal(random, 30 // groups)
     expected = torch.nn.functional.rms_norm(double(x).reshape(4, groups, -1), (30 // groups,), double(weight), NORM.epsilon)
-    ours = ReferenceOps().norm(x, weight, NORM, groups)
+    ours = ReferenceOps().norm(x, NormWeights(weight), NORM, groups)
     np.testing.assert_allclose(ours, expected.reshape(4, 30).numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -118,7 +120,7 @@ def test_rotate(random: np.random.Generator, interleaved: bool, dim: int) -> Non
     rope = Rope(dim, 10000.0, 512, interleaved)
     x = normal(random, len(positions), heads * head_dim)
     ops = ReferenceOps()
-    ops.begin(spec_of(Attention(heads, heads, head_dim, rope, 1.0)), batch_of(positions))
+    ops.begin(spec_of(Attention(heads, heads, head_dim, (rope,), 1.0)), batch_of(positions))
     ours = ops.rotate(x, rope, head_dim).reshape(len(positions), heads, head_dim)
     cos, sin = (torch.from_numpy(a).double()[None] for a in angles(rope, np.array(positions, np.int32), np.zeros(4, np.int32)))
     q = double(x).reshape(1, len(positions), heads, head_dim)
@@ -134,12 +136,12 @@ def test_rotate(random: np.random.Generator, interleaved: bool, dim: int) -> Non
 @pytest.mark.parametrize("window", [None, 1, 5, 40])
 def test_attend(random: np.random.Generator, kv_heads: int, window: int | None) -> None:
     heads, head_dim, n = 6, 10, 2 * PAGE_SIZE + 7
-    attention = Attention(heads, kv_heads, head_dim, None, 0.3, window)
+    attention = Attention(heads, kv_heads, head_dim, (), 0.3, window)
     q, k, v = normal(random, n, heads * head_dim), normal(random, n, kv_heads * head_dim), normal(random, n, kv_heads * head_dim)
     ops = ReferenceOps()
     ops.allocate_cache(spec_of(attention), 7, "f32")
     ops.begin(spec_of(attention), batch_of(list(range(n)), table=[[6, 1, 3]]))
-    ours = ops.attend(q, k, v, 0, attention)
+    ours = ops.attend(q, k, v, 0, attention, None)
     distance = torch.arange(n)[:, None] - torch.arange(n)
     mask = (distance >= 0) & (distance < (window or n))
     tq, tk, tv = (double(a).reshape(n, -1, head_dim).transpose(0, 1) for a in (q, k, v))
@@ -151,14 +153,14 @@ def test_attend(random: np.random.Generator, kv_heads: int, window: int | None) 
 
 
 def test_the_f16_cache_rounds_keys_and_values(random: np.random.Generator) -> None:
-    attention = Attention(2, 2, 4, None, 1.0)
+    attention = Attention(2, 2, 4, (), 1.0)
     q, k, v = (normal(random, 9, 8) for _ in range(3))
     results = []
     for keys, values, kv_dtype in ((k, v, "f16"), (k.astype(np.float16), v.astype(np.float16), "f32"), (k, v, "f32")):
         ops = ReferenceOps()
         ops.allocate_cache(spec_of(attention), 1, kv_dtype)
         ops.begin(spec_of(attention), batch_of(list(range(9))))
-        results.append(ops.attend(q, keys.astype(np.float32), values.astype(np.float32), 0, attention))
+        results.append(ops.attend(q, keys.astype(np.float32), values.astype(np.float32), 0, attention, None))
     np.testing.assert_array_equal(results[0], results[1])
     assert not np.array_equal(results[0], results[2])
     with pytest.raises(InvalidRequestError, match="q3_x"):
@@ -168,9 +170,9 @@ def test_the_f16_cache_rounds_keys_and_values(random: np.random.Generator) -> No
 def test_each_row_is_computed_as_if_alone(random: np.random.Generator) -> None:
     """Bitwise: rows together in any number, and one at a time, through every op that sums."""
     rope = Rope(18, 10000.0, 512)
-    attention = Attention(4, 2, 18, rope, 0.2, window=37)
+    attention = Attention(4, 2, 18, (rope,), 0.2, window=37)
     spec = spec_of(attention)
-    n, width, kv_width = 75, attention.query_width, attention.kv_width
+    n, width, kv_width = 75, attention.query_width, attention.key_width
     q, k, v = normal(random, n, width), normal(random, n, kv_width), normal(random, n, kv_width)
     matrix, bias, weight = normal(random, 301, width), normal(random, 301), normal(random, 18)
 
@@ -180,8 +182,8 @@ def test_each_row_is_computed_as_if_alone(random: np.random.Generator) -> None:
         for start, stop in zip([0, *chunks], [*chunks, n], strict=True):
             rows = slice(start, stop)
             ops.begin(spec, batch_of(list(range(start, stop)), table=[[2, 0, 3]]))
-            q_rotated, k_rotated = (ops.rotate(ops.norm(x[rows], weight, NORM, x.shape[1] // 18), rope, 18) for x in (q, k))
-            yield ops.activate(ops.linear(ops.attend(q_rotated, k_rotated, v[rows], 0, attention), matrix, bias), "silu")
+            q_rotated, k_rotated = (ops.rotate(ops.norm(x[rows], NormWeights(weight), NORM, x.shape[1] // 18), rope, 18) for x in (q, k))
+            yield ops.activate(ops.linear(ops.attend(q_rotated, k_rotated, v[rows], 0, attention, None), matrix, bias), "silu")
 
     whole = np.concatenate(list(run([])))
     for chunks in (list(range(1, n)), list(range(7, n, 7)), [1, 3, 40]):

@@ -45,12 +45,13 @@ def assemble(
     _announce_conversions(source, slots, target)
     outside: dict[str, Any] = {}
     layers: list[dict[str, Any]] = [{} for _ in spec.layers]
-    last_use = {name: slot for slot in slots for name in slot.names}
-    for slot in slots:
+    uses = Counter(name for slot in slots for name in slot.names)
+    for slot in sorted(slots, key=lambda slot: -1 if slot.layer is None else slot.layer):  # so that what shares a tensor lies together
         fields = outside if slot.layer is None else layers[slot.layer]
-        fields[slot.field] = load_field(ops, source, slot, target)
+        fields[slot.field], reads_source = load_field(ops, source, slot, target)
         for name in slot.names:
-            if last_use[name] is slot and (not slot.is_matrix or ops.owns(fields[slot.field])):
+            uses[name] -= not reads_source  # never 0 for a tensor of which a part is still read
+            if not uses[name]:
                 source.release(name)
     if spec.tied:
         outside["output.matrix"] = outside["embedding"]
@@ -152,7 +153,5 @@ def _nested(kind: Any, fields: Mapping[str, Any]) -> Any:
 
 _PARTS: dict[str, Any] = {"attention": AttentionWeights, "mlp": MlpWeights, "experts": MlpWeights}
 _PARTS |= {field.name: NormWeights for kind in (AttentionWeights, LayerWeights, Weights) for field in fields(kind) if "norm" in field.name}
-_PARTS |= dict.fromkeys(
-    "query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear
-)
+_PARTS |= dict.fromkeys("query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear)
 _PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate".split(), Linear)

@@ -76,11 +76,13 @@ def slot_of(spec: ModelSpec, field: str, layer: int | None, stored: Stored, shap
     return replace(slot, shape=shape)
 
 
-def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> Any:
-    """The op set's matrix, stack or vector of a slot; `target` re-encodes matrices whose columns its block divides."""
-    raws = [_as_wanted(source.read(name), slot) for name in slot.names]
+def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> tuple[Any, bool]:
+    """The op set's matrix, stack or vector of a slot, and whether it still reads the source; `target` re-encodes matrices whose
+    columns its block divides."""
+    stored = [source.read(name) for name in slot.names]
+    raws = [_as_wanted(raw, slot) for raw in stored]
     if not slot.is_matrix:
-        return ops.vector(raws[0] if len(raws) == 1 else _joined(raws))
+        return ops.vector(raws[0] if len(raws) == 1 else _joined(raws)), False
     raws = [raw if (loaded := loaded_as(raw.type)) == raw.type else convert(raw, target or loaded) for raw in raws]
     first = raws[0]
     if target is not None and first.shape[-1] % target.block:
@@ -88,9 +90,12 @@ def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | 
         log.warning("%s stays %s: its rows of %d are not a multiple of %s's %d", first.name, name, columns, target.name, target.block)
         target = None
     wanted = None if target == first.type else target
-    if not slot.is_stack:
-        return ops.matrix(first, wanted)
-    return ops.stack([expert for raw in raws for expert in _experts(raw)], wanted)
+    if slot.is_stack:
+        matrix = ops.stack([expert for raw in raws for expert in _experts(raw)], wanted)
+    else:
+        matrix = ops.matrix(first, wanted)
+    views = any(np.may_share_memory(given.data, raw.data) for given, raw in zip(raws, stored, strict=True))
+    return matrix, views and not ops.owns(matrix)
 
 
 def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
