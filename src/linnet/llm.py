@@ -17,17 +17,18 @@ from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
-from linnet.engine.params import SamplingParams
+from linnet.engine.params import MAX_CANDIDATES, SamplingParams
 from linnet.engine.request import Request
 from linnet.engine.sampling import TokenLogprob
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
-from linnet.outputs import Candidate, Chunk, Completion, TraceStep
+from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template
 from linnet.tensors import TYPES
 from linnet.text.tokenizer import Tokenizer, tokenizer_file
+from linnet.tracing import trace_steps
 
 logger = logging.getLogger("linnet.llm")
 
@@ -230,18 +231,36 @@ class LLM:
         scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0), True)])[0].prompt_logprobs
         return [entry for entry in scored or () if entry is not None]
 
-    def trace(self, prompt: Prompt, top: int = 5, params: SamplingParams | None = None) -> list[TraceStep]:
-        """Generates, and says for every token which `top` candidates there were and which was chosen. Log-probabilities
-        are the model's own, before temperature, bias and penalties."""
-        if not isinstance(top, int) or top < 0:
-            raise InvalidRequestError(f"top is {top!r}; it must be 0 or more")
-        params = replace(_params(params), logprobs=top, n=1)
-        completion = self._run([self._answer(self._reader.read(prompt), params, True)])[0]
-        start = len(completion.prompt_token_ids)
-        return [
-            TraceStep(position, self._candidate(entry.token_id, entry.logprob), [self._candidate(*pair) for pair in entry.top])
-            for position, entry in enumerate(completion.logprobs or (), start)
-        ]
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """The token ids that the model gets for a prompt: of a text, of messages by the chat template, or these ids themselves."""
+        return self._reader.read(prompt)
+
+    @overload
+    def trace(
+        self, prompt: Prompt, top: int = ..., params: SamplingParams | None = ..., stream: Literal[False] = ...
+    ) -> list[TraceStep]: ...
+
+    @overload
+    def trace(
+        self, prompt: Prompt, top: int = ..., params: SamplingParams | None = ..., *, stream: Literal[True]
+    ) -> Generator[TraceStep, None, None]: ...
+
+    def trace(
+        self, prompt: Prompt, top: int = 5, params: SamplingParams | None = None, stream: bool = False
+    ) -> list[TraceStep] | Generator[TraceStep, None, None]:
+        """Generates, and says for every token which `top` candidates there were and which was chosen; with `stream` as they come.
+
+        Log-probabilities are the model's own, before temperature, bias and penalties. Where params ask for `prompt_logprobs`, the
+        steps of the prompt's tokens come first, all but the first token's, which nothing predicts.
+        """
+        if type(top) is not int or not 0 <= top <= MAX_CANDIDATES:
+            raise InvalidRequestError(f"top is {top!r}; it must be an integer from 0 to {MAX_CANDIDATES}")
+        params = replace(_params(params), logprobs=top)
+        if params.n != 1:
+            raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
+        answer = self._answer(self._reader.read(prompt), params, True)
+        steps = self._trace(answer)
+        return steps if stream else list(steps)
 
     def close(self) -> None:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
@@ -279,9 +298,9 @@ class LLM:
                 self._engine.cancel(answer.request)
         return completions
 
-    def _candidate(self, token: int, logprob: float) -> Candidate:
-        text = self.tokenizer.token_bytes(token).decode("utf-8", "replace") if self.tokenizer else ""
-        return Candidate(token, text, logprob)
+    def _trace(self, answer: Answer) -> Generator[TraceStep, None, None]:
+        with closing(self._stream(answer)) as chunks:
+            yield from trace_steps(answer.request, chunks, self.tokenizer)
 
 
 def _params(given: SamplingParams | None) -> SamplingParams:
