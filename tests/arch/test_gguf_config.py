@@ -40,7 +40,8 @@ def metadata(architecture: str = "llama", **extra) -> dict:
 
 
 def spec_of(values: dict, shapes=SHAPES, factors=None) -> ModelSpec:
-    return build(gguf_config(values, "m.gguf", shapes, factors))[0]
+    tensors = None if factors is None else {"rope_freqs.weight": factors}
+    return build(gguf_config(values, "m.gguf", shapes, tensors))[0]
 
 
 def rope_of(spec: ModelSpec) -> Rope:

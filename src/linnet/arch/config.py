@@ -5,7 +5,7 @@ Keys are those of Hugging Face's config.json, also where the values come from GG
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal, cast
 
 from linnet.arch.spec import Activation
@@ -24,7 +24,7 @@ top_p typical_p num_beams num_beam_groups num_return_sequences length_penalty re
 no_repeat_ngram_size encoder_no_repeat_ngram_size early_stopping renormalize_logits return_dict return_dict_in_generate
 output_attentions output_hidden_states output_scores chunk_size_feed_forward use_flash_attention use_flash_attn
 _attn_implementation_autoset unsloth_fixed is_llama_config pretraining_tp bos_token eos_token tf_legacy_loss gradient_checkpointing
-remove_invalid_values is_decoder
+remove_invalid_values is_decoder rope_finetuned
 """
 HARMLESS = frozenset(_HARMLESS.split())
 
@@ -50,14 +50,28 @@ class Config:
     that nobody asked for and that could change the computation.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: str, format: Format = "hf", names: Mapping[str, str] | None = None) -> None:
-        """`names`: what the file calls a key, where that differs."""
-        self.where, self.format = where, format
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        where: str,
+        format: Format = "hf",
+        names: Mapping[str, str] | None = None,
+        tensors: Collection[str] = (),
+    ) -> None:
+        """`names`: what the file calls a key, where that differs. `tensors`: the names of a GGUF file's tensors, of which some tell
+        what its metadata does not."""
+        self.where, self.format, self.tensors = where, format, tensors
         self._values = dict(values)
         self._names = names or {}
         self._prefix = ""
         self._read: set[str] = set()
-        self._groups: list[Config] = []
+        self._groups: dict[str, Config] = {}
+
+    def assume(self, **defaults: Any) -> None:
+        """What absent keys mean in a family."""
+        for key, value in defaults.items():
+            if self._values.get(key) is None:
+                self._values[key] = value
 
     def integer(self, key: str, default: Any = _REQUIRED, low: int = 1, high: int = 2**31 - 1) -> int:
         value = self._get(key, default)
@@ -81,6 +95,13 @@ class Config:
             raise self.error(key, f"a number above {low:g} and at most {high:g}")
         return float(value)
 
+    def optional_number(self, key: str, default: float | None = None, low: float = 0.0) -> float | None:
+        """Like `number`, but null means None, and `default` stands only for a key that is not there."""
+        if self._values.get(key, default) is None:
+            self._read.add(key)
+            return None
+        return self.number(key, default, low)
+
     def flag(self, key: str, default: bool) -> bool:
         value = self._get(key, default)
         if type(value) is not bool:
@@ -101,16 +122,16 @@ class Config:
         return None if value is None else list(value)
 
     def group(self, key: str) -> Config | None:
-        """A nested object, read and accounted for in the same way; None where it is absent or empty."""
+        """A nested object, read and accounted for in the same way, the same one at each call; None where it is absent or empty."""
         value = self._get(key, None)
         if value is not None and not isinstance(value, dict):
             raise self.error(key, "an object")
         if not value:
             return None
-        inner = Config(value, self.where, self.format, self._names)
-        inner._prefix = f"{self._prefix}{key}."
-        self._groups.append(inner)
-        return inner
+        if key not in self._groups:
+            inner = self._groups[key] = Config(value, self.where, self.format, self._names)
+            inner._prefix = f"{self._prefix}{key}."
+        return self._groups[key]
 
     def activation(self, key: str = "hidden_act") -> Activation:
         name = self.text(key, "silu")
@@ -147,7 +168,7 @@ class Config:
             for key, value in self._values.items()
             if key not in self._read and key not in HARMLESS and not isinstance(value, str) and _says_something(value)
         ]
-        return own + [entry for group in self._groups for entry in group.leftovers()]
+        return own + [entry for group in self._groups.values() for entry in group.leftovers()]
 
     def _get(self, key: str, default: Any) -> Any:
         self._read.add(key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from linnet.arch.config import Config
+from linnet.arch.layer_types import sliding_layers
 from linnet.arch.rope_config import longest, read_rope
 from linnet.arch.sizes import read_sizes
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
@@ -40,11 +41,7 @@ def windows(config: Config, layers: int) -> list[int | None]:
         return [None] * layers
     window = config.optional_integer("sliding_window", 4096)
     first = config.integer("max_window_layers", 28, low=0)
-    types = config.items("layer_types")
-    if types is None:
-        types = ["full_attention" if index < first else "sliding_attention" for index in range(layers)]
-    if len(types) != layers or not all(type in ("full_attention", "sliding_attention") for type in types):
-        raise config.error("layer_types", f"{layers} times full_attention or sliding_attention")
+    sliding = sliding_layers(config, layers, lambda layer: layer >= first)
     if not config.flag("use_sliding_window", False):
         return [None] * layers
-    return [window if type == "sliding_attention" else None for type in types]
+    return [window if slides else None for slides in sliding]

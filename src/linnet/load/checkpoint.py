@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from linnet.arch.config import Config
-from linnet.arch.gguf_config import gguf_config
+from linnet.arch.gguf_config import FACTOR_TENSORS, gguf_config
 from linnet.arch.registry import build, table_of
 from linnet.arch.sizes import MAX_HEAD_DIM
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
 from linnet.errors import LinnetError, ModelFileError, UnsupportedModelError
 from linnet.load.assemble import Naming, assemble, plan
-from linnet.load.field import WeightOps
 from linnet.load.convert import loaded_as
 from linnet.load.dequantize import dequantize
+from linnet.load.field import WeightOps
 from linnet.load.files import check_regular, read_json
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
 from linnet.load.hub import locate
@@ -155,14 +155,15 @@ def _open_gguf(name: str, path: Path) -> Checkpoint:
     return _checked(Checkpoint(name, spec, table, source, "gguf", _nbytes(source), path, source.metadata, eos))
 
 
-def _rope_factors(source: GgufFile) -> list[float] | None:
-    """The divisors of the rotary frequencies, [dim / 2], that some files carry as a tensor."""
-    if "rope_freqs.weight" not in source.homes:
-        return None
-    raw = source.read("rope_freqs.weight")
-    if len(raw.shape) != 1 or raw.shape[0] > MAX_HEAD_DIM // 2:
-        raise ModelFileError(f"{source.where}: rope_freqs.weight has the impossible shape {list(raw.shape)}")
-    factors: list[float] = dequantize(raw).tolist()
+def _rope_factors(source: GgufFile) -> dict[str, list[float]]:
+    """The divisors of the rotary frequencies, [dim / 2], that some files carry as tensors."""
+    factors: dict[str, list[float]] = {}
+    for name in FACTOR_TENSORS:
+        if name in source.homes:
+            raw = source.read(name)
+            if len(raw.shape) != 1 or raw.shape[0] > MAX_HEAD_DIM // 2:
+                raise ModelFileError(f"{source.where}: {name} has the impossible shape {list(raw.shape)}")
+            factors[name] = dequantize(raw).tolist()
     return factors
 
 
