@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -69,7 +69,7 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
     missing: list[str] = []
     left = dict.fromkeys(source.names())
     used: set[str] = set()
-    for row, slot in wanted(spec, table, naming):
+    for row, slot in wanted(spec, table, naming, left):
         absent = [name for name in slot.names if name not in left]
         if not absent:
             slots.append(slot)
@@ -92,28 +92,32 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
     return slots
 
 
-def wanted(spec: ModelSpec, table: Table, naming: Naming) -> Iterator[tuple[Row, Slot]]:
-    """Every field that a table asks for, and its row, in the order of the table."""
+def wanted(spec: ModelSpec, table: Table, naming: Naming, present: Container[str] = ()) -> Iterator[tuple[Row, Slot]]:
+    """Every field that a table asks for, and its row, in the order of the table; of several ways to store it, the first whose
+    tensors are all `present`, or else the first."""
     for row in table.rows:
         how = row.hf if naming == "hf" else row.gguf
         if how is None:
             continue
-        stored = Stored(how) if isinstance(how, str) else how
+        ways = [Stored(way) if isinstance(way, str) else way for way in (how if isinstance(how, tuple) else (how,))]
         for index, layer in enumerate(spec.layers):
             if row.when is not None and not row.when(layer):
                 continue
             sizes = dimensions(spec, layer)
             shape = tuple(sizes[size] if isinstance(size, str) else size for size in row.shape)
+            field, place = (row.field.removeprefix("layers."), index) if row.per_layer else (row.field, None)
+            slots = [slot_of(spec, field, place, stored, shape) for stored in ways]
+            yield row, next((slot for slot in slots if all(name in present for name in slot.names)), slots[0])
             if not row.per_layer:
-                yield row, slot_of(spec, row.field, None, stored, shape)
                 break
-            yield row, slot_of(spec, row.field.removeprefix("layers."), index, stored, shape)
 
 
 def _check_types(source: Source, slots: Iterable[Slot]) -> None:
     wrong: list[str] = []
     converted: set[TensorType] = set()
     for slot in slots:
+        if len({source.type(name) for name in slot.names}) > 1:
+            wrong.append(f"{slot.names[0]} (another than the experts after it)")
         for name in slot.names:
             type = source.type(name)
             loaded = loaded_as(type)

@@ -14,7 +14,7 @@ from linnet.arch.table import Part, Stored
 from linnet.load.convert import convert, loaded_as
 from linnet.load.dequantize import dequantize, quantize
 from linnet.load.source import Source
-from linnet.tensors import F32, RawTensor, TensorType
+from linnet.tensors import F32, FLOATS, RawTensor, TensorType
 
 log = logging.getLogger("linnet.load")
 
@@ -56,7 +56,7 @@ class Slot:
 
     @property
     def needs_floats(self) -> bool:
-        return not self.is_matrix or self.stored.transposed or self.stored.unit_rows
+        return not self.is_matrix or self.stored.unit_rows
 
 
 def slot_of(spec: ModelSpec, field: str, layer: int | None, stored: Stored, shape: tuple[int, ...]) -> Slot:
@@ -73,7 +73,7 @@ def slot_of(spec: ModelSpec, field: str, layer: int | None, stored: Stored, shap
         shape = (*shape[:axis], stored.part.rows * stored.part.groups, *shape[axis + 1 :])
     if stored.transposed:
         shape = (*shape[:-2], shape[-1], shape[-2])
-    return replace(slot, shape=shape)
+    return replace(slot, shape=stored.shape or shape)
 
 
 def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> tuple[Any, bool]:
@@ -90,10 +90,7 @@ def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | 
         log.warning("%s stays %s: its rows of %d are not a multiple of %s's %d", first.name, name, columns, target.name, target.block)
         target = None
     wanted = None if target == first.type else target
-    if slot.is_stack:
-        matrix = ops.stack([expert for raw in raws for expert in _experts(raw)], wanted)
-    else:
-        matrix = ops.matrix(first, wanted)
+    matrix = ops.stack([expert for raw in raws for expert in _experts(raw)], wanted) if slot.is_stack else ops.matrix(first, wanted)
     views = any(np.may_share_memory(given.data, raw.data) for given, raw in zip(raws, stored, strict=True))
     return matrix, views and not ops.owns(matrix)
 
@@ -105,7 +102,7 @@ def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
         assert slot.layer is not None
         return RawTensor(raw.name, (1,), raw.type, raw.data.reshape(-1, raw.type.block_bytes)[slot.layer])
     if stored.transposed:
-        raw = _transposed(raw)
+        raw = _transposed(_floats(raw))
     if stored.part is not None:
         raw = _part(raw, stored.part, slot.is_stack and len(slot.names) == 1)
     if stored.plus:
@@ -114,7 +111,16 @@ def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
         values = dequantize(raw)
         values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
         raw = replace(raw, data=quantize(values, raw.type))
-    return raw
+    return raw if stored.shape is None else replace(raw, shape=slot.field_shape)
+
+
+def _floats(raw: RawTensor) -> RawTensor:
+    """A tensor of floats as it is, one of blocks as float32."""
+    if raw.type in FLOATS:
+        return raw
+    loaded = loaded_as(raw.type)
+    values = dequantize(raw if loaded == raw.type else convert(raw, loaded))
+    return RawTensor(raw.name, raw.shape, F32, values.reshape(-1).view(np.uint8))
 
 
 def _transposed(raw: RawTensor) -> RawTensor:
@@ -128,8 +134,8 @@ def _part(raw: RawTensor, part: Part, stacked: bool) -> RawTensor:
     """Some rows of a matrix, or of every matrix of a stack; whole rows, so that any type will do."""
     lead = raw.shape[:1] if stacked else ()
     row_shape = raw.shape[len(lead) + 1 :]
-    data = raw.data.reshape(*lead, part.groups, part.rows, -1)[..., part.start : part.stop, :]
-    return RawTensor(raw.name, (*lead, part.groups * (part.stop - part.start), *row_shape), raw.type, data.reshape(-1))
+    data = raw.data.reshape(*lead, part.groups, part.rows, -1)[..., part.start : part.stop : part.step, :]
+    return RawTensor(raw.name, (*lead, part.groups * data.shape[-2], *row_shape), raw.type, data.reshape(-1))
 
 
 def _experts(raw: RawTensor) -> list[RawTensor]:
