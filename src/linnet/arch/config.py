@@ -62,7 +62,7 @@ class Config:
         what its metadata does not."""
         self.where, self.format, self.tensors = where, format, tensors
         self._values = dict(values)
-        self._names = names or {}
+        self._names = dict(names or {})
         self._prefix = ""
         self._read: set[str] = set()
         self._groups: dict[str, Config] = {}
@@ -72,6 +72,17 @@ class Config:
         for key, value in defaults.items():
             if self._values.get(key) is None:
                 self._values[key] = value
+
+    def called(self, **names: str) -> None:
+        """What a family's files call a key that is read under its usual name; a file may use either."""
+        for key, name in names.items():
+            value = self._values.pop(name, None)
+            if value is None:
+                continue
+            if self._values.get(key, value) not in (None, value):
+                raise self.error(key, f"{value!r}, as {name} says,")
+            self._values[key] = value
+            self._names[self._prefix + key] = self._prefix + name
 
     def integer(self, key: str, default: Any = _REQUIRED, low: int = 1, high: int = 2**31 - 1) -> int:
         value = self._get(key, default)

@@ -53,8 +53,8 @@ class Row:
     field: of `Weights` ("embedding", "final_norm.weight"), or of every layer: "layers." and a path through `LayerWeights`
         ("layers.attention.query.matrix", "layers.mlp_norm.weight").
     hf, gguf: how either kind of checkpoint stores it; "{layer}" in the name stands for the number of the layer, "{expert}" for that
-        of an expert, where each has a tensor of its own. Several: the first that the checkpoint has. None: such files do not have
-        it.
+        of an expert, where each has a tensor of its own, and "{head}" for that of a head, whose tensors lie under each other.
+        Several: the first that the checkpoint has. None: such files do not have it.
     shape: symbols that `dimensions` resolves, or numbers; two for a matrix [out, in], one for a vector, three for a stack
         [experts, out, in] (of a bias: two).
     optional: whether a checkpoint may lack it.
@@ -172,15 +172,33 @@ def renamed(rows: Iterable[Row], prefix: str, names: Iterable[str]) -> list[Row]
     return [replace(row, hf=f"{prefix}{name}.weight") for row, name in zip(rows, names, strict=True)]
 
 
-def standard_table(spec: ModelSpec, layer_rows: Iterable[Row]) -> Table:
-    """The rows that most decoders share (embedding, final norm, output unless tied) around those of the layers."""
-    rows = [EMBEDDING, *layer_rows, FINAL_NORM]
-    ignored = ["*.rotary_emb.inv_freq", "rope_freqs.weight"]  # recomputed here, or part of the spec
+def standard_table(
+    spec: ModelSpec, layer_rows: Iterable[Row], names: tuple[str, str, str] | None = None, ignored: Iterable[str] = ()
+) -> Table:
+    """The rows that most decoders share (embedding, final norm, output unless tied) around those of the layers. names: theirs in
+    Hugging Face checkpoints, where not Llama's. ignored: patterns of further tensors that are not needed."""
+    embedding, final_norm, output = (
+        (EMBEDDING, FINAL_NORM, OUTPUT) if names is None else renamed((EMBEDDING, FINAL_NORM, OUTPUT), "", names)
+    )
+    rows = [embedding, *layer_rows, final_norm]
+    unneeded = ["*.rotary_emb.inv_freq", "rope_freqs.weight", *ignored]  # recomputed here, or part of the spec
     if spec.tied:
-        ignored.append("lm_head.weight")  # some checkpoints store the embedding twice
+        unneeded.append(str(output.hf))  # some checkpoints store the embedding twice
     else:
-        rows.append(OUTPUT)
-    return Table(tuple(rows), tuple(ignored))
+        rows.append(output)
+    return Table(tuple(rows), tuple(unneeded))
+
+
+def with_optional_prefix(table: Table, prefix: str) -> Table:
+    """The table of checkpoints whose Hugging Face names may lack `prefix`: those saved without the part that gives logits."""
+
+    def both(how: How) -> tuple[How, How]:
+        if isinstance(how, str):
+            return how, how.removeprefix(prefix)
+        return how, replace(how, name=how.name.removeprefix(prefix))
+
+    rows = [replace(row, hf=both(row.hf)) if isinstance(row.hf, (str, Stored)) else row for row in table.rows]
+    return replace(table, rows=tuple(rows))
 
 
 def biases(rows: Iterable[Row], present: bool | None = True, of: Literal["matrix", "weight"] = "matrix") -> tuple[Row, ...]:
