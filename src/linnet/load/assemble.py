@@ -117,7 +117,7 @@ def _check_types(source: Source, slots: Iterable[Slot]) -> None:
     converted: set[TensorType] = set()
     for slot in slots:
         if len({source.type(name) for name in slot.names}) > 1:
-            wrong.append(f"{slot.names[0]} (another than the experts after it)")
+            wrong.append(f"{slot.names[0]} (another than those that belong with it)")
         for name in slot.names:
             type = source.type(name)
             loaded = loaded_as(type)

@@ -37,7 +37,7 @@ class WeightOps(Protocol):
 @dataclass(frozen=True)
 class Slot:
     """One field to load: where it goes (layer None: outside the layers), its shape, the tensors that hold it (one, or one per
-    expert), the shape that each must have in the file, and how the file stores it."""
+    expert or head), the shape that each must have in the file, and how the file stores it."""
 
     field: str
     layer: int | None
@@ -66,6 +66,12 @@ def slot_of(spec: ModelSpec, field: str, layer: int | None, stored: Stored, shap
         names = tuple(slot.names[0].replace("{expert}", str(expert)) for expert in range(shape[0]))
         slot = replace(slot, names=names)
         shape = shape[1:]
+    if "{head}" in stored.name:
+        assert layer is not None
+        attention = spec.layers[layer].attention
+        heads = attention.kv_heads if field.startswith(("attention.key", "attention.value")) else attention.heads
+        slot = replace(slot, names=tuple(slot.names[0].replace("{head}", str(head)) for head in range(heads)))
+        shape = (shape[0] // heads, *shape[1:])
     if stored.by_layer:
         shape = (len(spec.layers),)
     if stored.part is not None:
@@ -81,6 +87,8 @@ def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | 
     columns its block divides."""
     stored = [source.read(name) for name in slot.names]
     raws = [_as_wanted(raw, slot) for raw in stored]
+    if len(raws) > 1 and not slot.is_stack:
+        raws = [_rows_joined(raws)]
     if not slot.is_matrix:
         return ops.vector(raws[0] if len(raws) == 1 else _joined(raws)), False
     raws = [raw if (loaded := loaded_as(raw.type)) == raw.type else convert(raw, target or loaded) for raw in raws]
@@ -144,6 +152,13 @@ def _experts(raw: RawTensor) -> list[RawTensor]:
         return [raw]
     data = raw.data.reshape(raw.shape[0], -1)
     return [RawTensor(raw.name, raw.shape[1:], raw.type, expert) for expert in data]
+
+
+def _rows_joined(raws: Sequence[RawTensor]) -> RawTensor:
+    """Matrices or vectors of one type and width under each other."""
+    first = raws[0]
+    rows = sum(raw.shape[0] for raw in raws)
+    return RawTensor(first.name, (rows, *first.shape[1:]), first.type, np.concatenate([raw.data for raw in raws]))
 
 
 def _joined(raws: Sequence[RawTensor]) -> RawTensor:
