@@ -70,6 +70,7 @@ class RandomSource:
 
     def __init__(self, where: str, tensors: Mapping[str, tuple[tuple[int, ...], TensorType]]) -> None:
         self.where = where
+        self.files: tuple[Path, ...] = ()
         self.tensors = tensors
 
     def names(self) -> list[str]:

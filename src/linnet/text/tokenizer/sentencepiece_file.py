@@ -87,6 +87,7 @@ class _SentencePieceVocabulary:
         special = {id for id, kind in self.types.items() if kind in (CONTROL, UNKNOWN)}
         return Vocabulary(
             source=self.source,
+            kind=f"SentencePiece {self.model.kind} ({Path(self.source).name})",
             size=max(self.tokens) + 1,
             encode=self.encode,
             token_bytes=self.token_bytes,

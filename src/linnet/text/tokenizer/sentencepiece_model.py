@@ -21,7 +21,8 @@ MAX_PIECES = 2**19
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-_TREAT_WHITESPACE_AS_SUFFIX = 24
+_MODEL_TYPE, _TREAT_WHITESPACE_AS_SUFFIX = 3, 24
+_KINDS = {UNIGRAM: "unigram", BPE: "BPE", 3: "words", 4: "characters"}
 _NAMES = {"unk_token": (45, b"<unk>"), "bos_token": (46, b"<s>"), "eos_token": (47, b"</s>")}
 _CHARSMAP, _ADD_DUMMY_PREFIX = 2, 3
 
@@ -35,6 +36,11 @@ class SentencePieceModel:
     types: Sequence[int]
     trainer: bytes
     normalizer: bytes
+
+    @property
+    def kind(self) -> str:
+        """Which of the library's models it is."""
+        return _KINDS.get(_last(self.trainer, _MODEL_TYPE, UNIGRAM), "model")
 
     @property
     def adds_prefix(self) -> bool:

@@ -171,6 +171,7 @@ def _vocabulary(ranks: dict[bytes, int], source: str, config: TokenizerConfig) -
 
     return Vocabulary(
         source=source,
+        kind="byte-level BPE (tiktoken)",
         size=max(*special, *tokens) + 1,
         encode=encode,
         token_bytes=token_bytes,

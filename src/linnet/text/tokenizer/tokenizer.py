@@ -75,6 +75,16 @@ class Tokenizer:
         return self._vocabulary.token_to_id(token)
 
     @property
+    def kind(self) -> str:
+        """How it cuts texts, in words: "byte-level BPE (tokenizer.json)"."""
+        return self._vocabulary.kind
+
+    @property
+    def source(self) -> str:
+        """What it was read from: a path, or the name of an encoding."""
+        return self._vocabulary.source
+
+    @property
     def vocab_size(self) -> int:
         """Ids run from 0 to this less one. A model may have more embedding rows."""
         return self._vocabulary.size
@@ -83,6 +93,11 @@ class Tokenizer:
     def bos_id(self) -> int | None:
         """The beginning token."""
         return self._vocabulary.bos_id
+
+    @property
+    def add_bos(self) -> bool:
+        """Whether the model's texts start with the beginning token."""
+        return self._vocabulary.add_bos
 
     @property
     def eos_id(self) -> int | None:

@@ -149,6 +149,7 @@ class _JsonVocabulary:
         flagged = {id for id, token in self.full.get_added_tokens_decoder().items() if token.special}
         return Vocabulary(
             source=str(self.path),
+            kind=f"{'byte-level ' if decoded.byte_level else ''}{type(self.full.model).__name__} ({self.path.name})",
             size=size,
             encode=self.encode,
             token_bytes=token_bytes,

@@ -40,6 +40,7 @@ def end_ids(ids: Mapping[str, int], *named: int | None) -> frozenset[int]:
 class Vocabulary:
     """A loaded tokenizer.
 
+    `kind` says in words how texts are cut.
     `encode(text, special, start)` gives ids without a beginning token; with `special` false it gives no id of
     `added.control_ids`; `start` false means that the text follows a control token. `token_bytes(id, first)` are the bytes
     that a token contributes to a decoded text, at its start or later; `id_to_token(id)` is its text as the file stores it,
@@ -48,6 +49,7 @@ class Vocabulary:
     """
 
     source: str
+    kind: str
     size: int
     encode: Callable[[str, bool, bool], list[int]]
     token_bytes: Callable[[int, bool], bytes]
