@@ -29,7 +29,7 @@ from quantized import quantize_model
 
 from linnet.load.dequantize import ENCODABLE
 from linnet.tensors import TYPES
-from models import BLOCKS, BUILT, DRAWS, FAMILIES, FIRST, Draw, oracle, save, shared_model
+from models import BLOCKS, BUILT, DRAWS, FAMILIES, FIRST, UNDESCRIBED, Draw, oracle, save, shared_model
 
 PROMPT = 45  # past the trained context, every window and a page
 GENERATED = 32
@@ -49,7 +49,9 @@ def cases(draws: Iterable[Draw]) -> list[Any]:
 
 @pytest.mark.parametrize("family", BUILT)
 def test_every_registered_family_is_described_here(family: str) -> None:
-    assert family in FAMILIES, f"tests/agree/families/{family}.py is missing"
+    """In tests/agree/families."""
+    if family in UNDESCRIBED:
+        raise UNDESCRIBED[family]
 
 
 @pytest.mark.parametrize(("draw", "op_set"), cases(DRAWS))
