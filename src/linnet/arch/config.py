@@ -5,7 +5,7 @@ Keys are those of Hugging Face's config.json, also where the values come from GG
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast
 
 from linnet.arch.spec import Activation
@@ -39,7 +39,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "relu2": "relu_squared",
 }
 
-Format = Literal["hf", "gguf"]
+Format = Literal["hf", "gguf", "torch"]
 
 
 class Config:
@@ -56,11 +56,11 @@ class Config:
         where: str,
         format: Format = "hf",
         names: Mapping[str, str] | None = None,
-        tensors: Collection[str] = (),
+        tensors: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
-        """`names`: what the file calls a key, where that differs. `tensors`: the names of a GGUF file's tensors, of which some tell
-        what its metadata does not."""
-        self.where, self.format, self.tensors = where, format, tensors
+        """`names`: what the file calls a key, where that differs. `tensors`: the shapes of the tensors of a GGUF file or a plain
+        PyTorch checkpoint, of which some tell what its configuration does not."""
+        self.where, self.format, self.tensors = where, format, tensors or {}
         self._values = dict(values)
         self._names = dict(names or {})
         self._prefix = ""
@@ -78,6 +78,8 @@ class Config:
         for key, name in names.items():
             value = self._values.pop(name, None)
             if value is None:
+                if self._values.get(key) is None:
+                    self._names.setdefault(self._prefix + key, self._prefix + name)
                 continue
             if self._values.get(key, value) not in (None, value):
                 raise self.error(key, f"{value!r}, as {name} says,")

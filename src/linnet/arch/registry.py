@@ -80,6 +80,12 @@ GGUF_FAMILIES = {
     "smollm3": "smollm3",
     "stablelm": "stablelm",
 }
+TORCH_FAMILIES = {
+    "from_scratch": "from_scratch",
+    "nanochat": "nanochat",
+    "nanogpt": "nanogpt",
+}
+"""What `load/torch_checkpoint.py` calls the architectures of plain PyTorch checkpoints."""
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
@@ -88,7 +94,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     Raises UnsupportedModelError for a family that is not here or a key that is not understood, and ModelFileError for
     values that are missing, malformed or contradict each other.
     """
-    families = HF_FAMILIES if config.format == "hf" else GGUF_FAMILIES
+    families = {"hf": HF_FAMILIES, "gguf": GGUF_FAMILIES, "torch": TORCH_FAMILIES}[config.format]
     name = config.text("model_type")
     if name not in families:
         raise UnsupportedModelError(f"{config.where}: the architecture {name!r} is not built; there are {', '.join(sorted(families))}")
@@ -99,9 +105,10 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
 
 def table_of(spec: ModelSpec) -> Table:
     """The table for a spec that somebody made; biases are whichever the checkpoint has."""
-    if spec.family not in HF_FAMILIES:
-        raise UnsupportedModelError(f"spec.family is {spec.family!r}; there are {', '.join(sorted(HF_FAMILIES))}")
-    table: Table = _module(HF_FAMILIES[spec.family]).table(spec)
+    families = HF_FAMILIES | TORCH_FAMILIES
+    if spec.family not in families:
+        raise UnsupportedModelError(f"spec.family is {spec.family!r}; there are {', '.join(sorted(families))}")
+    table: Table = _module(families[spec.family]).table(spec)
     return table
 
 
