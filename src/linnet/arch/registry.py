@@ -54,7 +54,7 @@ HF_FAMILIES = {
 GGUF_FAMILIES = {
     "baichuan": "baichuan",
     "bloom": "bloom",
-    "chatglm": "chatglm",
+    "chatglm": "chatglm2",
     "command-r": "cohere",
     "deepseek": "deepseek",
     "deepseek2": "deepseek_v2",
@@ -82,7 +82,7 @@ GGUF_FAMILIES = {
 }
 TORCH_FAMILIES = {
     "from_scratch": "from_scratch",
-    "nanochat": "nanochat",
+    "nanochat_torch": "nanochat_torch",
     "nanogpt": "nanogpt",
 }
 """What `load/torch_checkpoint.py` calls the architectures of plain PyTorch checkpoints."""
