@@ -74,7 +74,7 @@ def plan_pages(
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
     each = max(1, page_bytes(spec, kv_dtype))
-    budget = max(0, int((available_memory() - reserved) * MEMORY_SHARE)) if kv_memory is None else kv_memory
+    budget = cache_budget(reserved) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else pages_for(context)
     if affordable < needed:
@@ -90,6 +90,11 @@ def plan_pages(
     pages = min(pages_for(context) * max_batch, affordable)
     logger.debug("KV cache: %d pages of %d bytes (%s), context %d", pages, each, kv_dtype, context)
     return pages, context
+
+
+def cache_budget(reserved: int) -> int:
+    """Bytes that the pool may take where no `kv_memory` is given, besides `reserved` bytes of weights."""
+    return max(0, int((available_memory() - reserved) * MEMORY_SHARE))
 
 
 def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
