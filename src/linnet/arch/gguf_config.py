@@ -22,7 +22,11 @@ _KEYS = {
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
+    "attention.key_length_mla": "qk_head_dim",
+    "attention.kv_lora_rank": "kv_lora_rank",
+    "attention.q_lora_rank": "q_lora_rank",
     "attention.value_length": "value_head_dim",
+    "attention.value_length_mla": "v_head_dim",
     "attention.layer_norm_epsilon": "layer_norm_eps",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "attention.scale": "attention_multiplier",
@@ -30,7 +34,18 @@ _KEYS = {
     "attention.sliding_window_pattern": "sliding_window_pattern",
     "attn_logit_softcapping": "attn_logit_softcapping",
     "embedding_scale": "embedding_multiplier",
+    "expert_count": "num_experts",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_gating_func": "expert_gating_func",
+    "expert_group_count": "n_group",
+    "expert_group_used_count": "topk_group",
+    "expert_shared_count": "n_shared_experts",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_weights_norm": "norm_topk_prob",
+    "expert_weights_scale": "routed_scaling_factor",
     "final_logit_softcapping": "final_logit_softcapping",
+    "leading_dense_block_count": "first_k_dense_replace",
     "logit_scale": "logit_scale",
     "residual_scale": "residual_multiplier",
     "rope.freq_base": "rope_theta",
@@ -47,6 +62,7 @@ _SCALING_KEYS = {
     "rope.scaling.attn_factor": "extra_attention_factor",
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
+    "rope.scaling.yarn_log_multiplier": "mscale_all_dim",
 }
 _LONG_FACTORS = {"rope_factors_short.weight": "short_factor", "rope_factors_long.weight": "long_factor"}
 FACTOR_TENSORS = ("rope_freqs.weight", *_LONG_FACTORS)
@@ -93,6 +109,8 @@ def gguf_config(
     rope_factors = rope_factors or {}
     values["rope_scaling"] = _scaling(scaling, rope_factors)
     values["rope_factors"] = rope_factors.get("rope_freqs.weight")
+    if values.get("sliding_window") == 0:  # none
+        del values["sliding_window"]
     pattern = values.get("sliding_window_pattern")
     if isinstance(pattern, np.ndarray):  # a truth value for each layer; else a number
         del values["sliding_window_pattern"]
@@ -103,7 +121,7 @@ def gguf_config(
         values["vocab_size"] = shapes["token_embd.weight"][0]
     for name in _KEYS:
         names.setdefault(_KEYS[name], f"{architecture}.{name}")
-    return Config(values, where, "gguf", names, shapes.keys())
+    return Config(values, where, "gguf", names, shapes)
 
 
 def _scaling(scaling: dict[str, Any], rope_factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
@@ -116,4 +134,6 @@ def _scaling(scaling: dict[str, Any], rope_factors: Mapping[str, Sequence[float]
     kind, factor = scaling.get("rope_type", "linear"), scaling.get("factor", 1.0)
     if isinstance(kind, str) and (kind == "none" or (kind == "linear" and type(factor) in (int, float) and factor in (0, 1))):
         return {}
+    if type(scaling.get("mscale_all_dim")) in (int, float):  # stored as a tenth; files say it for models whose mscale is the same
+        scaling["mscale"] = scaling["mscale_all_dim"] = 10 * scaling["mscale_all_dim"]
     return {**scaling, "rope_type": kind}
