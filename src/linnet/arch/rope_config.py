@@ -110,3 +110,11 @@ def _yarn(group: Config, original: int, context: int) -> YarnScaling:
 def _attention_factor(factor: float, scale: float = 1.0) -> float:
     """Equation 22 of the YaRN paper: how much attention sharpens as the context grows by `factor`."""
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+
+def score_factor(config: Config, rope: Rope) -> float:
+    """What DeepSeek's models multiply the scale of attention's scores by: the square of YaRN's factor for `mscale_all_dim`."""
+    group = config.group("rope_scaling") or config.group("rope_parameters")
+    if group is None or not isinstance(rope.scaling, YarnScaling):
+        return 1.0
+    return _attention_factor(rope.scaling.factor, group.number("mscale_all_dim", 0.0)) ** 2
