@@ -88,8 +88,8 @@ def shared_model(draw: Draw) -> PreTrainedModel:
 
 
 def randomise(model: PreTrainedModel, seed: int) -> None:
-    """Weights that keep the size of what passes through, so that logits differ by whole units; norms around 1 and biases
-    around 0, which transformers starts at exactly 1 and 0."""
+    """Weights that keep the size of what passes through, so that logits differ by whole units; norms around 1 (or 0 where 1 is
+    added to them) and biases around 0, at which transformers starts them exactly."""
     generator = torch.Generator().manual_seed(seed)
     transposed = {id(p) for module in model.modules() for p in module.parameters(recurse=False) if is_transposed(module)}
     with torch.no_grad():
@@ -99,7 +99,7 @@ def randomise(model: PreTrainedModel, seed: int) -> None:
                 inputs = parameter.shape[-2 if id(parameter) in transposed else -1]
                 parameter.copy_(1.5 * inputs**-0.5 * noise)
             else:
-                parameter.copy_(name.endswith("weight") + 0.3 * noise)
+                parameter.copy_((parameter == 1).all() + 0.3 * noise)
 
 
 def is_matrix(name: str, parameter: torch.Tensor) -> bool:
