@@ -21,6 +21,10 @@ from models import is_matrix, is_transposed
 Through = Callable[[torch.Tensor], torch.Tensor]
 
 
+KEPT = {"wpe", "embed_positions", "gate", "router", "shared_expert_gate"}
+"""Modules whose matrices loading leaves as they are stored: learned positions, routers and gates of one output."""
+
+
 def quantize_model(model: PreTrainedModel, type_name: str, activations: bool) -> None:
     """Makes the float32 model compute what one stored as `type_name` does: each matrix whose columns the type's block divides
     becomes what the `gguf` package reads back from that type, and, with `activations`, each input of one is rounded as
@@ -30,11 +34,13 @@ def quantize_model(model: PreTrainedModel, type_name: str, activations: bool) ->
     kernel_block = TYPES[type_name].block if type_name in TYPES else 32
     through = through_q8_k if kernel_block == 256 else through_q8_0
     done: set[int] = set()  # tied matrices once
-    for module in model.modules():
+    for path, module in model.named_modules():
+        if is_norm(module) or path.rpartition(".")[2] in KEPT:
+            continue
         found = False
         for name, parameter in module.named_parameters(recurse=False):
             values = parameter.detach().transpose(-2, -1) if is_transposed(module) and parameter.ndim > 1 else parameter.detach()
-            if not is_matrix(name, parameter) or is_norm(module) or values.shape[-1] % block:
+            if not is_matrix(name, parameter) or values.shape[-1] % block:
                 continue
             found = True
             if id(parameter) not in done:
