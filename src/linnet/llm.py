@@ -25,9 +25,9 @@ from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
 from linnet.outputs import Chunk, Completion, TraceStep
-from linnet.prompts import Message, Prompt, PromptReader, read_chat_template
+from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
 from linnet.tensors import TYPES
-from linnet.text.tokenizer import Tokenizer, tokenizer_file
+from linnet.text.tokenizer import Tokenizer
 from linnet.tracing import trace_steps
 
 logger = logging.getLogger("linnet.llm")
@@ -111,7 +111,7 @@ class LLM:
         try:
             options.check_context(spec)
             ops = _ops(options)
-            self.tokenizer = _tokenizer(checkpoint, options)
+            self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, read_chat_template(options.chat_template, self.tokenizer))
             pages, context = plan_pages(
                 spec, options.kv_dtype, options.context, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes
@@ -319,19 +319,3 @@ def _ops(options: ModelOptions) -> Ops:
     from linnet.ops.native import NativeOps
 
     return NativeOps(threads=options.threads)
-
-
-def _tokenizer(checkpoint: Checkpoint, options: ModelOptions) -> Tokenizer | None:
-    """The one that was given, or the model's own; None where the model comes without."""
-    if isinstance(options.tokenizer, Tokenizer):
-        return options.tokenizer
-    if isinstance(options.tokenizer, (str, Path)):
-        return Tokenizer(options.tokenizer)
-    if options.tokenizer is not None:
-        raise InvalidRequestError(f"tokenizer is {options.tokenizer!r}; it must be a Tokenizer or a path to one")
-    if checkpoint.metadata is not None and "tokenizer.ggml.model" in checkpoint.metadata:
-        return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
-    if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
-        return Tokenizer(checkpoint.path)
-    logger.info("%s has no tokenizer: prompts are token ids, answers have no text", checkpoint.name)
-    return None
