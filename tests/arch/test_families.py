@@ -210,7 +210,7 @@ UNSUPPORTED = {
     "sliding_window": 128,
     "layer_types": ["full_attention"] * 4,
     "hidden_act": "mystery",
-    "rope_scaling": {"rope_type": "longrope", "factor": 2.0},
+    "rope_scaling": {"rope_type": "spiral", "factor": 2.0},
 }
 
 

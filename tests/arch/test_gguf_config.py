@@ -122,14 +122,12 @@ def test_a_window_of_llama_is_honoured():
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"expert_count": 8}, r"llama\.expert_count = 8"),
         ({"logit_scale": 0.5}, r"llama\.logit_scale"),
         ({"attention__value_length": 8}, r"llama\.attention\.value_length"),
-        ({"rope__scaling__yarn_log_multiplier": 0.1}, r"llama\.rope\.scaling\.yarn_log_multiplier"),
         ({"rope__scaling__yarn_ext_factor": 0.5}, r"llama\.rope\.scaling\.yarn_ext_factor"),
         ({"use_parallel_residual": True}, r"llama\.use_parallel_residual = True"),
         ({"attention__causal": False}, r"llama\.attention\.causal is 'False'"),
-        ({"rope__scaling__type": "longrope"}, r"llama\.rope\.scaling\.type is 'longrope'"),
+        ({"rope__scaling__type": "spiral"}, r"llama\.rope\.scaling\.type is 'spiral'"),
         ({"rope__dimension_sections": np.array([1, 2, 3], np.int32)}, r"llama\.rope\.dimension_sections"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from linnet.arch.check import check
 from linnet.arch.config import Config
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
@@ -100,6 +101,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
         raise UnsupportedModelError(f"{config.where}: the architecture {name!r} is not built; there are {', '.join(sorted(families))}")
     spec, table = _module(families[name]).build(config)
     config.finish()
+    check(spec, config.where)
     return spec, table
 
 

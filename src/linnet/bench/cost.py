@@ -10,8 +10,7 @@ from linnet.bench.cases import Case
 from linnet.engine.pages import KV_BYTES
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
-from linnet.load.convert import loaded_as
-from linnet.load.field import TABLES
+from linnet.load.field import TABLES, type_in_memory
 from linnet.tensors import TensorType
 
 
@@ -62,8 +61,7 @@ def model_cost(checkpoint: Checkpoint, kv_dtype: str, target: TensorType | None 
     for slot in plan(spec, checkpoint.table, source, checkpoint.naming, checkpoint.strict):
         if not slot.is_matrix:
             continue
-        fits = target is not None and slot.shape[-1] % target.block == 0
-        nbytes = (target if target is not None and fits else loaded_as(source.type(slot.names[0]))).nbytes(slot.field_shape)
+        nbytes = type_in_memory(slot, source.type(slot.names[0]), target).nbytes(slot.field_shape)
         weight_bytes += nbytes
         mlp = None if slot.layer is None else spec.layers[slot.layer].mlp
         if slot.is_stack:
@@ -74,7 +72,7 @@ def model_cost(checkpoint: Checkpoint, kv_dtype: str, target: TensorType | None 
         elif slot.field == "output.matrix" or (slot.field == "embedding" and spec.tied):
             step_bytes += nbytes
             output_multiply_adds = prod(slot.field_shape)
-        elif slot.layer is not None and slot.field not in TABLES:
+        elif slot.field not in TABLES:
             step_bytes += nbytes
             layer_multiply_adds += prod(slot.field_shape)
     return Cost(spec, kv_dtype, weight_bytes, step_bytes, expert_bytes, layer_multiply_adds, output_multiply_adds)

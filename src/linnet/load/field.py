@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Part, Stored
+from linnet.errors import ModelFileError
 from linnet.load.convert import convert, loaded_as
 from linnet.load.dequantize import dequantize, quantize
 from linnet.load.source import Source
@@ -20,6 +22,10 @@ log = logging.getLogger("linnet.load")
 
 TABLES = ("embedding", "positions", "attention.value_embedding")
 """Matrices whose field is not called so."""
+
+KEPT = ("router.matrix", "shared_gate.matrix", "attention.value_gate.matrix", "smear_gate.matrix", "positions")
+"""Matrices that are never re-encoded: a fraction of a model's bytes, and whatever their rounding shifts, experts among it, shifts
+the answer."""
 
 
 class WeightOps(Protocol):
@@ -76,30 +82,52 @@ def slot_of(spec: ModelSpec, field: str, layer: int | None, stored: Stored, shap
         shape = (len(spec.layers),)
     if stored.part is not None:
         axis = 1 if slot.is_stack and "{expert}" not in stored.name else 0
-        shape = (*shape[:axis], stored.part.rows * stored.part.groups, *shape[axis + 1 :])
+        shape = (*shape[:axis], _whole(slot, stored.part, shape[axis]), *shape[axis + 1 :])
     if stored.transposed:
         shape = (*shape[:-2], shape[-1], shape[-2])
+    if stored.shape is not None and prod(stored.shape) != prod(shape):
+        raise _misfit(slot, f"is stored as {list(stored.shape)}, which holds not as much as its {list(shape)}")
     return replace(slot, shape=stored.shape or shape)
 
 
+def type_in_memory(slot: Slot, stored: TensorType, target: TensorType | None) -> TensorType:
+    """The type that a matrix of type `stored` is loaded as."""
+    type = loaded_as(stored)
+    if slot.stored.transposed and type not in FLOATS:
+        type = F32
+    return type if target is None or slot.field in KEPT or slot.field_shape[-1] % target.block else target
+
+
+def _whole(slot: Slot, part: Part, count: int) -> int:
+    """Rows of the tensor of which a field's `count` rows are the part."""
+    taken = len(range(part.start, part.stop, part.step)) * part.groups
+    if not 0 <= part.start < part.stop <= part.rows or taken != count:
+        raise _misfit(slot, f"takes {taken} rows ({part}) and has {count}")
+    return part.rows * part.groups
+
+
+def _misfit(slot: Slot, what: str) -> ModelFileError:
+    place = slot.field if slot.layer is None else f"layers.{slot.layer}.{slot.field}"
+    return ModelFileError(f"{slot.names[0]}: spec and table disagree: {place} {what}")
+
+
 def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> tuple[Any, bool]:
-    """The op set's matrix, stack or vector of a slot, and whether it still reads the source; `target` re-encodes matrices whose
-    columns its block divides."""
+    """The op set's matrix, stack or vector of a slot, and whether it still reads the source; `target` re-encodes matrices as
+    `type_in_memory` says."""
     stored = [source.read(name) for name in slot.names]
     raws = [_as_wanted(raw, slot) for raw in stored]
     if len(raws) > 1 and not slot.is_stack:
         raws = [_rows_joined(raws)]
     if not slot.is_matrix:
         return ops.vector(raws[0] if len(raws) == 1 else _joined(raws)), False
-    raws = [raw if (loaded := loaded_as(raw.type)) == raw.type else convert(raw, target or loaded) for raw in raws]
-    first = raws[0]
-    if target is not None and first.shape[-1] % target.block:
-        columns, name = first.shape[-1], first.type.name
-        log.warning("%s stays %s: its rows of %d are not a multiple of %s's %d", first.name, name, columns, target.name, target.block)
-        target = None
-    wanted = None if target == first.type else target
-    matrix = ops.stack([expert for raw in raws for expert in _experts(raw)], wanted) if slot.is_stack else ops.matrix(first, wanted)
-    views = any(np.may_share_memory(given.data, raw.data) for given, raw in zip(raws, stored, strict=True))
+    wanted = type_in_memory(slot, stored[0].type, target)
+    if target is not None and target != wanted and slot.field not in KEPT:
+        columns, name = slot.field_shape[-1], wanted.name
+        log.warning("%s stays %s: its rows of %d are not a multiple of %s's %d", raws[0].name, name, columns, target.name, target.block)
+    raws = [raw if loaded_as(raw.type) == raw.type else convert(raw, wanted) for raw in raws]
+    target = None if wanted == raws[0].type else wanted
+    matrix = ops.stack([expert for raw in raws for expert in _experts(raw)], target) if slot.is_stack else ops.matrix(raws[0], target)
+    views = any(np.may_share_memory(given.data, raw.data) for given, raw in zip(raws, stored, strict=False))
     return matrix, views and not ops.owns(matrix)
 
 
