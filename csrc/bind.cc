@@ -67,7 +67,8 @@ void check_batch(const Recording& r, const StepView& s, int64_t pages) {
   for (int64_t i = 0; i < s.count; i++) {
     require(s.tokens[i] >= 0 && s.tokens[i] < r.most_tokens && s.previous[i] < r.most_tokens, "a token outside the embedding");
     require(s.sequence[i] >= 0 && s.sequence[i] < s.sequences, "a sequence without a row in the page table");
-    require(s.positions[i] >= 0 && s.positions[i] / kPage < s.widest && s.positions[i] < r.most_positions, "a position past the page table");
+    require(s.positions[i] >= 0 && s.positions[i] / kPage < s.widest && s.positions[i] < r.most_positions,
+            "a position past the page table");
     // Attention reads every page up to the position, so all of them must exist.
     if (i + 1 < s.count && s.sequence[i + 1] == s.sequence[i]) continue;
     for (int64_t page = 0; page <= s.positions[i] / kPage; page++) {
@@ -85,15 +86,27 @@ Owned run(Recorded r, int result, Cache* cache, Array1<int32_t> tokens, Array1<i
           std::vector<Array2<float>> rotations) {
   r.known(result);
   size_t n = tokens.shape(0);
-  StepView s{(int64_t)n, (int64_t)rows.shape(0), (int64_t)page_table.shape(0), (int64_t)page_table.shape(1), tokens.data(),
-             positions.data(), previous.data(), sequence.data(), page_table.data(), prompt_lengths.data(), rows.data(), false, {}};
+  StepView s{(int64_t)n,
+             (int64_t)rows.shape(0),
+             (int64_t)page_table.shape(0),
+             (int64_t)page_table.shape(1),
+             tokens.data(),
+             positions.data(),
+             previous.data(),
+             sequence.data(),
+             page_table.data(),
+             prompt_lengths.data(),
+             rows.data(),
+             false,
+             {}};
   require(positions.shape(0) == n && previous.shape(0) == n && sequence.shape(0) == n && (int64_t)prompt_lengths.shape(0) == s.sequences,
           "the arrays of a batch differ in length");
   check_batch(r, s, cache ? cache->pages : std::numeric_limits<int32_t>::max());
   for (size_t i = 1; i < n; i++) s.for_prompt |= s.sequence[i] == s.sequence[i - 1];
   require(rotations.size() == r.rotations.size(), "rotations are missing");
   for (size_t i = 0; i < rotations.size(); i++) {
-    require((int64_t)rotations[i].shape(0) == s.sequences && (int64_t)rotations[i].shape(1) == r.rotations[i], "rotations of another shape");
+    require((int64_t)rotations[i].shape(0) == s.sequences && (int64_t)rotations[i].shape(1) == r.rotations[i],
+            "rotations of another shape");
     s.rotations.push_back(rotations[i].data());
   }
   int64_t count = r.tape.rows_of(result) == Rows::All ? s.count : s.wanted, width = r.tape.width_of(result);
@@ -174,9 +187,13 @@ void bind_row_work(nb::class_<Recording>& tape) {
             "rotate: shapes differ");
     return record_rotate(r.tape, x, angles, {start, dim, interleaved, 0}, head_dim);
   });
-  tape.def("activate", [](Recorded r, int x, int activation) { return record_activate(r.tape, r.known(x), activation); });
+  tape.def("activate", [](Recorded r, int x, int activation) {
+    require(activation >= 0 && activation < kActivations && activation != kClampedSwiglu, "activate: no such activation");
+    return record_activate(r.tape, r.known(x), activation);
+  });
   tape.def("gate", [](Recorded r, int gate, int up, int activation) {
     require(r.tape.width_of(r.known(gate)) == r.tape.width_of(r.known(up)), "gate: shapes differ");
+    require(activation >= 0 && activation < kActivations, "gate: no such activation");
     return record_gate(r.tape, gate, up, activation);
   });
   tape.def("add", [](Recorded r, int a, int b, float a_scale, float b_scale) {
@@ -222,8 +239,8 @@ void bind_whole_work(nb::class_<Recording>& tape) {
                     r.tape.width_of(r.known(k)) == kv_heads * head_dim && r.tape.width_of(r.known(v)) == kv_heads * value_dim,
                 "attend: shapes differ");
         for (const VectorPointer& each : {slopes, sinks}) require(!each || (int)each->size() == heads, "attend: one number per head");
-        return record_attend(r.tape, {kv_heads, head_dim, value_dim}, {layer, heads, scale, softcap, window, bidirectional}, q, k, v, slopes,
-                             sinks);
+        return record_attend(r.tape, {kv_heads, head_dim, value_dim}, {layer, heads, scale, softcap, window, bidirectional}, q, k, v,
+                             slopes, sinks);
       },
       "q"_a, "k"_a, "v"_a, "layer"_a, "heads"_a, "kv"_a, "scale"_a, "softcap"_a, "window"_a, "bidirectional"_a, "slopes"_a.none(),
       "sinks"_a.none());
@@ -234,6 +251,8 @@ void bind_whole_work(nb::class_<Recording>& tape) {
         require(matrices.size() == 3 && biases.size() == 3 && matrices[1] && matrices[2], "experts: gate, up and down");
         ExpertWeights w{matrices[0], matrices[1], matrices[2], biases[0], biases[1], biases[2]};
         auto [active, scoring, normalise, scale, groups, active_groups] = router;
+        require(activation >= 0 && activation < kActivations && (matrices[0] || activation != kClampedSwiglu),
+                "experts: no such activation");
         int64_t experts = r.tape.width_of(r.known(logits)), hidden = r.tape.width_of(r.known(x));
         for (int i = 0; i < 3; i++) {
           const MatrixPointer& m = matrices[(size_t)i];

@@ -1,5 +1,6 @@
 // KV pages and attention over them, shared out by sequence, KV head and runs of query rows.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <new>
 #if defined(__linux__)
@@ -36,8 +37,12 @@ void release(uint8_t* data, size_t bytes) {
 #endif
 }
 
+AttentionShape shape_of(const Cache::Shape& kv, KvType type, float scale = 0, float softcap = 0) {
+  return {(int)kv.head_dim, (int)kv.value_dim, scale, softcap, type};
+}
+
 // What the tasks of one attention have in common.
-struct Attention {
+struct Attending {
   AttendShape shape;
   int64_t group;  // query heads of a KV head
   int q, y;
@@ -60,7 +65,7 @@ void cut(const StepView& s, int64_t kv_heads, int64_t most, std::vector<Piece>& 
   }
 }
 
-void attend_piece(const Run& run, const Attention& a, const Piece& piece) {
+void attend_piece(const Run& run, const Attending& a, const Piece& piece) {
   const StepView& s = run.step;
   const Cache::Layer& l = run.cache->layers[(size_t)a.shape.layer];
   static thread_local std::vector<QueryRow> rows;
@@ -84,8 +89,7 @@ void attend_piece(const Run& run, const Attention& a, const Piece& piece) {
       row.last = last;
       row.position = position;
       row.slope = a.slopes ? (*a.slopes)[(size_t)head] : 0.0f;
-      row.has_sink = a.sinks != nullptr;
-      row.sink = a.sinks ? (*a.sinks)[(size_t)head] : 0.0f;
+      row.sink = a.sinks ? (*a.sinks)[(size_t)head] : -INFINITY;
       rows.push_back(row);
     }
   }
@@ -94,18 +98,17 @@ void attend_piece(const Run& run, const Attention& a, const Piece& piece) {
     uint8_t* keys = run.cache->keys(l, table[p], piece.head);
     pages.push_back({keys, keys + l.key_bytes});
   }
-  KvShape shape{(int)l.head_dim, (int)l.value_dim, run.cache->type};
+  AttentionShape shape = shape_of(l, run.cache->type, a.shape.scale, a.shape.softcap);
   scratch.resize(attend_scratch(shape, (int)rows.size()));
-  run.context.kernels.attend(rows.data(), (int)rows.size(), pages.data(), (int64_t)pages.size(), begin / kPage, shape, a.shape.scale,
-                             a.shape.softcap, scratch.data());
+  run.context.kernels.attend(shape, rows.data(), (int)rows.size(), pages.data(), (int64_t)pages.size(), begin / kPage, scratch.data());
 }
 
 }  // namespace
 
 Cache::Cache(const std::vector<Shape>& shapes, int64_t pages, KvType type) : type(type), pages(pages) {
   for (const Shape& shape : shapes) {
-    KvShape kv{(int)shape.head_dim, (int)shape.value_dim, type};
-    Layer l{shape, key_bytes(kv), value_bytes(kv), nullptr, 0};
+    AttentionShape sizes = shape_of(shape, type);
+    Layer l{shape, key_bytes(sizes), value_bytes(sizes), nullptr, 0};
     l.bytes = (size_t)(pages * shape.kv_heads) * (l.key_bytes + l.value_bytes);
     layers.push_back(l);
   }
@@ -131,17 +134,17 @@ int record_attend(Tape& tape, const Cache::Shape& kv, const AttendShape& shape, 
   tape.add_rows(Rows::All, {k, v}, {stored}, [=](const Run& run, int64_t first, int64_t last) {
     const StepView& s = run.step;
     const Cache::Layer& l = run.cache->layers[(size_t)shape.layer];
-    KvShape kv{(int)l.head_dim, (int)l.value_dim, run.cache->type};
+    AttentionShape sizes = shape_of(l, run.cache->type);
     for (int64_t i = first; i < last; i++) {
       int64_t position = s.positions[i], page = s.page_table[s.sequence[i] * s.widest + position / kPage];
       for (int64_t h = 0; h < l.kv_heads; h++) {
         uint8_t* keys = run.cache->keys(l, page, h);
-        run.context.kernels.store_kv(run.row(k, i) + h * l.head_dim, run.row(v, i) + h * l.value_dim, kv, (int)(position % kPage), keys,
+        run.context.kernels.store_kv(sizes, run.row(k, i) + h * l.head_dim, run.row(v, i) + h * l.value_dim, (int)(position % kPage), keys,
                                      keys + l.key_bytes);
       }
     }
   });
-  Attention attention{shape, shape.heads / kv.kv_heads, q, y, slopes, sinks};
+  Attending attention{shape, shape.heads / kv.kv_heads, q, y, slopes, sinks};
   tape.add_whole({q, stored}, {y}, [=](const Run& run) {
     static thread_local std::vector<Piece> kept;
     std::vector<Piece>& pieces = kept;

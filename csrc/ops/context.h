@@ -17,7 +17,10 @@ struct Context {
   std::shared_ptr<BufferPool> buffers = std::make_shared<BufferPool>();
 
   Context(int threads, int prefill_threads, const std::string& isa)
-      : kernels(kernels_for(isa)), decode(threads), prefill(prefill_threads == threads ? 1 : prefill_threads), same_(prefill_threads == threads) {}
+      : kernels(kernels_for(isa)),
+        decode(threads),
+        prefill(prefill_threads == threads ? 1 : prefill_threads),
+        same_(prefill_threads == threads) {}
   ThreadPool& threads(bool for_prompt) { return for_prompt && !same_ ? prefill : decode; }
 
  private:

@@ -39,8 +39,10 @@ void route(const float* logits, int64_t experts, const RouterShape& router, cons
       float first = -INFINITY, second = -INFINITY;
       for (int64_t e = g * size; e < (g + 1) * size; e++) {
         float s = ranks[(size_t)e];
-        if (s > first) second = first, first = s;
-        else if (s > second) second = s;
+        if (s > first)
+          second = first, first = s;
+        else if (s > second)
+          second = s;
       }
       groups.push_back({router.scoring == 1 && size > 1 ? first + second : first, g});
     }
@@ -161,9 +163,9 @@ void run_experts(const Run& run, const Experts& e, Workspace& work) {
     const Kernels& k = run.context.kernels;
     for (int64_t i = 0; i < count; i++, u += width) {
       if (e.w.gate) {
-        k.gate(work.gate.data() + (first + i) * width, u, e.activation, width, u);
+        k.gate[e.activation](work.gate.data() + (first + i) * width, u, width, u);
       } else {
-        k.activate(u, e.activation, width, u);
+        k.activate[e.activation](u, width, u);
       }
     }
     if (inner_form != Form::Floats) {
@@ -180,7 +182,7 @@ void run_experts(const Run& run, const Experts& e, Workspace& work) {
       float* y = run.row(e.y, r);
       std::fill(y, y + hidden, 0.0f);
       for (int64_t i = r * e.router.active; i < (r + 1) * e.router.active; i++) {
-        run.context.kernels.add(y, work.down.data() + plan.place[(size_t)i] * hidden, 1.0f, choices[i].weight, hidden, y);
+        run.context.kernels.add(y, 1.0f, work.down.data() + plan.place[(size_t)i] * hidden, choices[i].weight, hidden, y);
       }
     }
   });

@@ -65,7 +65,8 @@ void block_task(const Kernels& k, const Product& p, int64_t first, int64_t last,
     return;
   }
   for (int64_t g = first; g < last; g += tile_groups) {
-    for (int64_t i = 0; i < std::min(tile_groups, last - g); i++) w.pack_group(p.expert, g + i, packed.data() + (size_t)i * w.group_bytes());
+    for (int64_t i = 0; i < std::min(tile_groups, last - g); i++)
+      w.pack_group(p.expert, g + i, packed.data() + (size_t)i * w.group_bytes());
     for (int64_t t = begin; t < end; t += k.tile_tokens) tile(g, t, packed.data());
   }
 }
@@ -155,8 +156,7 @@ int record_linear(Tape& tape, int x, std::shared_ptr<Matrix> w, std::shared_ptr<
     static thread_local std::vector<Product> products;
     products.clear();
     for (const Part& p : *parts) {
-      products.push_back(
-          {p.w.get(), 0, run.row<void>(input), run.count(rows), run.row(p.y), p.w->rows, p.bias ? p.bias->data() : nullptr});
+      products.push_back({p.w.get(), 0, run.row<void>(input), run.count(rows), run.row(p.y), p.w->rows, p.bias ? p.bias->data() : nullptr});
     }
     run_products(run, products.data(), products.size());
   });

@@ -28,9 +28,8 @@ int record_rows(Tape& tape, std::vector<int> reads, Rows rows, int64_t width, On
 }  // namespace
 
 int record_constant(Tape& tape, std::vector<float> values, int64_t width) {
-  return record_rows(tape, {}, Rows::All, width, [=](const Run&, int64_t r, float* y) {
-    std::memcpy(y, values.data() + r * width, sizeof(float) * (size_t)width);
-  });
+  return record_rows(tape, {}, Rows::All, width,
+                     [=](const Run&, int64_t r, float* y) { std::memcpy(y, values.data() + r * width, sizeof(float) * (size_t)width); });
 }
 
 int record_embed(Tape& tape, MatrixPointer table, Source source, int64_t offset) {
@@ -90,30 +89,28 @@ int record_rotate(Tape& tape, int x, int angles, const RopeShape& rope, int64_t 
 
 int record_activate(Tape& tape, int x, int activation) {
   int64_t width = tape.width_of(x);
-  return record_rows(tape, {x}, tape.rows_of(x), width, [=](const Run& run, int64_t r, float* y) {
-    run.context.kernels.activate(run.row(x, r), activation, width, y);
-  });
+  return record_rows(tape, {x}, tape.rows_of(x), width,
+                     [=](const Run& run, int64_t r, float* y) { run.context.kernels.activate[activation](run.row(x, r), width, y); });
 }
 
 int record_gate(Tape& tape, int gate, int up, int activation) {
   int64_t width = tape.width_of(gate);
   return record_rows(tape, {gate, up}, tape.rows_of(gate), width, [=](const Run& run, int64_t r, float* y) {
-    run.context.kernels.gate(run.row(gate, r), run.row(up, r), activation, width, y);
+    run.context.kernels.gate[activation](run.row(gate, r), run.row(up, r), width, y);
   });
 }
 
 int record_add(Tape& tape, int a, int b, float a_scale, float b_scale) {
   int64_t width = tape.width_of(a);
   return record_rows(tape, {a, b}, tape.rows_of(a), width, [=](const Run& run, int64_t r, float* y) {
-    run.context.kernels.add(run.row(a, r), run.row(b, r), a_scale, b_scale, width, y);
+    run.context.kernels.add(run.row(a, r), a_scale, run.row(b, r), b_scale, width, y);
   });
 }
 
 int record_scale(Tape& tape, int x, float factor) {
   int64_t width = tape.width_of(x);
-  return record_rows(tape, {x}, tape.rows_of(x), width, [=](const Run& run, int64_t r, float* y) {
-    run.context.kernels.scale(run.row(x, r), factor, width, y);
-  });
+  return record_rows(tape, {x}, tape.rows_of(x), width,
+                     [=](const Run& run, int64_t r, float* y) { run.context.kernels.scale(run.row(x, r), factor, width, y); });
 }
 
 int record_weigh(Tape& tape, int x, int weights) {
@@ -125,9 +122,8 @@ int record_weigh(Tape& tape, int x, int weights) {
 }
 
 int record_columns(Tape& tape, int x, int64_t start, int64_t count) {
-  return record_rows(tape, {x}, tape.rows_of(x), count, [=](const Run& run, int64_t r, float* y) {
-    std::memcpy(y, run.row(x, r) + start, sizeof(float) * (size_t)count);
-  });
+  return record_rows(tape, {x}, tape.rows_of(x), count,
+                     [=](const Run& run, int64_t r, float* y) { std::memcpy(y, run.row(x, r) + start, sizeof(float) * (size_t)count); });
 }
 
 int record_append_shared(Tape& tape, int x, int shared, int64_t heads) {
@@ -150,9 +146,8 @@ int record_take(Tape& tape, int x) {
 
 int record_softcap(Tape& tape, int x, float cap) {
   int64_t width = tape.width_of(x);
-  return record_rows(tape, {x}, tape.rows_of(x), width, [=](const Run& run, int64_t r, float* y) {
-    run.context.kernels.softcap(run.row(x, r), cap, width, y);
-  });
+  return record_rows(tape, {x}, tape.rows_of(x), width,
+                     [=](const Run& run, int64_t r, float* y) { run.context.kernels.softcap(run.row(x, r), cap, width, y); });
 }
 
 }  // namespace linnet

@@ -28,7 +28,8 @@ void reencode(const Format& stored, const Format& target, const uint8_t* const r
 }
 
 // Floats, and blocks that are not to be packed, stay where they are if they are as wanted and lie one after another.
-bool can_stay(const std::vector<const uint8_t*>& raw, const Format& stored, const Format& target, int64_t rows, int64_t columns, bool pack) {
+bool can_stay(const std::vector<const uint8_t*>& raw, const Format& stored, const Format& target, int64_t rows, int64_t columns,
+              bool pack) {
   if (stored.type != target.type || (target.packed_bytes && pack)) return false;
   size_t bytes = (size_t)(columns / stored.block) * stored.raw_bytes * (size_t)rows;
   for (size_t e = 1; e < raw.size(); e++) {
