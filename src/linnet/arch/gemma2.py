@@ -33,6 +33,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     scale = attention_scale(config, sizes, LAYERS_27B)
     softcap = config.optional_number("attn_logit_softcapping", 50.0)
     window = config.optional_integer("sliding_window", 4096)
+    config.ignore(["sliding_window_size"])  # says the same once more
     period = config.integer("sliding_window_pattern", 2) if gguf else 2
 
     def layer(slides: bool) -> Layer:
