@@ -53,10 +53,11 @@ class Draw:
         return f"{self.family}-{self.name}"
 
     def model(self) -> PreTrainedModel:
-        """The model in float32 with eager attention and experts, the same at each call."""
+        """The model in float32, with eager attention (but where a family says otherwise) and experts, the same at each call."""
         made = FAMILIES[self.family]
         shared = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
-        config = made.config(**(shared | made.settings | self.settings), attn_implementation="eager", experts_implementation="eager")
+        shared |= {"attn_implementation": "eager", "experts_implementation": "eager"}
+        config = made.config(**(shared | made.settings | self.settings))
         model: PreTrainedModel = made.model(config)
         model.train(False)
         randomise(model, zlib.crc32(str(self).encode()))

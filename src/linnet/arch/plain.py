@@ -15,10 +15,10 @@ from linnet.arch.table import (
     Row,
     Table,
     biases,
+    or_prefixed,
     renamed,
     split_rows,
     standard_table,
-    with_optional_prefix,
 )
 
 PLAIN_LAYER = (*ATTENTION, GATED_MLP[0], *GATED_MLP[2:])
@@ -57,5 +57,6 @@ def in_one_tensor(rows: list[Row], spec: ModelSpec, hf: str, grouped: bool) -> l
 def plain_table(spec: ModelSpec, rows: Iterable[Row], names: tuple[str, str, str], prefix: str, ignored: Iterable[str] = ()) -> Table:
     """The rows with norms' biases and, around them, embedding, final norm and output, which Hugging Face calls `names`."""
     norms = [row for row in rows if row.field.endswith("norm.weight")]
-    norm_biases = biases([*norms, *renamed([FINAL_NORM], "", names[1:2])], of="weight")
-    return with_optional_prefix(standard_table(spec, [*rows, *norm_biases], names, ignored), prefix)
+    if spec.final_norm is not None:
+        norms += renamed([FINAL_NORM], "", names[1:2])
+    return or_prefixed(standard_table(spec, [*rows, *biases(norms, of="weight")], names, ignored), prefix)

@@ -14,6 +14,8 @@ from linnet.errors import UnsupportedModelError
 # Names (config.json's model_type, GGUF's general.architecture) -> module of this package with
 # `build(config) -> (spec, table)` and `table(spec) -> table`.
 HF_FAMILIES = {
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
     "baichuan": "baichuan",
     "bloom": "bloom",
     "chatglm": "chatglm",

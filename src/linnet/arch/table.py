@@ -180,7 +180,7 @@ def standard_table(
     embedding, final_norm, output = (
         (EMBEDDING, FINAL_NORM, OUTPUT) if names is None else renamed((EMBEDDING, FINAL_NORM, OUTPUT), "", names)
     )
-    rows = [embedding, *layer_rows, final_norm]
+    rows = [embedding, *layer_rows, *([] if spec.final_norm is None else [final_norm])]
     unneeded = ["*.rotary_emb.inv_freq", "rope_freqs.weight", *ignored]  # recomputed here, or part of the spec
     if spec.tied:
         unneeded.append(str(output.hf))  # some checkpoints store the embedding twice
@@ -189,16 +189,23 @@ def standard_table(
     return Table(tuple(rows), tuple(unneeded))
 
 
-def with_optional_prefix(table: Table, prefix: str) -> Table:
-    """The table of checkpoints whose Hugging Face names may lack `prefix`: those saved without the part that gives logits."""
+def or_prefixed(table: Table, prefix: str, instead: str = "") -> Table:
+    """The table of checkpoints whose Hugging Face names may begin with `instead` in place of `prefix`: with nothing, where the
+    model was saved without the part that gives logits."""
 
-    def both(how: How) -> tuple[How, How]:
-        if isinstance(how, str):
-            return how, how.removeprefix(prefix)
-        return how, replace(how, name=how.name.removeprefix(prefix))
+    def other(how: How) -> How:
+        name = how if isinstance(how, str) else how.name
+        name = instead + name.removeprefix(prefix) if name.startswith(prefix) else name
+        return name if isinstance(how, str) else replace(how, name=name)
 
-    rows = [replace(row, hf=both(row.hf)) if isinstance(row.hf, (str, Stored)) else row for row in table.rows]
-    return replace(table, rows=tuple(rows))
+    def ways(hf: How | tuple[How, ...] | None) -> How | tuple[How, ...] | None:
+        if hf is None:
+            return None
+        given = hf if isinstance(hf, tuple) else (hf,)
+        found = tuple(dict.fromkeys((*given, *map(other, given))))
+        return found if len(found) > 1 else found[0]
+
+    return replace(table, rows=tuple(replace(row, hf=ways(row.hf)) for row in table.rows))
 
 
 def biases(rows: Iterable[Row], present: bool | None = True, of: Literal["matrix", "weight"] = "matrix") -> tuple[Row, ...]:
