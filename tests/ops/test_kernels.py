@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from itertools import product as every
 from typing import Any, get_args
 
 import gguf
@@ -226,17 +227,16 @@ def test_elementwise_kernels_at_every_length(isa: str) -> None:
         np.testing.assert_array_equal(eager(ops, lambda x, u: ops.add(x, u), x, u), x + u)
         scaled = eager(ops, lambda x, u: ops.add(x, u, 0.5, -3.0), x, u)
         np.testing.assert_allclose(scaled, x * np.float32(0.5) - u * np.float32(3), rtol=1e-6, atol=1e-6)
-        for norm in (Norm(1e-6), Norm(1e-5, "layer")):
-            for weights in (NormWeights(), NormWeights(weight), NormWeights(weight, bias)):
-                native = NormWeights(*(None if v is None else _core.Vector(v) for v in (weights.weight, weights.bias)))
-                expected = reference.norm(x, weights, norm)
-                np.testing.assert_allclose(eager(ops, lambda x: ops.norm(x, native, norm), x), expected, rtol=5e-6, atol=2e-6)
+        for norm, weights in every((Norm(1e-6), Norm(1e-5, "layer")), (NormWeights(), NormWeights(weight), NormWeights(weight, bias))):
+            native = NormWeights(*(None if v is None else _core.Vector(v) for v in (weights.weight, weights.bias)))
+            ours = eager(ops, partial(ops.norm, weights=native, norm=norm), x)
+            np.testing.assert_allclose(ours, reference.norm(x, weights, norm), rtol=5e-6, atol=2e-6)
         for activation in get_args(Activation)[:-1]:
-            expected = reference.activate(x, activation)
-            np.testing.assert_allclose(eager(ops, lambda x: ops.activate(x, activation), x), expected, rtol=1e-5, atol=2e-6)
+            ours = eager(ops, partial(ops.activate, activation=activation), x)
+            np.testing.assert_allclose(ours, reference.activate(x, activation), rtol=1e-5, atol=2e-6)
         for activation in get_args(Activation):
-            expected = reference.gate(x, u, activation)
-            np.testing.assert_allclose(eager(ops, lambda x, u: ops.gate(x, u, activation), x, u), expected, rtol=1e-5, atol=4e-6)
+            ours = eager(ops, partial(ops.gate, activation=activation), x, u)
+            np.testing.assert_allclose(ours, reference.gate(x, u, activation), rtol=1e-5, atol=4e-6)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LISTED = "an integer, a comma list, or a JSON list"
 
 
-@with_options(load=model_group(("weights", "threads", "kv_dtype", "tp")))
+@with_options(load=model_group(("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "tp")))
 def bench(
     model: Annotated[
         str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")

@@ -19,11 +19,13 @@ def check(model: str, load: Mapping[str, Any], sampling: Mapping[str, Any]) -> N
     """Raises InvalidRequestError for bad options and ModelFileError for a model that is not there; reads nothing else."""
     SamplingParams(**sampling)
     ModelOptions(**load)
-    threads, processors = load.get("threads") or 1, usable_processors()
-    if threads > processors:
-        raise InvalidRequestError(
-            f"threads is {threads} and this process may run on {processors} processors; more would wait for each other"
-        )
+    processors = usable_processors()
+    for name in ("threads", "prefill_threads"):
+        threads = load.get(name) or 1
+        if threads > processors:
+            raise InvalidRequestError(
+                f"{name} is {threads} and this process may run on {processors} processors; more would wait for each other"
+            )
     locate(model)
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from linnet.arch.spec import ModelSpec
 from linnet.errors import OutOfMemoryError
-from linnet.ops.base import PAGE_SIZE
+from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 
 logger = logging.getLogger("linnet.engine")
 
 KV_BYTES = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
 """Bytes of one stored key or value entry, by kv_dtype; with its share of the scale of its block of 32."""
+assert set(KV_BYTES) == set(KV_DTYPES)
 
 VALUE_LANES = 16
 """Values of a head are stored in whole vectors of this many entries (csrc/kernels/kernels.h)."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import cache_budget, page_bytes, pages_for
+from linnet.engine.pages import KV_BYTES, cache_budget, page_bytes, pages_for
 from linnet.errors import ContextLengthError
 from linnet.load.field import Slot, type_in_memory
 from linnet.load.source import Source
-from linnet.model_options import ModelOptions, longest_context
+from linnet.model_options import longest_context
 from linnet.tensors import F32, TensorType
 
 BATCH_SIZES = (1, 4, 16)
@@ -60,16 +60,10 @@ def plan_memory(
         raise ContextLengthError(f"context is {beyond[0]} and the model was made for {longest}; lower it")
     budget = cache_budget(reserved)
     needs = []
-    for kv_dtype, context, batch_size in product(kv_dtypes(), contexts or usual_contexts(spec.context), batch_sizes):
+    for kv_dtype, context, batch_size in product(KV_BYTES, contexts or usual_contexts(spec.context), batch_sizes):
         cache = pages_for(context) * batch_size * page_bytes(spec, kv_dtype)
         needs.append(MemoryNeed(context, batch_size, kv_dtype, weights, cache, weights + cache, cache <= budget))
     return needs
-
-
-def kv_dtypes() -> list[str]:
-    """The types of KV cache that are built."""
-    option = next(f.metadata for f in fields(ModelOptions) if f.name == "kv_dtype")
-    return [name for name in option["choices"] if name not in option["later"]]
 
 
 def usual_contexts(longest: int) -> list[int]:
