@@ -22,6 +22,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     config.called(hidden_size="n_embed", num_hidden_layers="n_layer", num_attention_heads="n_head", num_kv_heads="n_head_kv")
     config.called(intermediate_size="ffn_hidden_size", hidden_act="activation", layer_norm_eps="layer_norm_epsilon")
     config.assume(hidden_act="gelu", max_position_embeddings=2048)
+    config.ignore(["ff_factor"])  # ffn_hidden_size says what it comes to
     gguf = config.format == "gguf"
     new = config.flag("new_decoder_architecture", config.text("model_type") == "RefinedWeb")
     if not gguf:

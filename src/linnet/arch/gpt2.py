@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from linnet.arch.config import Config
-from linnet.arch.plain import GPT_KEYS, PLAIN_LAYER, in_one_tensor, plain_table, read_plain
+from linnet.arch.plain import GPT_KEYS, PLAIN_LAYER, SUMMARY, in_one_tensor, plain_table, read_plain
 from linnet.arch.spec import Attention, Embedding, Layer, Mlp, ModelSpec, Positions
 from linnet.arch.table import Row, Stored, Table, biases, renamed
 
@@ -19,8 +19,7 @@ POSITIONS = Row("positions", "transformer.wpe.weight", "position_embd.weight", (
 def build(config: Config) -> tuple[ModelSpec, Table]:
     config.called(**GPT_KEYS)
     config.assume(hidden_act="gelu_new", tie_word_embeddings=True)
-    config.ignore(["n_ctx", "reorder_and_upcast_attn"])  # the same number as n_positions; the order of two roundings
-    config.ignore(["summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"])
+    config.ignore(["n_ctx", "reorder_and_upcast_attn", *SUMMARY])  # the same number as n_positions; the order of two roundings
     sizes, norm = read_plain(config)
     context = config.integer("max_position_embeddings")
     scale = sizes.head_dim**-0.5 if config.flag("scale_attn_weights", True) else 1.0

@@ -6,7 +6,7 @@ from typing import Any
 
 from linnet.arch.config import Config
 from linnet.arch.gpt2 import OUTER, POSITIONS
-from linnet.arch.plain import GPT_KEYS, PLAIN_LAYER, plain_table, read_plain
+from linnet.arch.plain import GPT_KEYS, PLAIN_LAYER, SUMMARY, plain_table, read_plain
 from linnet.arch.spec import Attention, Embedding, Layer, Mlp, ModelSpec, Positions
 from linnet.arch.table import Table, biases, renamed
 
@@ -19,7 +19,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     config.called(**{key: GPT_KEYS[key] for key in ("hidden_act", "layer_norm_eps")}, num_hidden_layers="num_layers")
     config.called(num_attention_heads="num_heads", sliding_window="window_size")
     config.assume(hidden_act="gelu_new", tie_word_embeddings=True)
-    config.ignore(["attention_layers", "embed_dropout", "resid_dropout"])  # the first: what attention_types come to
+    config.ignore(["attention_layers", "embed_dropout", "resid_dropout", *SUMMARY])  # the first: what attention_types come to
     sizes, norm = read_plain(config)
     context, window = config.integer("max_position_embeddings"), config.integer("sliding_window", 256)
     mlp = Mlp(sizes.width, config.activation(), gated=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from linnet.arch.config import Config
 from linnet.arch.gpt2 import OUTER
-from linnet.arch.plain import GPT_KEYS, PLAIN_LAYER, plain_table, read_plain
+from linnet.arch.plain import GPT_KEYS, PLAIN_LAYER, SUMMARY, plain_table, read_plain
 from linnet.arch.rope_config import read_rope
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec
 from linnet.arch.table import OUTPUT, Table, biases, renamed
@@ -17,7 +17,7 @@ NAMES = ("ln_1", "attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.out_proj", "
 def build(config: Config) -> tuple[ModelSpec, Table]:
     config.called(**GPT_KEYS, rope_dim="rotary_dim")
     config.assume(hidden_act="gelu_new", rope_dim=64)
-    config.ignore(["rotary"])
+    config.ignore(["rotary", "scale_attn_weights", *SUMMARY])  # the model rotates and scales whatever these say
     sizes, norm = read_plain(config)
     rope = read_rope(config, sizes.head_dim, interleaved=True)
     attention = Attention(sizes.heads, sizes.heads, sizes.head_dim, (rope,), sizes.head_dim**-0.5)

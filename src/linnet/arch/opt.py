@@ -33,7 +33,7 @@ PROJECTIONS = (
 def build(config: Config) -> tuple[ModelSpec, Table]:
     config.called(intermediate_size="ffn_dim", hidden_act="activation_function")
     config.assume(hidden_act="relu")
-    config.ignore(["init_std", "layerdrop"])
+    config.ignore(["init_std", "layerdrop", "learned_embeddings"])
     sizes, norm = read_plain(config)
     context = config.integer("max_position_embeddings")
     attention = Attention(sizes.heads, sizes.heads, sizes.head_dim, (), sizes.head_dim**-0.5)
@@ -56,6 +56,6 @@ def table(spec: ModelSpec, linear_biases: bool | None = None, affine: bool | Non
     if spec.layers[0].attention_norm is None:
         rows = [replace(row, field=SUM_NORMS.get(row.field, row.field)) for row in rows]
     projections = () if spec.embedding.width is None else PROJECTIONS
-    made = plain_table(spec, [POSITIONS, *projections, *rows], OUTER, "model.")
+    made = plain_table(spec, [POSITIONS, *projections, *rows], OUTER, "model.", ignored=("*decoder.version",))
     kept = [row for row in made.rows if affine is not False or "norm" not in row.field]
     return replace(made, rows=tuple(replace(row, optional=True) if affine is None and "norm" in row.field else row for row in kept))

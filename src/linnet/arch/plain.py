@@ -35,6 +35,9 @@ GPT_KEYS = {
 }
 """What GPT-2 calls the usual keys."""
 
+SUMMARY = "summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj".split()
+"""Keys of a head that sums a text up, which configurations of language models have too."""
+
 
 def read_plain(config: Config) -> tuple[Sizes, Norm]:
     """Sizes and norm; a feed-forward block is four times as wide as the hidden size unless the configuration says otherwise."""
