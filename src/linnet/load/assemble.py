@@ -75,17 +75,23 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
     missing: list[str] = []
     absent_fields: dict[Place, list[str]] = {}
     used: set[str] = set()
-    for row, slot in wanted(spec, table, naming, left):
+    try:
+        asked = list(wanted(spec, table, naming, left))
+    except ModelFileError as error:
+        raise ModelFileError(f"{source.where}: {error}") from None
+    for row, slot in asked:
         absent = [name for name in slot.names if name not in left]
+        used.update(slot.names)
         if not absent:
             slots.append(slot)
-        else:
-            absent_fields.setdefault((slot.layer, slot.field), []).append(slot.names[0])
-            if not row.optional or len(absent) < len(slot.names):  # of experts, all have it or none
-                missing += absent
-        used.update(slot.names)
+            continue
+        ways = absent_fields.setdefault((slot.layer, slot.field), [])
+        if row.optional and len(absent) == len(slot.names):
+            ways.append(slot.names[0])
+        else:  # of experts, all have it or none
+            missing += absent
     lacking, disagreeing = _compare_fields(spec, slots, absent_fields)
-    missing += [names for names in lacking if names not in missing]
+    missing += lacking
     unexpected = [name for name in left if name not in used and not any(fnmatchcase(name, pattern) for pattern in table.ignored)]
     misshapen = [
         f"{name} is {list(source.shape(name))}, not {list(slot.shape)}"
@@ -106,14 +112,14 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
 
 
 def _compare_fields(spec: ModelSpec, slots: Iterable[Slot], absent: Mapping[Place, list[str]]) -> tuple[list[str], list[str]]:
-    """Tensors of fields that the spec cannot do without, though their rows are optional; and what is wrong with spec or table: a
-    field that no row fills, or two do, or that the spec does not read."""
+    """Tensors of fields that the spec cannot do without, though their rows are optional (absent: of each such field); and what is
+    wrong with spec or table: a field that no row fills, or two do, or that the spec does not read."""
     read = {(None, field): needed for field, needed in outer_fields(spec).items()}
     for index, layer in enumerate(spec.layers):
         read |= {(index, field): needed for field, needed in layer_fields(layer).items()}
     filled = Counter((slot.layer, slot.field) for slot in slots)
     empty = [place for place, needed in read.items() if needed and place not in filled]
-    lacking = [" or ".join(absent[place]) for place in empty if place in absent]
+    lacking = [" or ".join(absent[place]) for place in empty if absent.get(place)]
     disagreeing = [f"no row fills {_path(place)}" for place in empty if place not in absent]
     disagreeing += [f"{count} rows fill {_path(place)}" for place, count in filled.items() if count > 1]
     disagreeing += [f"a row fills {_path(place)}, which the spec does not read" for place in filled if place not in read]
