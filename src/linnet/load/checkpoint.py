@@ -24,6 +24,7 @@ from linnet.load.files import check_regular, read_json
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
 from linnet.load.hub import locate
 from linnet.load.memory import MemorySource
+from linnet.load.mxfp4 import with_blocks_joined
 from linnet.load.safetensors import INDEX, read_safetensors, read_sharded_safetensors
 from linnet.load.source import Source
 from linnet.tensors import TensorType
@@ -124,7 +125,7 @@ def _open_folder(name: str, folder: Path) -> Checkpoint:
     generation = read_json(generation_file) if generation_file.is_file() else {}
     eos = _token_ids(str(generation_file), generation.get("eos_token_id"), spec)
     eos = eos or _token_ids(str(folder / "config.json"), values.get("eos_token_id"), spec)
-    source = _open_weights(folder)
+    source = with_blocks_joined(_open_weights(folder))
     return _checked(
         Checkpoint(name, spec, table, source, "hf", _nbytes(source), folder, eos_token_ids=eos, generation=generation),
     )
