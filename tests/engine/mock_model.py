@@ -33,6 +33,7 @@ class MockOps:
         self.pages: NDArray[np.int64]
         self.steps: list[int] = []  # rows of each step
         self.wanted: list[int] = []
+        self.longest: list[int] = []  # most rows of one sequence
         self.sequences: list[int] = []
         self.fail: Exception | None = None
 
@@ -43,6 +44,8 @@ class MockOps:
         self.pages = np.zeros((0, PAGE_SIZE), np.int64)
 
     def stepper(self, spec: ModelSpec, build: Callable[[], NDArray[np.float32]]) -> Step:
+        self.bidirectional = spec.bidirectional_prompt
+
         def step(batch: Batch) -> NDArray[np.float32]:
             self._begin(batch)
             return build()
@@ -56,6 +59,7 @@ class MockOps:
         self.steps.append(len(batch.tokens))
         self.wanted.append(len(batch.rows))
         self.sequences.append(len(set(batch.sequence.tolist())))
+        self.longest.append(int(np.bincount(batch.sequence).max()))
         for field in fields(Batch):
             assert getattr(batch, field.name).dtype == np.int32
         assert (np.diff(batch.rows) > 0).all()
@@ -75,8 +79,11 @@ class MockOps:
         batch = self.batch
         out = np.empty((len(x), VOCAB), np.float32)
         for row, result in zip(x, out, strict=True):
-            history = self.pages[batch.page_table[batch.sequence[row]]].ravel()[: batch.positions[row] + 1]
-            result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[batch.sequence[row]]))
+            sequence, last = batch.sequence[row], batch.positions[row]
+            if self.bidirectional:
+                last = max(last, batch.prompt_lengths[sequence] - 2)
+            history = self.pages[batch.page_table[sequence]].ravel()[: last + 1]
+            result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[sequence]))
         return out
 
     def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
@@ -91,8 +98,11 @@ def mock_logits(history: list[int], rope_length: int) -> NDArray[np.float32]:
     return (2 * np.random.default_rng(list(digest)).standard_normal(VOCAB)).astype(np.float32)
 
 
-def mock_engine(context: int = CONTEXT, pages: int = 64, max_batch: int = 8, prefill_chunk: int = 64) -> Engine:
-    spec = ModelSpec("mock", VOCAB, hidden=1, context=context, layers=(), final_norm=None, tied=True)
+def mock_engine(
+    context: int = CONTEXT, pages: int = 64, max_batch: int = 8, prefill_chunk: int = 64, bidirectional: bool = False
+) -> Engine:
+    """bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
+    spec = ModelSpec("mock", VOCAB, 1, context, layers=(), final_norm=None, tied=True, bidirectional_prompt=bidirectional)
     weights = Weights(embedding=None, layers=(), output=Linear(None))
     return Engine(MockOps(), spec, weights, context=context, pages=pages, kv_dtype="f32", max_batch=max_batch, prefill_chunk=prefill_chunk)  # type: ignore[arg-type]
 
