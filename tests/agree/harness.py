@@ -32,14 +32,10 @@ ALLOWED_QUANTIZED = {"reference": 1e-4, "native": 0.04}
 """The same where matrices are quantized. Native kernels then round activations to 8 bits, and so does their oracle; but now
 and then a last bit decides which way, after which everything that follows differs by such roundings."""
 
+EXCUSED = 0.1
+"""Share of tokens that may have another expert where matrices are quantized and activations rounded."""
+
 ROUNDS_ACTIVATIONS = {"reference": False, "native": True}
-
-NATIVE_READY = {"llama", "mistral", "qwen2", "qwen3"}
-"""Families whose every op the native op set has; goes away when it has all."""
-
-
-def runs(op_set: str, family: str) -> bool:
-    return op_set != "native" or family in NATIVE_READY
 
 
 @dataclass(frozen=True)
@@ -135,10 +131,13 @@ def difference(ours: Logits, oracle: NDArray[Any]) -> float:
     return float(np.abs(ours.astype(np.float64) - oracle).max() / np.abs(oracle).max())
 
 
-def assert_agreement(ours: Logits, oracle: NDArray[Any], allowed: float) -> None:
-    """Asserts that no logit is further off than `allowed`, a share of the largest, and that the tokens agree (see below)."""
-    assert difference(ours, oracle) < allowed
-    assert teacher_forced_agreement(oracle, ours, allowed * float(np.abs(oracle).max())) > 0
+def assert_agreement(ours: Logits, oracle: NDArray[Any], allowed: float, excused: float = 0.0) -> None:
+    """Asserts that no logit is further off than `allowed`, a share of the largest, and that the tokens agree (see below); but for
+    a share of `excused` rows, where a rounding may have chosen another expert."""
+    errors = np.abs(ours.astype(np.float64) - oracle).max(axis=1) / np.abs(oracle).max()
+    near = errors < allowed
+    assert near.mean() >= 1 - excused, f"rows {np.flatnonzero(~near).tolist()} are off by {errors[~near].tolist()}"
+    assert teacher_forced_agreement(oracle[near], ours[near], allowed * float(np.abs(oracle).max())) > 0
 
 
 def teacher_forced_agreement(oracle: NDArray[Any], ours: Logits, allowed: float) -> float:

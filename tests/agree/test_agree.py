@@ -13,6 +13,7 @@ from family import VOCABULARY
 from harness import (
     ALLOWED,
     ALLOWED_QUANTIZED,
+    EXCUSED,
     OP_SETS,
     ROUNDS_ACTIVATIONS,
     Session,
@@ -22,11 +23,11 @@ from harness import (
     load,
     logits_of,
     random_tokens,
-    runs,
     teacher_forced_agreement,
 )
 from quantized import quantize_model
 
+from linnet.arch.spec import Moe
 from linnet.load.dequantize import ENCODABLE
 from linnet.tensors import TYPES
 from models import BLOCKS, BUILT, DRAWS, FAMILIES, FIRST, UNDESCRIBED, Draw, oracle, save, shared_model
@@ -43,7 +44,6 @@ def cases(draws: Iterable[Draw]) -> list[Any]:
         pytest.param(draw, op_set, id=f"{draw}-{op_set}", marks=[pytest.mark.slow] if draw.slow else [])
         for draw in draws
         for op_set in OP_SETS
-        if runs(op_set, draw.family)
     ]
 
 
@@ -103,7 +103,8 @@ def check_quantized(draw: Draw, target: str, op_set: str, folder: Path) -> None:
     ours = load(folder, OP_SETS[op_set](2), TYPES[target])
     prompt = random_tokens(PROMPT, VOCABULARY)
     allowed = ALLOWED_QUANTIZED if TYPES[target].block > 1 else ALLOWED
-    assert_agreement(logits_of(ours, prompt), oracle(theirs, prompt), allowed[op_set])
+    routed = ROUNDS_ACTIVATIONS[op_set] and any(isinstance(layer.mlp, Moe) for layer in ours.spec.layers)
+    assert_agreement(logits_of(ours, prompt), oracle(theirs, prompt), allowed[op_set], EXCUSED if routed else 0.0)
 
 
 @pytest.mark.parametrize("op_set", OP_SETS)
