@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
+from linnet.arch.table import Table
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
@@ -83,16 +84,18 @@ class LLM:
         state_dict: Mapping[str, Any],
         tokenizer: Tokenizer | str | Path | None = None,
         strict: bool = True,
+        table: Table | None = None,
         **options: Any,
     ) -> LLM:
-        """An LLM over weights that are in memory, under their Hugging Face names: NumPy arrays or torch tensors.
+        """An LLM over weights that are in memory, NumPy arrays or torch tensors: those of a family under their Hugging Face names, or
+        of a model of your own, a ModelSpec and the `table` of its names (docs/own-model.md).
 
         config_or_spec: a ModelSpec, the content of a config.json, or a transformers config. options: as in `LLM`. Matrices that
         are not re-encoded are read where they are, not copied: changing them later changes the model. Raises ModelFileError
         that lists missing, misshapen and (unless not `strict`) unexpected names.
         """
         checked = ModelOptions(tokenizer=tokenizer, **options)
-        return cls._opened(Checkpoint.from_memory(config_or_spec, state_dict, strict), checked)
+        return cls._opened(Checkpoint.from_memory(config_or_spec, state_dict, strict, table), checked)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> LLM:

@@ -111,7 +111,8 @@ def table_of(spec: ModelSpec) -> Table:
     """The table for a spec that somebody made; biases are whichever the checkpoint has."""
     families = HF_FAMILIES | TORCH_FAMILIES
     if spec.family not in families:
-        raise UnsupportedModelError(f"spec.family is {spec.family!r}; there are {', '.join(sorted(families))}")
+        known = ", ".join(sorted(families))
+        raise UnsupportedModelError(f"spec.family is {spec.family!r}; there are {known}; another needs a table of its own")
     table: Table = _module(families[spec.family]).table(spec)
     return table
 

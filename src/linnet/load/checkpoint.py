@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from linnet.arch.check import check
 from linnet.arch.config import Config
 from linnet.arch.gguf_config import FACTOR_TENSORS, gguf_config
 from linnet.arch.registry import build, table_of
 from linnet.arch.sizes import MAX_HEAD_DIM
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
-from linnet.errors import LinnetError, ModelFileError, UnsupportedModelError
+from linnet.errors import InvalidRequestError, LinnetError, ModelFileError, UnsupportedModelError
 from linnet.load.assemble import Naming, assemble, plan
 from linnet.load.convert import loaded_as
 from linnet.load.dequantize import dequantize
@@ -66,15 +67,18 @@ class Checkpoint:
         self.source.close()
 
     @classmethod
-    def from_memory(cls, config: Any, state_dict: Mapping[str, Any], strict: bool = True) -> Checkpoint:
-        """A model whose weights are in memory, under their Hugging Face names.
+    def from_memory(cls, config: Any, state_dict: Mapping[str, Any], strict: bool = True, table: Table | None = None) -> Checkpoint:
+        """A model whose weights are in memory, under their Hugging Face names, or those that `table` gives them.
 
-        config: a ModelSpec, the content of a config.json, or a transformers config. Raises ModelFileError that lists
-        every missing, unexpected (unless not `strict`) and misshapen tensor.
+        config: a ModelSpec, the content of a config.json, or a transformers config; with a table, a ModelSpec. Raises
+        ModelFileError that lists every missing, unexpected (unless not `strict`) and misshapen tensor.
         """
+        eos: tuple[int, ...] = ()
         if isinstance(config, ModelSpec):
-            spec, table = config, table_of(config)
-            eos: tuple[int, ...] = ()
+            check(config, "spec")
+            spec, table = config, table_of(config) if table is None else table
+        elif table is not None:
+            raise InvalidRequestError(f"a table goes with a ModelSpec, and config is a {type(config).__name__}")
         else:
             values = config.to_dict() if hasattr(config, "to_dict") else config
             if not isinstance(values, Mapping):
