@@ -9,11 +9,19 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from linnet.errors import LinnetError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 """A terminal obeys control characters (move, recolour, paste ...); what a model or a file says shall not reach it so."""
+
+
+_PAGE_WIDTH, _FILE_WIDTH = 100, 200
+"""Columns of a page on a terminal, at least, and elsewhere."""
 
 
 def write(text: str) -> None:
@@ -55,6 +63,20 @@ def _line(text: str, style: str) -> None:
     line = " ".join(text.split("\n")).translate(_CONTROLS)
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
     console.print(line, style="" if os.environ.get("NO_COLOR") else style)
+
+
+def clean(text: str) -> str:
+    """A text of a model or a file, with no control characters but tabs and line ends."""
+    return text.translate(_CONTROLS)
+
+
+def page() -> Console:
+    """A console for tables on standard output: no narrower than tables need, as a terminal wraps lines rather than lose figures."""
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False, no_color=bool(os.environ.get("NO_COLOR")))
+    console.width = max(console.width, _PAGE_WIDTH) if console.is_terminal else _FILE_WIDTH
+    return console
 
 
 @contextmanager

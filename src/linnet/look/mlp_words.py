@@ -20,7 +20,8 @@ def mlp_facts(mlp: Mlp | Moe) -> dict[str, list[str]]:
     """By topic: of a dense block, or of a mixture's experts, their router and what all tokens share."""
     if isinstance(mlp, Mlp):
         return {"feed-forward": [_block(mlp)]}
-    facts = {"experts": [f"{mlp.experts}, each {_block(mlp.expert)}", f"{mlp.router.active} for a token"], "router": _router_facts(mlp.router)}
+    experts = [f"{mlp.experts}, each {_block(mlp.expert)}", f"{mlp.router.active} for a token"]
+    facts = {"experts": experts, "router": _router_facts(mlp.router)}
     if mlp.shared is not None:
         gate = ", weighed by a sigmoid" if mlp.shared_gated else ""
         facts["shared expert"] = [f"{_block(mlp.shared)}{gate}"]

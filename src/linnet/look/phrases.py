@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from linnet.arch.spec import Norm
 
@@ -15,7 +15,7 @@ def number(value: float) -> str:
 
 def numbers(values: Sequence[int]) -> str:
     """Ascending integers, runs of neighbours as their ends: "0 to 3, 7"; or, where they go by larger steps, "0, 2, 4 ... 22"."""
-    steps = {after - before for before, after in zip(values, values[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(values)}
     if len(values) > 4 and len(steps) == 1 and steps != {1}:
         return f"{', '.join(map(str, values[:3]))} ... {values[-1]}"
     runs = [[value for _, value in run] for _, run in groupby(enumerate(values), lambda pair: pair[1] - pair[0])]

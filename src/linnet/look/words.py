@@ -33,10 +33,16 @@ def describe(spec: ModelSpec) -> list[Section]:
     ]
 
 
-def layer_sections(layers: Sequence[Layer], context: int) -> list[Section]:
+def kinds_of_layers(layers: Iterable[Layer]) -> dict[Layer, list[int]]:
+    """The different layers, and the numbers of those that are alike."""
     kinds: dict[Layer, list[int]] = {}
     for index, layer in enumerate(layers):
         kinds.setdefault(layer, []).append(index)
+    return kinds
+
+
+def layer_sections(layers: Sequence[Layer], context: int) -> list[Section]:
+    kinds = kinds_of_layers(layers)
     facts = {layer: layer_facts(layer, context) for layer in kinds}
     common = _common(list(facts.values()))
     sections = [Section("every layer", common)] if common else []
