@@ -134,6 +134,9 @@ def _scaling(scaling: dict[str, Any], rope_factors: Mapping[str, Sequence[float]
     kind, factor = scaling.get("rope_type", "linear"), scaling.get("factor", 1.0)
     if isinstance(kind, str) and (kind == "none" or (kind == "linear" and type(factor) in (int, float) and factor in (0, 1))):
         return {}
-    if type(scaling.get("mscale_all_dim")) in (int, float):  # stored as a tenth; files say it for models whose mscale is the same
-        scaling["mscale"] = scaling["mscale_all_dim"] = 10 * scaling["mscale_all_dim"]
+    share = scaling.get("mscale_all_dim")
+    if type(share) in (int, float):  # a tenth of what config.json says; in files of models whose mscale is the same
+        del scaling["mscale_all_dim"]
+        if share:
+            scaling["mscale"] = scaling["mscale_all_dim"] = 10 * share
     return {**scaling, "rope_type": kind}

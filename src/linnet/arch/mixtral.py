@@ -5,6 +5,8 @@ GGUF calls these files "llama".
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from linnet.arch.config import Config
 from linnet.arch.llama import llama_spec
 from linnet.arch.moe import moe_rows, read_experts, read_router, with_experts
@@ -18,6 +20,8 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     dense = llama_spec(config, "mixtral", config.optional_integer("sliding_window"))
     experts, expert = read_experts(config), dense.layers[0].mlp
     assert isinstance(expert, Mlp)
+    if config.format == "gguf":
+        expert = replace(expert, width=config.integer("moe_intermediate_size", expert.width))
     moe = Moe(experts, expert, read_router(config, experts, normalise=True))
     spec = with_experts(dense, moe, [True] * len(dense.layers))
     return spec, table(spec)
