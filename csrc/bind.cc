@@ -9,6 +9,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "core/peaks.h"
 #include "ops/linear.h"
 #include "ops/record.h"
 #include "ops/sample.h"
@@ -124,7 +125,12 @@ Owned run(Recorded r, int result, Cache* cache, Array1<int32_t> tokens, Array1<i
 void bind_types(nb::module_& m) {
   nb::class_<Context>(m, "Context")
       .def(nb::init<int, int, std::string>(), "threads"_a, "prefill_threads"_a, "isa"_a = "")
-      .def_prop_ro("isa", [](Context& c) { return c.kernels.name; });
+      .def_prop_ro("isa", [](Context& c) { return c.kernels.name; })
+      .def("peaks", [](Context& c) {
+        nb::gil_scoped_release release;
+        Peaks peaks = measure_peaks(c.decode, c.kernels.name);
+        return std::make_tuple(peaks.integer, peaks.real);
+      });
   nb::class_<Vector>(m, "Vector").def("__init__", [](Vector* v, Array1<float> values) {
     new (v) Vector(values.data(), values.data() + values.size());
   });

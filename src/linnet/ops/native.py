@@ -178,6 +178,12 @@ class NativeOps:
         return _core.sample(logits, temperature, top_k, top_p, min_p, uniform)
 
 
+def arithmetic_peaks(threads: int) -> tuple[str, float, float]:
+    """The instruction set that runs, and the most multiply-adds a second of bytes and of float32 that it does on so many threads."""
+    context = _core.Context(threads, threads)
+    return context.isa, *context.peaks()
+
+
 class Recorded:
     """A `Step` that records the forward at its first batch and replays it from then on."""
 
