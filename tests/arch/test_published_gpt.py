@@ -270,7 +270,15 @@ def test_the_first_names_of_falcon() -> None:
 def test_values_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ModelFileError, match="768, as n_embd says"):
         spec_of({**GPT2, "hidden_size": 1024})
-    for types in ([[["global", "local"], 5]], [["global"] * 12], [[["global", "remote"], 6]], [[["global"], 10**9]], 7, ["local"] * 12):
+    for types in (
+        [[["global", "local"], 5]],
+        [["global"] * 12],
+        [[["global", "remote"], 6]],
+        [[["global"], 10**9]],
+        [[[["local"]], 12]],
+        7,
+        ["local"] * 12,
+    ):
         with pytest.raises(ModelFileError, match="attention_types"):
             spec_of({**GPT_NEO_125M, "attention_types": types})
     with pytest.raises(ModelFileError, match="num_ln_in_parallel_attn"):

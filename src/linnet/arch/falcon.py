@@ -1,6 +1,9 @@
 """Falcon (Almazrouei et al. 2023): one KV head for all queries (7B), or several (40B, 11B: the "new" architecture); or, in Falcon-RW, as
 many as queries, with ALiBi and blocks one after the other. Attention and feed-forward block otherwise go side by side, after one norm
-or (40B) one each. The first checkpoints call themselves RefinedWeb (40B) and RefinedWebModel."""
+or (40B) one each. The first checkpoints call themselves RefinedWeb (40B) and RefinedWebModel.
+
+ALiBi's biases are exact here; transformers rounds them to bfloat16, which is felt where heads are more than 8 or prompts long.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def _local_layers(config: Config, layers: int) -> list[bool]:
                 types += kinds * times
             case _:
                 types.append(None)
-    if len(types) != layers or not set(types) <= {"global", "local"}:
+    if len(types) != layers or not all(kind in ("global", "local") for kind in types):
         raise config.error("attention_types", f"[kinds, times] for {layers} layers, each global or local,")
     return [kind == "local" for kind in types]
 
