@@ -52,8 +52,7 @@ class Engine:
         self.pool = PagePool(pages)
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
-        chunk = None if spec.bidirectional_prompt else prefill_chunk
-        self.scheduler = Scheduler(self.pool, context, max_batch, chunk, logit_rows)
+        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, spec.bidirectional_prompt)
         self._lock = threading.RLock()  # entered as itself: Ctrl-C in the condition's own __enter__ would leave it locked
         self._turn = threading.Condition(self._lock)
         self._driver: int | None = None
