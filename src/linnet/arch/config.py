@@ -24,7 +24,7 @@ top_p typical_p num_beams num_beam_groups num_return_sequences length_penalty re
 no_repeat_ngram_size encoder_no_repeat_ngram_size early_stopping renormalize_logits return_dict return_dict_in_generate
 output_attentions output_hidden_states output_scores chunk_size_feed_forward use_flash_attention use_flash_attn
 _attn_implementation_autoset unsloth_fixed is_llama_config pretraining_tp bos_token eos_token tf_legacy_loss gradient_checkpointing
-remove_invalid_values is_decoder rope_finetuned finetuned
+remove_invalid_values is_decoder rope_finetuned finetuned _from_model_config
 """
 HARMLESS = frozenset(_HARMLESS.split())
 
