@@ -135,7 +135,7 @@ class _GgufVocabulary:
             bos_id=self.bos_id,
             eos_id=self.eos_id,
             eos_ids=self.eos_ids,
-            add_bos=self.adds_bos(add_bos),
+            beginning=(self.bos_id,) if self.adds_bos(add_bos) and self.bos_id is not None else (),
             named_tokens={name: self.tokens[id] for name, id in named.items() if id is not None},
             chat_templates=_chat_templates(self.metadata),
         )

@@ -71,12 +71,15 @@ class SentencePieceModel:
         return encode
 
     def serialized(self) -> bytes:
-        fields = []
-        for i, (piece, score, kind) in enumerate(zip(self.pieces, self.scores, self.types, strict=True)):
-            if b"\0" in piece:  # the library takes none; no token of a model that runs needs one
-                piece = f"\ue000{i}".encode()
-            message = _field(1, piece) + b"\x15" + struct.pack("<f", score) + b"\x18" + _SMALL[kind]
-            fields.append(_field(_PIECES, message))
+        # The library takes no zero bytes; no token of a model that runs needs one.
+        pieces = [f"\ue000{i}".encode() if b"\0" in piece else piece for i, piece in enumerate(self.pieces)]
+        scores = np.array(self.scores, "<f4").tobytes()
+        fields = [
+            _PIECE_TAG + _SMALL[len(piece) + 9] + b"\x0a" + _SMALL[len(piece)] + piece + b"\x15" + scores[4 * i : 4 * i + 4] + _KIND[kind]
+            if len(piece) < 119  # nearly all: written out, since a vocabulary has 100,000
+            else _field(_PIECES, _field(1, piece) + b"\x15" + scores[4 * i : 4 * i + 4] + _KIND[kind])
+            for i, (piece, kind) in enumerate(zip(pieces, self.types, strict=True))
+        ]
         return b"".join(fields) + _field(_TRAINER, self.trainer) + _field(_NORMALIZER, self.normalizer)
 
 
@@ -160,6 +163,8 @@ def _last(message: bytes, number: int, default: Any) -> Any:
 
 
 _SMALL = [bytes([value]) for value in range(128)]
+_KIND = [b"\x18" + small for small in _SMALL]
+_PIECE_TAG = bytes([_PIECES << 3 | _BYTES])
 
 
 def _varint(value: int) -> bytes:
