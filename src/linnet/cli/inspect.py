@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.opening import check
+from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, with_options
 from linnet.cli.terminal import clean, page
 
@@ -26,9 +26,7 @@ _SPECIAL_TOKENS = 12
 
 @with_options(load=model_group(("weights",)))
 def inspect(
-    model: Annotated[
-        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
-    ],
+    model: ModelArgument,
     tensors: Annotated[
         str | None,
         typer.Option(
