@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.opening import check
+from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, with_options
 from linnet.cli.terminal import one_interrupt, write
 
@@ -28,9 +28,7 @@ _LISTED = "an integer, a comma list, or a JSON list"
 
 @with_options(load=model_group(("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "tp")))
 def bench(
-    model: Annotated[
-        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
-    ],
+    model: ModelArgument,
     batch_size: Annotated[str, typer.Option(help=f"requests at once: {_LISTED} (default: 1)", metavar="N,...", show_default=False)] = "1",
     input_len: Annotated[
         str, typer.Option(help=f"tokens of each prompt: {_LISTED} (default: 512)", metavar="N,...", show_default=False)
@@ -156,7 +154,7 @@ def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
         f"of read: of the {_number(machine.read_bandwidth / 1e9)} GB/s that {machine.threads} threads read from memory in this run; "
         "weights that fit in caches are read faster.",
         f"of peak: of what {machine.threads} threads do in loops of nothing else ({machine.isa}): {_number(machine.integer_peak / 1e9)} "
-        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, for all others.",
+        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, for the rest.",
     ]
     for line in lines:
         console.print(line, soft_wrap=True)
