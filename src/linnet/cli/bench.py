@@ -154,7 +154,8 @@ def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
         f"of read: of the {_number(machine.read_bandwidth / 1e9)} GB/s that {machine.threads} threads read from memory in this run; "
         "weights that fit in caches are read faster.",
         f"of peak: of what {machine.threads} threads do in loops of nothing else ({machine.isa}): {_number(machine.integer_peak / 1e9)} "
-        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, for the rest.",
+        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, "
+        "for the rest.",
     ]
     for line in lines:
         console.print(line, soft_wrap=True)
