@@ -24,7 +24,6 @@ from linnet.arch.gguf_config import gguf_config
 from linnet.arch.registry import build
 from linnet.arch.rope import inverse_frequencies
 from linnet.arch.spec import ModelSpec, Rope
-from linnet.arch.table import Table
 from linnet.errors import LinnetError
 from linnet.load.assemble import plan, wanted
 from linnet.load.checkpoint import Checkpoint

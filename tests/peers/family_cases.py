@@ -113,18 +113,28 @@ PREFERRED = {
 OTHER_ARCHITECTURES = {"glm4-june-2024": "chatglm"}
 
 
-def all_cases() -> Iterator[FamilyCase]:
+def _adjusted(family: str, settings: Settings) -> Settings:
+    adjust = ADJUSTED.get(family)
+    return settings | adjust(FAMILIES[family].settings | settings) if adjust else settings
+
+
+def _all_cases() -> Iterator[FamilyCase]:
     for family, made in FAMILIES.items():
         if made.gguf is None:
             continue
-        adjust = ADJUSTED.get(family)
-        draws = {name: settings | (adjust(made.settings | settings) if adjust else {}) for name, settings in made.named.items()}
+        draws = {name: _adjusted(family, settings) for name, settings in made.named.items()}
         for name, settings in {**draws, **ADDED.get(family, {})}.items():
             draw = Draw(family, name, settings)
             yield FamilyCase(draw, OTHER_ARCHITECTURES.get(str(draw), made.gguf), PREFERRED.get(str(draw), ()))
 
 
-CASES = {str(case): case for case in all_cases()}
+CASES = {str(case): case for case in _all_cases()}
+BLOCKS = {
+    family: FamilyCase(Draw(family, "blocks", _adjusted(family, made.blocks)), made.gguf)
+    for family, made in FAMILIES.items()
+    if made.gguf is not None
+}
+"""Models whose every matrix has columns that are a multiple of 256."""
 
 
 # ---- what is left out, by what leaves it out

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from family_answers import CONTEXT, ask_family, check, our_answer
-from family_cases import CASES, COMPARED, LEFT_OUT, NOT_IN_GGUF, NOT_IN_LLAMA_CPP, OTHERWISE_IN_LLAMA_CPP, allowed
+from family_cases import BLOCKS, CASES, COMPARED, LEFT_OUT, NOT_IN_GGUF, NOT_IN_LLAMA_CPP, OTHERWISE_IN_LLAMA_CPP, allowed
 from gguf_export import NotInGgufError
-from harness import OP_SETS, difference, load, logits_of, random_tokens
+from harness import OP_SETS, Session, difference, load, logits_of, random_tokens
 from peer import LlamaCpp
 
 from linnet.arch.registry import GGUF_FAMILIES
@@ -57,6 +58,23 @@ def test_what_llama_cpp_computes_otherwise(name: str, tmp_path: Path) -> None:
     _, logits, spec = our_answer(path, "reference", expected)
     assert difference(logits, expected.logits) > 100 * allowed(spec)
     check_with_transformers(name, path)
+
+
+@pytest.mark.parametrize("type_name", ["q8_0", "q4_0", "q4_k", "q6_k"])
+@pytest.mark.parametrize("family", BLOCKS)
+def test_quantized_matrices(family: str, type_name: str, tmp_path: Path) -> None:
+    """Sequences of one token, for every token. Where no activation lies on the edge between two integers, which is nearly
+    everywhere, both sides round alike, and agree to float32 rounding; but where llama.cpp's GELU is between."""
+    path = BLOCKS[family].write(tmp_path, type_name)
+    model = load(path, OP_SETS["native"](1))
+    tokens = range(model.spec.vocab_size)
+    ours = Session(model, [1] * len(tokens)).feed({token: [token] for token in tokens})
+    peer = LlamaCpp(path, threads=1, context=CONTEXT, flash=False, exact=True)
+    errors = np.array([difference(ours[token], peer.logits([token])) for token in tokens])
+    peer.close()
+    if allowed(model.spec) < 1e-3:
+        assert (errors < 1e-5).mean() > 0.8
+    assert np.median(errors) < 0.03
 
 
 def check_with_transformers(name: str, path: Path) -> None:
