@@ -11,8 +11,10 @@ from pathlib import Path
 
 import gguf
 import pytest
+import torch
 from gguf_files import write_gguf
 from safetensors import safe_open
+from torch_models import NanoGpt
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from linnet import LLM, ContextLengthError, InvalidRequestError, ModelFileError, Tokenizer, inspect_model
@@ -56,6 +58,16 @@ def test_a_gguf_file_is_described_as_the_gguf_package_reads_it(quantized: tuple[
     assert {share.type: share.bits_per_weight for share in report.types} == {"q4_k": 4.5, "f32": 32.0}
     bits = 8 * sum(t.n_bytes for t in reader.tensors) / sum(t.n_elements for t in reader.tensors)
     assert report.bits_per_weight == pytest.approx(float(bits))
+
+
+def test_a_plain_pytorch_checkpoint(tmp_path: Path) -> None:
+    sizes = {"n_layer": 2, "n_head": 3, "n_embd": 24, "block_size": 20, "bias": True, "vocab_size": 97, "dropout": 0.1}
+    model, path = NanoGpt(sizes, tied=True), tmp_path / "ckpt.pt"
+    torch.save({"model": model.state_dict(), "model_args": sizes}, path)
+    report = inspect_model(path)
+    assert (report.format, report.files, report.tokenizer) == ("PyTorch", {str(path): path.stat().st_size}, None)
+    assert report.parameters.total == sum(parameter.numel() for parameter in model.parameters())
+    assert {share.type for share in report.types} == {"f32"}
 
 
 def test_tokenizer_and_templates(quantized: tuple[Path, LlamaForCausalLM]) -> None:
