@@ -38,14 +38,15 @@ class PickleError(ValueError):
     """Bytes that are no pickle of plain values."""
 
 
-def read_pickle(stream: IO[bytes], where: str, admitted: Collection[str], what: str) -> Any:
+def read_pickle(stream: IO[bytes], where: str, admitted: Collection[str], what: str, outside: list[Any] | None = None) -> Any:
     """The value of the pickle at the stream's position, which then stands behind it.
 
-    admitted: the globals ("module.name") that it may name; `what` calls them in messages. Raises ModelFileError for another, by its
+    admitted: the globals ("module.name") that it may name; `what` calls them in messages. outside: gets the persistent ids, which
+    stand for what lies outside the pickle. Raises ModelFileError for another, by its
     name, and for bytes that are no pickle, are cut short, or hold other things than plain values.
     """
     try:
-        return _Machine(admitted).run(stream)
+        return _Machine(admitted, [] if outside is None else outside).run(stream)
     except _RefusedGlobalError as refused:
         raise ModelFileError(
             f"{where}: its pickle names {str(refused)[:200]!r}, but only {what} are read (numbers, texts, lists, dicts); nothing of it "
@@ -73,8 +74,8 @@ _KEYS = (str, bytes, int, float, type(None))
 class _Machine:
     """The pickle machine (see the notes in Python's pickletools.py) with those opcodes that plain values and objects need."""
 
-    def __init__(self, admitted: Collection[str]) -> None:
-        self.admitted = admitted
+    def __init__(self, admitted: Collection[str], outside: list[Any]) -> None:
+        self.admitted, self.outside = admitted, outside
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.opcodes: dict[str, Callable[[Any], None]] = {
@@ -101,7 +102,7 @@ class _Machine:
             "REDUCE": self.call,
             "NEWOBJ": self.call,
             "BUILD": self.build,
-            "BINPERSID": lambda _: self.stack.append(Object("persistent id", self.last(1)[0])),
+            "BINPERSID": self.persistent,
         }
 
     def run(self, stream: IO[bytes]) -> Any:
@@ -176,6 +177,11 @@ class _Machine:
         if name not in self.admitted:
             raise _RefusedGlobalError(name)
         self.stack.append(Global(name))
+
+    def persistent(self, _: Any) -> None:
+        (id,) = self.last(1)
+        self.outside.append(id)
+        self.stack.append(Object("persistent id", id))
 
     def call(self, _: Any) -> None:
         function, arguments = self.last(2)

@@ -6,7 +6,6 @@ PyTorch is an extra (`pip install "linnet[torch]"`), imported when such a file i
 from __future__ import annotations
 
 import logging
-import mmap
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -16,7 +15,7 @@ from typing import Any
 from linnet.errors import MissingDependencyError, ModelFileError, UnsupportedModelError
 from linnet.load.files import MappedFile
 from linnet.load.memory import MemorySource
-from linnet.load.pickles import read_pickle
+from linnet.load.pickles import Global, read_pickle
 from linnet.load.safetensors import read_weight_map
 from linnet.tensors import F32, RawTensor, TensorType
 
@@ -28,7 +27,14 @@ MAX_PICKLE_BYTES = 64 * 2**20
 """Longest description of tensors that is read; a tensor takes some 300 bytes."""
 INDEX = "pytorch_model.bin.index.json"
 
-_STORAGES = "Float Half BFloat16 Double Int Long Short Char Byte Bool ComplexFloat ComplexDouble".split()
+_STORAGES = {
+    **dict.fromkeys("Char Byte Bool".split(), 1),
+    **dict.fromkeys("Half BFloat16 Short".split(), 2),
+    **dict.fromkeys("Float Int".split(), 4),
+    **dict.fromkeys("Double Long ComplexFloat".split(), 8),
+    "ComplexDouble": 16,
+}
+"""Bytes of an entry of each type of storage."""
 _DTYPES = (
     "float32 float16 bfloat16 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool complex64 complex128 "
     "float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"
@@ -129,7 +135,7 @@ def _check_pickles(path: Path) -> bool:
     file = MappedFile(path)
     try:
         if file.map[:4] == b"PK\x03\x04":
-            read_pickle(BytesIO(_archived_pickle(path, file.map)), str(path), TENSOR_GLOBALS, _WHAT)
+            _check_archive(path, file.size)
             return True
         if not file.map[:2] == b"\x80\x02":
             raise ModelFileError(f"{path}: not a file of torch.save (neither a zip archive nor a pickle); download it again")
@@ -141,25 +147,45 @@ def _check_pickles(path: Path) -> bool:
         file.close()
 
 
-def _archived_pickle(path: Path, data: mmap.mmap) -> bytes:
-    """The pickle inside a zip archive of torch.save, none of whose parts may be compressed or lie about its size."""
+def _check_archive(path: Path, size: int) -> None:
+    """Proves the same of the pickle in a zip archive, and that each storage that it names has a part as long as it says: PyTorch maps
+    the archive, and would read on into the next part."""
+    name, pickle, sizes = _archived_pickle(path, size)
+    storages: list[Any] = []
+    read_pickle(BytesIO(pickle), str(path), TENSOR_GLOBALS, _WHAT, storages)
+    for storage in storages:
+        kind, key, count = _storage(path, storage)
+        part = name.removesuffix("data.pkl") + f"data/{key}"
+        if part not in sizes:
+            raise ModelFileError(f"{path}: the storage {part[:200]!r} is missing; download it again")
+        if sizes[part] != count * kind:
+            raise ModelFileError(f"{path}: the storage {part[:200]!r} has {sizes[part]} bytes, not {count * kind}; download it again")
+
+
+def _storage(path: Path, id: Any) -> tuple[int, str, int]:
+    """Bytes of an entry, key and number of entries of ("storage", type, key, device, entries)."""
+    if isinstance(id, tuple) and len(id) == 5 and isinstance(id[1], Global) and isinstance(id[2], str) and type(id[4]) is int:
+        return _STORAGES.get(id[1].name.removeprefix("torch.").removesuffix("Storage"), 1), id[2], id[4]
+    raise ModelFileError(f"{path}: not a pickle of torch.save (a storage without type, key and size); download it again")
+
+
+def _archived_pickle(path: Path, size: int) -> tuple[str, bytes, dict[str, int]]:
+    """Name and bytes of the pickle inside a zip archive of torch.save, and the sizes of all its parts, none of which may be compressed
+    or end past the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             parts = archive.infolist()
-            names = [part.filename for part in parts]
-            if any(name.endswith("/constants.pkl") for name in names):
+            if any(part.filename.endswith("/constants.pkl") for part in parts):
                 raise UnsupportedModelError(f"{path}: a TorchScript archive, which holds code; save the model's state_dict() instead")
             pickles = [part for part in parts if part.filename.endswith("/data.pkl")]
             if len(pickles) != 1:
                 raise ModelFileError(f"{path}: a zip archive, but not of torch.save (no data.pkl)")
-            if any(part.compress_type != zipfile.ZIP_STORED or part.file_size > len(data) for part in parts):
+            if any(part.compress_type != zipfile.ZIP_STORED or part.header_offset + part.file_size > size for part in parts):
                 raise ModelFileError(f"{path}: a zip archive with compressed or oversized parts, which torch.save never writes")
             if pickles[0].file_size > MAX_PICKLE_BYTES:
                 raise ModelFileError(f"{path}: {pickles[0].file_size} bytes of pickle; at most {MAX_PICKLE_BYTES} are read")
-            return archive.read(pickles[0])
-    except ModelFileError:
-        raise
-    except MemoryError:
+            return pickles[0].filename, archive.read(pickles[0]), {part.filename: part.file_size for part in parts}
+    except (ModelFileError, MemoryError):
         raise
     except Exception as error:  # zipfile has many
         raise ModelFileError(f"{path}: not a whole zip archive ({str(error)[:100]}); download it again") from None

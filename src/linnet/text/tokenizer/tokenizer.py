@@ -95,11 +95,6 @@ class Tokenizer:
         return self._vocabulary.bos_id
 
     @property
-    def add_bos(self) -> bool:
-        """Whether the model's texts start with the beginning token."""
-        return bool(self._vocabulary.beginning)
-
-    @property
     def eos_id(self) -> int | None:
         """The end token."""
         return self._vocabulary.eos_id
