@@ -28,8 +28,6 @@ from linnet.load.memory import MemorySource
 from linnet.load.mxfp4 import with_blocks_joined
 from linnet.load.safetensors import INDEX, read_safetensors, read_sharded_safetensors
 from linnet.load.source import Source
-from linnet.load.torch_checkpoint import newest_step, read_torch_checkpoint
-from linnet.load.torch_file import read_torch_weights
 from linnet.tensors import TensorType
 from linnet.weights import Weights
 
@@ -142,6 +140,8 @@ def _open_folder(name: str, folder: Path) -> Checkpoint:
 
 def _open_only_file(name: str, folder: Path) -> Checkpoint:
     """The one model file of a folder without config.json; of nanochat's, the last step."""
+    from linnet.load.torch_checkpoint import newest_step  # here and below: what unpickles costs 10 ms, which few models need
+
     files = sorted(file for file in folder.glob("*.gguf") if not is_later_part(file))
     if not files and (newest := newest_step(folder)) is not None:
         return _open_torch(name, newest)
@@ -153,9 +153,11 @@ def _open_only_file(name: str, folder: Path) -> Checkpoint:
 
 
 def _open_torch(name: str, path: Path) -> Checkpoint:
+    from linnet.load.torch_checkpoint import read_torch_checkpoint
+
     found = read_torch_checkpoint(path)
     spec, table = build(found.config)
-    rest = {"tokenizer": found.tokenizer, "encoding": found.encoding, "slides": found.slides}
+    rest: dict[str, Any] = {"tokenizer": found.tokenizer, "encoding": found.encoding, "slides": found.slides}
     return _checked(Checkpoint(name, spec, table, found.source, "hf", _nbytes(found.source), path, **rest))
 
 
@@ -164,6 +166,8 @@ def _open_weights(folder: Path) -> Source:
         return read_safetensors(folder / "model.safetensors")
     if (folder / INDEX).is_file():
         return read_sharded_safetensors(folder / INDEX)
+    from linnet.load.torch_file import read_torch_weights
+
     pickled = read_torch_weights(folder)
     if pickled is None:
         names = f"model.safetensors, {INDEX}, pytorch_model.bin or its index"
