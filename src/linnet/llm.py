@@ -131,6 +131,7 @@ class LLM:
                 max_batch=options.max_batch,
                 prefill_chunk=options.prefill_chunk,
                 slides=slides,
+                prefix_cache=options.prefix_cache,
             )
         except BaseException:
             checkpoint.close()

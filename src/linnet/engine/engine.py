@@ -19,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
+from linnet.engine.check import check_request, most_tokens
 from linnet.engine.pages import PagePool, pages_for
+from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import Sampler, token_logprob
-from linnet.engine.scheduler import Chunk, Scheduler
-from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError, LinnetError, OutOfMemoryError
+from linnet.engine.scheduler import Chunk, Scheduler, batch_of
+from linnet.errors import ClosedError, LinnetError
 from linnet.forward import forward
-from linnet.ops.base import PAGE_SIZE, Batch, Ops, Step
+from linnet.ops.base import Ops, Step
 from linnet.weights import Weights
 
 logger = logging.getLogger("linnet.engine")
@@ -54,6 +56,7 @@ class Engine:
         max_batch: int,
         prefill_chunk: int,
         slides: bool = False,
+        prefix_cache: bool = True,
     ) -> None:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
@@ -63,12 +66,16 @@ class Engine:
         self.slides = slides
         self.pool = PagePool(pages)
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
+        prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
-        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, spec.bidirectional_prompt)
+        whole = spec.bidirectional_prompt
+        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole)
         self._lock = threading.RLock()  # entered as itself: Ctrl-C in the condition's own __enter__ would leave it locked
         self._turn = threading.Condition(self._lock)
         self._driver: int | None = None
         self._accepting = False
+        self._submitted = 0
+        self._arrived: deque[Request] = deque()  # for whoever has the turn, who alone touches the scheduler
         self._cancelled: deque[Request] = deque()
         self._closed = False
         self._process = os.getpid()
@@ -77,36 +84,12 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        prompt, params, vocab = request.prompt, request.params, self.spec.vocab_size
-        if not prompt:
-            raise InvalidRequestError("the prompt is empty: it has no tokens; give at least one")
-        named = {"the prompt": prompt, "logit_bias": params.logit_bias, "stop_token_ids": params.stop_token_ids}
-        for where, tokens in named.items():
-            if tokens and not 0 <= min(tokens) <= max(tokens) < vocab:
-                outside = next(token for token in tokens if not 0 <= token < vocab)
-                raise InvalidRequestError(f"token id {outside} in {where} is outside the model's {vocab} embedding rows")
-        total = len(prompt) + self._limit(request)
-        if self.slides:
-            if request.prompt_logits is not None and len(prompt) > self.context:
-                raise ContextLengthError(f"a prompt of {len(prompt)} tokens cannot be scored in a context of {self.context}: {_ROOM}")
-            total = min(total, self.context)
-        if params.max_tokens is None and len(prompt) >= self.context and not self.slides:
-            raise ContextLengthError(f"the prompt has {len(prompt)} tokens and the context holds {self.context}: {_ROOM}")
-        if total > self.context:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens and max_tokens is {params.max_tokens}, together {total}, "
-                f"and the context holds {self.context}: {_ROOM}"
-            )
-        if pages_for(total) > self.pool.count:
-            raise OutOfMemoryError(
-                f"the request needs KV cache for {total} tokens and the cache holds {self.pool.count * PAGE_SIZE}; "
-                "lower max_tokens or raise kv_memory"
-            )
+        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count)
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
         self.check(request)
-        limit = self._limit(request)
+        limit = most_tokens(request, self.context, self.slides)
         request.submitted_at = time.perf_counter()
         samples = request.params.n if limit else 1  # only the first sample scores the prompt
         for index in range(samples):
@@ -118,7 +101,10 @@ class Engine:
         request.unfinished = samples
         with self._lock:
             self._refuse_closed()
-            self.scheduler.waiting.extend(request.sequences)
+            self._submitted += 1
+            for sequence in request.sequences:
+                sequence.order = (self._submitted, sequence.index)
+            self._arrived.append(request)
         logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
 
     def outputs(self, request: Request) -> Generator[Output, None, None]:
@@ -159,8 +145,9 @@ class Engine:
             while self._driver not in (None, threading.get_ident()):
                 self._turn.wait(_LOST)
             self._driver = threading.get_ident()
-            for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
-                self._fail(sequence.request, ClosedError("the LLM was closed while this request ran"))
+            admitted = [sequence.request for sequence in [*self.scheduler.running, *self.scheduler.waiting]]
+            for request in [*admitted, *self._arrived]:
+                self._fail(request, ClosedError("the LLM was closed while this request ran"))
             self.ops.free_cache()
             self._run = None
         self._end_turn()
@@ -212,12 +199,19 @@ class Engine:
     # ---- steps: only the thread that has the turn comes here
     def _step(self) -> None:
         """One forward over whatever is due. What goes wrong in it fails the requests in it, and no others."""
+        while self._arrived:
+            request = self._arrived.popleft()
+            if not request.done:  # cancelled meanwhile
+                self.scheduler.add(request.sequences[0])
         plan = self.scheduler.plan()
         if not plan:
             return
+        if logger.isEnabledFor(logging.DEBUG):
+            waiting, free = len(self.scheduler.waiting), self.pool.free_count
+            logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
         assert self._run is not None  # close() failed every request
         try:
-            logits = self._run(self._batch(plan))
+            logits = self._run(batch_of(plan, self.scheduler))
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             for chunk in plan:
@@ -240,36 +234,20 @@ class Engine:
             finally:
                 self._accepting = False
 
-    def _batch(self, plan: list[Chunk]) -> Batch:
-        tokens: list[int] = []
-        positions: list[int] = []
-        previous: list[int] = []
-        slots: list[int] = []
-        rows: list[int] = []
-        for chunk in plan:
-            sequence, position, first = chunk.sequence, chunk.sequence.computed, chunk.sequence.start + chunk.sequence.computed
-            rowed = sequence.tokens[first : first + chunk.count]
-            tokens += rowed
-            positions += range(position, position + chunk.count)
-            previous += [sequence.tokens[first - 1] if position else -1, *rowed[:-1]]
-            slots += [sequence.slot] * chunk.count
-            rows += range(len(tokens) - chunk.wanted, len(tokens))
-        if logger.isEnabledFor(logging.DEBUG):
-            waiting, free = len(self.scheduler.waiting), self.pool.free_count
-            logger.debug("step: %d sequences, %d rows; %d sequences wait, %d pages free", len(plan), len(tokens), waiting, free)
-        state = self.scheduler
-        per_sequence = (state.page_table, state.rope_lengths, state.prompt_lengths)
-        return Batch(_int32(tokens), _int32(positions), _int32(previous), _int32(slots), *per_sequence, _int32(rows))
-
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Takes a sequence's share of a step: hands prompt logits out, and chooses the next token where it is due."""
         sequence, request = chunk.sequence, chunk.sequence.request
         if sequence.scores_prompt:
             assert request.prompt_logits is not None
-            request.prompt_logits(sequence.computed, rows)
-        sequence.computed += chunk.count
+            handed = max(0, sequence.scored - sequence.computed)  # those before it gave its pages back, if it did
+            if handed < chunk.count:
+                request.prompt_logits(sequence.computed + handed, rows[handed:])
+                sequence.scored = sequence.computed + chunk.count
+        self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
             return
+        if sequence.index == 0 and not sequence.generated and len(request.sequences) > 1:
+            self.scheduler.fork(sequence)
         if sequence.limit == 0:
             self._emit(sequence, Output(0, None, None, "length", time.perf_counter()))
             return
@@ -309,22 +287,10 @@ class Engine:
         if not request.done:
             for sequence in request.sequences:
                 self.scheduler.remove(sequence)
+            self.scheduler.end_trunk(request)
             request.done = True
             logger.debug("request dropped: %s", request.error or "cancelled")
-
-    def _limit(self, request: Request) -> int:
-        """Most tokens each answer may have."""
-        most = request.params.max_tokens
-        if most is None:
-            return self.context if self.slides else max(0, self.context - len(request.prompt))
-        return most
 
 
 _LOST = 1.0
 """Seconds after which a waiter looks again: Ctrl-C in whoever gives the turn up can lose the call that wakes it."""
-
-_ROOM = "shorten the prompt, lower max_tokens, or open the model with a larger context"
-
-
-def _int32(values: list[int]) -> NDArray[np.int32]:
-    return np.array(values, np.int32)
