@@ -111,12 +111,13 @@ def mock_engine(
     bidirectional: bool = False,
     slides: bool = False,
     prefix_cache: bool = True,
+    max_queue: int | None = None,
 ) -> Engine:
     """bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
     spec = ModelSpec("mock", VOCAB, 1, context, layers=(), final_norm=None, tied=True, bidirectional_prompt=bidirectional)
     weights = Weights(embedding=None, layers=(), output=Linear(None))
     sizes = {"context": context, "pages": pages, "max_batch": max_batch, "prefill_chunk": prefill_chunk}
-    return Engine(MockOps(), spec, weights, kv_dtype="f32", slides=slides, prefix_cache=prefix_cache, **sizes)  # type: ignore[arg-type]
+    return Engine(MockOps(), spec, weights, kv_dtype="f32", slides=slides, prefix_cache=prefix_cache, max_queue=max_queue, **sizes)  # type: ignore[arg-type]
 
 
 def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:

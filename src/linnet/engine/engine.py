@@ -8,6 +8,7 @@ hold another up.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -25,12 +26,15 @@ from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import Sampler, token_logprob
 from linnet.engine.scheduler import Chunk, Scheduler, batch_of
-from linnet.errors import ClosedError, LinnetError
+from linnet.errors import ClosedError, DeadlineError, LinnetError, QueueFullError
 from linnet.forward import forward
 from linnet.ops.base import Ops, Step
 from linnet.weights import Weights
 
 logger = logging.getLogger("linnet.engine")
+
+PRIORITY_PLACES = 100
+"""What a step of priority is worth: a request is overtaken by no more than so many later ones, so that none waits for ever."""
 
 PROMPT_LOGIT_BYTES = 64 * 2**20
 """Most bytes of prompt logits made in one step: 32,000 positions of 152,000 entries would take 20 GB at once."""
@@ -57,6 +61,7 @@ class Engine:
         prefill_chunk: int,
         slides: bool = False,
         prefix_cache: bool = True,
+        max_queue: int | None = None,
     ) -> None:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
@@ -64,6 +69,7 @@ class Engine:
         self._run: Step | None = ops.stepper(spec, partial(forward, ops, spec, weights))
         self.context = context
         self.slides = slides
+        self._most_at_once = None if max_queue is None else max_batch + max_queue
         self.pool = PagePool(pages)
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
@@ -76,6 +82,7 @@ class Engine:
         self._accepting = False
         self._submitted = 0
         self._arrived: deque[Request] = deque()  # for whoever has the turn, who alone touches the scheduler
+        self._timed: list[tuple[float, Request]] = []  # replaced under the lock
         self._cancelled: deque[Request] = deque()
         self._closed = False
         self._process = os.getpid()
@@ -101,9 +108,13 @@ class Engine:
         request.unfinished = samples
         with self._lock:
             self._refuse_closed()
+            self._refuse_full()
             self._submitted += 1
+            place = self._submitted + PRIORITY_PLACES * request.params.priority
             for sequence in request.sequences:
-                sequence.order = (self._submitted, sequence.index)
+                sequence.order = (place, self._submitted, sequence.index)
+            if request.params.timeout is not None:
+                self._timed.append((request.submitted_at + request.params.timeout, request))
             self._arrived.append(request)
         logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
 
@@ -119,7 +130,7 @@ class Engine:
                     if request.error is not None:
                         raise request.error
                     return
-                self._advance(request)
+                self.advance(request)
         finally:
             self.cancel(request)
 
@@ -153,15 +164,19 @@ class Engine:
         self._end_turn()
 
     # ---- turns
-    def _advance(self, request: Request) -> None:
-        """Waits until the request has outputs or is done, or until this thread has run one step itself."""
+    def advance(self, request: Request, until: float = math.inf) -> None:
+        """Waits until the request has outputs or is done, until this thread has run one step itself, or, while another has the turn,
+        until time.perf_counter() is `until`."""
         me = threading.get_ident()
         self._refuse_fork()
         self._refuse_reentry()
         try:
             with self._lock:
                 while (self._closed or self._driver not in (None, me)) and not request.outputs and not request.done:
-                    self._turn.wait(_LOST)
+                    left = until - time.perf_counter()
+                    if left <= 0:
+                        return
+                    self._turn.wait(min(_LOST, left))
                 if request.outputs or request.done:
                     return
                 self._driver = me
@@ -192,6 +207,12 @@ class Engine:
             raise ClosedError("the LLM is closed; open a new one")
         self._refuse_fork()
 
+    def _refuse_full(self) -> None:
+        """What runs or waits is counted by samples that have begun or may begin, and there is a place in the batch for each."""
+        there = len(self._arrived) + len(self.scheduler.waiting) + len(self.scheduler.running)
+        if self._most_at_once is not None and there >= self._most_at_once:
+            raise QueueFullError(f"{there} requests run or wait, and max_batch and max_queue allow {self._most_at_once}; try again later")
+
     def _refuse_fork(self) -> None:
         if self._process != os.getpid():  # the op set's threads are not in this process: an operation would wait for them for ever
             raise LinnetError("the LLM was opened before this process was forked; open one in this process, or start it with 'spawn'")
@@ -199,6 +220,8 @@ class Engine:
     # ---- steps: only the thread that has the turn comes here
     def _step(self) -> None:
         """One forward over whatever is due. What goes wrong in it fails the requests in it, and no others."""
+        if self._timed:
+            self._end_late()
         while self._arrived:
             request = self._arrived.popleft()
             if not request.done:  # cancelled meanwhile
@@ -233,6 +256,16 @@ class Engine:
                 raise
             finally:
                 self._accepting = False
+
+    def _end_late(self) -> None:
+        """Fails requests whose time is over."""
+        now = time.perf_counter()
+        for deadline, request in self._timed:
+            if deadline <= now:
+                seconds = request.params.timeout
+                self._fail(request, DeadlineError(f"the request was not done within its timeout of {seconds:g} seconds; allow it more"))
+        with self._lock:
+            self._timed = [entry for entry in self._timed if not entry[1].done]
 
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Takes a sequence's share of a step: hands prompt logits out, and chooses the next token where it is due."""

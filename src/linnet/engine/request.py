@@ -88,7 +88,7 @@ class Sequence:
     limit: int
     need: int
     sampler: Sampler
-    order: tuple[int, int] = (0, 0)
+    order: tuple[int, int, int] = (0, 0, 0)
     start: int = 0
     computed: int = 0
     scored: int = 0
