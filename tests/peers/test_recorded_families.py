@@ -25,10 +25,11 @@ def test_every_architecture_is_recorded() -> None:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_logits_and_greedy_tokens(name: str, tmp_path: Path) -> None:
-    path = COMPARED[name].write(tmp_path)
+    case = COMPARED[name]
+    path = case.write(tmp_path)
     assert fingerprint(path) == pytest.approx(RECORDED[name]["fingerprint"], rel=1e-6), f"another model than was recorded: {AGAIN}"
     for op_set in OP_SETS:
-        check(path, op_set, FamilyAnswer.from_json(RECORDED[name]))
+        check(path, op_set, FamilyAnswer.from_json(RECORDED[name]), case.allowed)
 
 
 def test_most_answers_are_certain_to_their_end() -> None:
