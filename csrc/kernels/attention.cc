@@ -6,168 +6,254 @@
 namespace linnet {
 namespace LINNET_ISA {
 
-constexpr int kTile = 4;  // query rows that share each load of keys and values
+// Query rows that share each load of keys and values, and vectors of accumulators that fit the registers beside them.
 #if defined(LINNET_AVX512)
-constexpr int kValueVectors = 2;
+constexpr int kTile = 8, kScoreVectors = 2, kAccumulators = 16;
 #else
-constexpr int kValueVectors = 1;
+constexpr int kTile = 4, kScoreVectors = 1, kAccumulators = 4;
 #endif
 
-// Running state of a query row: unnormalised output [padded], largest score, sum of weights.
-struct State {
-  float* sum;
-  float* largest;
-  float* weight;
+#define LINNET_UNROLL _Pragma("GCC unroll 16")
+
+// A page in float32, keys [head_dim][kPage] and values [kPage][padded], from position `start`.
+struct WidePage {
+  const float *keys, *values;
+  int64_t start;
 };
 
-static inline State state_of(float* base, int row, int padded) {
-  float* s = base + (size_t)row * (padded + 2);
-  return State{s, s + padded, s + padded + 1};
-}
+// A query row and its running state: sum [padded], then attend_state's lanes of the weight and of the largest score.
+struct Running {
+  const QueryRow* row;
+  float* sum;
+};
 
-// sum[d..] = sum * decay + score . values over positions [from, to) of the page, for 16 * vectors entries of the head.
-template <int rows, int vectors>
-static inline void add_values(const State* state, const float (*score)[kPage], const float* decay, const float* values, int from, int to,
-                              int d, int padded) {
-  F sum[rows][vectors];
-  for (int r = 0; r < rows; r++) {
-    for (int i = 0; i < vectors; i++) sum[r][i] = f_mul(f_load(state[r].sum + d + 16 * i), f_set(decay[r]));
-  }
-  for (int j = from; j < to; j++) {
-    F value[vectors];
-#pragma GCC unroll 2
-    for (int i = 0; i < vectors; i++) value[i] = f_load(values + j * padded + 16 * i);
-#pragma GCC unroll 4
+// score[r][j] = q_r . key_j, entries of the head ascending.
+template <int rows>
+static inline void score_keys(const Running* tile, const float* keys, int head_dim, float (*score)[kPage]) {
+  const float* query[rows];
+  for (int r = 0; r < rows; r++) query[r] = tile[r].row->q;
+  for (int j = 0; j < kPage; j += 16 * kScoreVectors) {
+    F sum[rows][kScoreVectors];
     for (int r = 0; r < rows; r++) {
-      F weight = f_set(score[r][j]);
-#pragma GCC unroll 2
-      for (int i = 0; i < vectors; i++) sum[r][i] = f_fma(weight, value[i], sum[r][i]);
+      for (int i = 0; i < kScoreVectors; i++) sum[r][i] = f_zero();
+    }
+    for (int d = 0; d < head_dim; d++) {
+      F key[kScoreVectors];
+      LINNET_UNROLL for (int i = 0; i < kScoreVectors; i++) key[i] = f_load(keys + d * kPage + j + 16 * i);
+      LINNET_UNROLL for (int r = 0; r < rows; r++) {
+        F q = f_set(query[r][d]);
+        LINNET_UNROLL for (int i = 0; i < kScoreVectors; i++) {
+          sum[r][i] = f_fma(q, key[i], sum[r][i]);
+          LINNET_KEEP(sum[r][i]);
+        }
+      }
+    }
+    LINNET_UNROLL for (int r = 0; r < rows; r++) {
+      LINNET_UNROLL for (int i = 0; i < kScoreVectors; i++) f_store(score[r] + j + 16 * i, sum[r][i]);
     }
   }
-  for (int r = 0; r < rows; r++) {
-    for (int i = 0; i < vectors; i++) f_store(state[r].sum + d + 16 * i, sum[r][i]);
+}
+
+// sum[r] += weight[r][j] * value_j over positions [from, to) of the page, ascending, for entries [d, padded) of the head.
+template <int rows, int vectors>
+static inline void add_values(const Running* tile, const float (*weight)[kPage], const float* values, int from, int to, int d, int padded) {
+  for (; d + 16 * vectors <= padded; d += 16 * vectors) {
+    F sum[rows][vectors];
+    LINNET_UNROLL for (int r = 0; r < rows; r++) {
+      LINNET_UNROLL for (int i = 0; i < vectors; i++) sum[r][i] = f_load(tile[r].sum + d + 16 * i);
+    }
+    for (int j = from; j < to; j++) {
+      F value[vectors];
+      LINNET_UNROLL for (int i = 0; i < vectors; i++) value[i] = f_load(values + j * padded + d + 16 * i);
+      LINNET_UNROLL for (int r = 0; r < rows; r++) {
+        F w = f_set(weight[r][j]);
+        LINNET_UNROLL for (int i = 0; i < vectors; i++) {
+          sum[r][i] = f_fma(w, value[i], sum[r][i]);
+          LINNET_KEEP(sum[r][i]);
+        }
+      }
+    }
+    LINNET_UNROLL for (int r = 0; r < rows; r++) {
+      LINNET_UNROLL for (int i = 0; i < vectors; i++) f_store(tile[r].sum + d + 16 * i, sum[r][i]);
+    }
   }
+  if constexpr (vectors > 1) add_values<rows, vectors / 2>(tile, weight, values, from, to, d, padded);
+}
+
+// Positions [begin, end) of the page that a row sees.
+static inline int begin_of(const QueryRow& row, int64_t start) { return row.first > start ? (int)(row.first - start) : 0; }
+static inline int end_of(const QueryRow& row, int64_t start) { return row.last - start < kPage - 1 ? (int)(row.last - start) + 1 : kPage; }
+
+// Lanes outside [begin, end) become -infinity. A NaN inside becomes infinity, which the softmax makes NaN again.
+static inline void mask(F& low, F& high, int begin, int end) {
+  constexpr float no = -__builtin_inff(), yes = __builtin_inff();
+#define LINNET_EIGHT(x) x, x, x, x, x, x, x, x
+#define LINNET_PAGE(x) LINNET_EIGHT(x), LINNET_EIGHT(x), LINNET_EIGHT(x), LINNET_EIGHT(x)
+  static const float bounds[3 * kPage] = {LINNET_PAGE(no), LINNET_PAGE(yes), LINNET_PAGE(no)};
+#undef LINNET_PAGE
+#undef LINNET_EIGHT
+  const float *from = bounds + kPage - begin, *to = bounds + 2 * kPage - end;
+  low = f_min(f_min(low, f_load(from)), f_load(to));
+  high = f_min(f_min(high, f_load(from + 16)), f_load(to + 16));
+}
+
+// Scores of a page become weights e^(score - largest so far); sums of earlier pages shrink where the largest grows.
+static inline void soften(const AttentionShape& shape, const Running& running, int64_t start, int padded, float* score) {
+  const QueryRow& row = *running.row;
+  F scale = f_set(shape.scale), low = f_mul(f_load(score), scale), high = f_mul(f_load(score + 16), scale);
+  if (row.slope != 0) {
+    static const float kLanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    F slope = f_set(row.slope), distance = f_add(f_set((float)(start - row.position)), f_load(kLanes));
+    low = f_add(low, f_mul(slope, distance));
+    high = f_add(high, f_mul(slope, f_add(distance, f_set(16.0f))));
+  }
+  if (shape.softcap != 0) {
+    F cap = f_set(shape.softcap), inverse = f_set(1.0f / shape.softcap);
+    low = f_mul(cap, f_tanh(f_mul(low, inverse)));
+    high = f_mul(cap, f_tanh(f_mul(high, inverse)));
+  }
+  int begin = begin_of(row, start), end = end_of(row, start);
+  if (begin > 0 || end < kPage) mask(low, high, begin, end);
+  float *total = running.sum + padded, *most = total + 16;
+  F largest = f_load(most), here = f_largest_all(f_max(low, high));
+  if (f_first(here) > f_first(largest)) {
+    F decay = f_exp(f_sub(largest, here));
+    for (float* sum = running.sum; sum <= total; sum += 16) f_store(sum, f_mul(f_load(sum), decay));
+    f_store(most, here);
+    largest = here;
+  }
+  low = f_exp(f_sub(low, largest));
+  high = f_exp(f_sub(high, largest));
+  f_store(score, low);
+  f_store(score + 16, high);
+  f_store(total, f_add(f_load(total), f_add(low, high)));
+}
+
+// `rows` query rows, all of which see some of the page.
+template <int rows>
+static void attend_tile(const AttentionShape& shape, const Running* tile, const WidePage& page) {
+  int padded = padded_values(shape.value_dim), from = kPage, to = 0;
+  float score[rows][kPage];
+  score_keys<rows>(tile, page.keys, shape.head_dim, score);
+  for (int r = 0; r < rows; r++) {
+    soften(shape, tile[r], page.start, padded, score[r]);
+    int begin = begin_of(*tile[r].row, page.start), end = end_of(*tile[r].row, page.start);
+    from = begin < from ? begin : from;
+    to = end > to ? end : to;
+  }
+  constexpr int fit = kAccumulators / rows;
+  add_values<rows, fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1>(tile, score, page.values, from, to, 0, padded);
 }
 
 template <int rows>
-static inline void attend_page(const QueryRow* const* q, const State* state, const float* keys, const float* values, int64_t start,
-                               int head_dim, int padded, float scale) {
-  F low[rows], high[rows];
-  for (int r = 0; r < rows; r++) low[r] = high[r] = f_zero();
-  for (int d = 0; d < head_dim; d++) {
-    F first = f_load(keys + d * kPage), second = f_load(keys + d * kPage + 16);
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-      F query = f_set(q[r]->q[d]);
-      low[r] = f_fma(query, first, low[r]);
-      high[r] = f_fma(query, second, high[r]);
+static void attend_rows(const AttentionShape& shape, const Running* tile, int count, const WidePage& page) {
+  if (count == rows) {
+    attend_tile<rows>(shape, tile, page);
+  } else if constexpr (rows > 1) {
+    attend_rows<rows - 1>(shape, tile, count, page);
+  }
+}
+
+// count values (a multiple of 32) to float32; asks for the same lines of the next page meanwhile.
+static void widen_f16(const void* half, const void* next, int count, float* to) {
+  for (int i = 0; i < count; i += 32) {
+    __builtin_prefetch((const uint16_t*)next + i);
+    f_store(to + i, f_load_f16((const uint16_t*)half + i));
+    f_store(to + i + 16, f_load_f16((const uint16_t*)half + i + 16));
+  }
+}
+static void widen_bf16(const void* half, const void* next, int count, float* to) {
+  for (int i = 0; i < count; i += 32) {
+    __builtin_prefetch((const uint16_t*)next + i);
+    f_store(to + i, f_load_bf16((const uint16_t*)half + i));
+    f_store(to + i + 16, f_load_bf16((const uint16_t*)half + i + 16));
+  }
+}
+
+static void widen_q8_0_keys(const void* page, const void* next, int head_dim, float* to) {
+  const int8_t* q = (const int8_t*)page;
+  const uint16_t* scales = (const uint16_t*)(q + head_dim * kPage);
+  for (int d = 0; d < head_dim; d++, q += kPage, to += kPage) {
+    if (d % 2 == 0) __builtin_prefetch((const int8_t*)next + d * kPage);
+    f_store(to, f_mul(f_load_i8(q), f_load_f16(scales + d / 32 * kPage)));
+    f_store(to + 16, f_mul(f_load_i8(q + 16), f_load_f16(scales + d / 32 * kPage + 16)));
+  }
+}
+
+// scales: room for those of a page in float32.
+static void widen_q8_0_values(const void* page, const void* next, int value_dim, float* scales, float* to) {
+  int padded = padded_values(value_dim), blocks = kv_blocks(value_dim);
+  const int8_t* q = (const int8_t*)page;
+  widen_f16(q + padded * kPage, (const int8_t*)next + padded * kPage, blocks * kPage, scales);
+  for (int j = 0; j < kPage; j++, scales += blocks) {
+    for (int d = 0; d < padded; d += 16, q += 16, to += 16) {
+      if (d % 64 == 0) __builtin_prefetch((const int8_t*)next + j * padded + d);
+      f_store(to, f_mul(f_load_i8(q), f_set(scales[d / 32])));
     }
   }
-  float score[rows][kPage], decay[rows];
-  int from = kPage, to = 0;
-  for (int r = 0; r < rows; r++) {
-    f_store(score[r], f_mul(low[r], f_set(scale)));
-    f_store(score[r] + 16, f_mul(high[r], f_set(scale)));
-    int begin = q[r]->first > start ? (int)(q[r]->first - start) : 0;
-    int end = q[r]->last - start < kPage - 1 ? (int)(q[r]->last - start) + 1 : kPage;
-    for (int j = 0; j < begin; j++) score[r][j] = -__builtin_inff();
-    for (int j = end; j < kPage; j++) score[r][j] = -__builtin_inff();
-    from = begin < from ? begin : from;
-    to = end > to ? end : to;
-    F a = f_load(score[r]), b = f_load(score[r] + 16);
-    float before = *state[r].largest, here = f_largest(f_max(a, b)), largest = here > before ? here : before;
-    a = f_exp(f_sub(a, f_set(largest)));
-    b = f_exp(f_sub(b, f_set(largest)));
-    f_store(score[r], a);
-    f_store(score[r] + 16, b);
-    decay[r] = f_lane(f_exp(f_set(before - largest)), 0);
-    *state[r].largest = largest;
-    *state[r].weight = *state[r].weight * decay[r] + f_sum(f_add(a, b));
-  }
-  int d = 0;
-  for (; d + 16 * kValueVectors <= padded; d += 16 * kValueVectors) {
-    add_values<rows, kValueVectors>(state, score, decay, values + d, from, to, d, padded);
-  }
-  for (; d < padded; d += 16) add_values<rows, 1>(state, score, decay, values + d, from, to, d, padded);
 }
 
-static void attend_rows(const QueryRow* const* q, const State* state, int count, const float* keys, const float* values, int64_t start,
-                        int head_dim, int padded, float scale) {
-  switch (count) {
-    case 4:
-      return attend_page<4>(q, state, keys, values, start, head_dim, padded, scale);
-    case 3:
-      return attend_page<3>(q, state, keys, values, start, head_dim, padded, scale);
-    case 2:
-      return attend_page<2>(q, state, keys, values, start, head_dim, padded, scale);
-    default:
-      return attend_page<1>(q, state, keys, values, start, head_dim, padded, scale);
+// scratch: key, value and scale floats of one page.
+static WidePage widen(const AttentionShape& shape, const PageView& page, const PageView& next, float* scratch) {
+  int key_count = shape.head_dim * kPage, value_count = padded_values(shape.value_dim) * kPage;
+  float *keys = scratch, *values = keys + key_count;
+  switch (shape.type) {
+    case KvType::F16:
+      widen_f16(page.keys, next.keys, key_count, keys);
+      widen_f16(page.values, next.values, value_count, values);
+      break;
+    case KvType::BF16:
+      widen_bf16(page.keys, next.keys, key_count, keys);
+      widen_bf16(page.values, next.values, value_count, values);
+      break;
+    case KvType::Q8_0:
+      widen_q8_0_keys(page.keys, next.keys, shape.head_dim, keys);
+      widen_q8_0_values(page.values, next.values, shape.value_dim, values + value_count, values);
+      break;
+    case KvType::F32:
+      return WidePage{(const float*)page.keys, (const float*)page.values, 0};
   }
+  return WidePage{keys, values, 0};
 }
 
-static const float* widen(const void* half, float* to, int count) {
-  const uint16_t* from = (const uint16_t*)half;
-  for (int i = 0; i < count; i += 16) f_store(to + i, f_load_f16(from + i));
-  return to;
-}
-
-static void attend(const QueryRow* rows, int count, const PageView* pages, int64_t page_count, int64_t first_page, int head_dim,
-                   float scale, bool half, float* scratch) {
-  int padded = (head_dim + 15) / 16 * 16;
-  float *key_scratch = scratch, *value_scratch = scratch + (size_t)padded * kPage, *states = value_scratch + (size_t)padded * kPage;
+static void attend(const AttentionShape& shape, const QueryRow* rows, int count, const PageView* pages, int64_t page_count,
+                   int64_t first_page, float* scratch) {
+  int padded = padded_values(shape.value_dim);
+  size_t stride = attend_state(shape);
+  float* states = scratch + attend_scratch(shape, 0);
   for (int r = 0; r < count; r++) {
-    State s = state_of(states, r, padded);
-    for (int d = 0; d < padded; d++) s.sum[d] = 0;
-    *s.largest = -__builtin_inff();
-    *s.weight = 0;
+    // A sink is a score seen before all others, with a weight of 1 and no value; without one that weight decays to nothing.
+    float* sum = states + r * stride;
+    for (int d = 0; d < padded + 16; d++) sum[d] = d == padded;
+    f_store(sum + padded + 16, f_set(rows[r].sink));
   }
   for (int64_t p = 0; p < page_count; p++) {
-    int64_t start = (first_page + p) * kPage;
-    const float *keys = (const float*)pages[p].keys, *values = (const float*)pages[p].values;
-    if (half) {
-      keys = widen(pages[p].keys, key_scratch, head_dim * kPage);
-      values = widen(pages[p].values, value_scratch, padded * kPage);
-    }
-    const QueryRow* q[kTile];
-    State state[kTile];
+    WidePage page = widen(shape, pages[p], pages[p + 1 < page_count ? p + 1 : p], scratch);
+    page.start = (first_page + p) * kPage;
+    Running tile[kTile];
     int active = 0;
     for (int r = 0; r < count; r++) {
-      if (rows[r].last < start || rows[r].first >= start + kPage) continue;
-      q[active] = &rows[r];
-      state[active++] = state_of(states, r, padded);
+      if (rows[r].last < page.start || rows[r].first >= page.start + kPage) continue;
+      tile[active++] = Running{&rows[r], states + r * stride};
       if (active == kTile) {
-        attend_rows(q, state, active, keys, values, start, head_dim, padded, scale);
+        attend_tile<kTile>(shape, tile, page);
         active = 0;
       }
     }
-    if (active) attend_rows(q, state, active, keys, values, start, head_dim, padded, scale);
+    attend_rows<kTile - 1>(shape, tile, active, page);
   }
   for (int r = 0; r < count; r++) {
-    State s = state_of(states, r, padded);
-    for (int d = 0; d < head_dim; d++) rows[r].out[d] = s.sum[d] / *s.weight;
-  }
-}
-
-// Values past float16's range are stored as its largest: an infinity would turn masked zeros into NaN.
-static inline uint16_t saturated_half(float x) { return float_to_half(x > 65504.0f ? 65504.0f : (x < -65504.0f ? -65504.0f : x)); }
-
-static void store_kv(const float* k, const float* v, int head_dim, int slot, bool half, void* keys, void* values) {
-  int padded = (head_dim + 15) / 16 * 16;
-  for (int d = 0; d < head_dim; d++) {
-    if (half) {
-      ((uint16_t*)keys)[d * kPage + slot] = saturated_half(k[d]);
-      ((uint16_t*)values)[slot * padded + d] = saturated_half(v[d]);
-    } else {
-      ((float*)keys)[d * kPage + slot] = k[d];
-      ((float*)values)[slot * padded + d] = v[d];
+    const float* sum = states + r * stride;
+    F total = f_sum_all(f_load(sum + padded));
+    for (int d = 0; d < shape.value_dim; d += 16) {
+      int rest = shape.value_dim - d;
+      F out = f_div(f_load(sum + d), total);
+      rest < 16 ? f_store_part(rows[r].out + d, out, rest) : f_store(rows[r].out + d, out);
     }
   }
 }
 
-void set_attention_kernels(Kernels& k) {
-  k.attend = attend;
-  k.store_kv = store_kv;
-}
+void set_attention_kernels(Kernels& k) { k.attend = attend; }
 
 }  // namespace LINNET_ISA
 }  // namespace linnet

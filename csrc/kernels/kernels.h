@@ -11,7 +11,20 @@ constexpr int kMostGroups = 2, kMostTokens = 4;  // of any instruction set's blo
 constexpr int kTypes = 40;                       // one more than the largest GGUF type id with kernels
 constexpr int kPage = 32;                        // positions per KV page: PAGE_SIZE in ops/base.py
 
-// Keys of one page and head: [head_dim][kPage]; values [kPage][head_dim rounded up to 16]; float16 or float32.
+// Ids in the order of Norm.kind's, Activation's and KV_DTYPES' choices (arch/spec.py, ops/base.py).
+enum Norm : int { kRmsNorm, kLayerNorm };
+enum Activation : int { kSilu, kGelu, kGeluTanh, kRelu, kReluSquared, kSigmoid, kClampedSwiglu, kActivations };
+enum class KvType : int { F16, BF16, Q8_0, F32 };
+
+// What every query row of a layer shares.
+struct AttentionShape {
+  int head_dim, value_dim;  // of a query and key head; of a value head
+  float scale, softcap;     // softcap 0: none
+  KvType type;
+};
+
+// Keys of one page and head, [head_dim][kPage], and its values, [kPage][value_dim rounded up to 16], of KvType. After Q8_0's
+// integers come the float16 scales of blocks of 32 entries of a head: [ceil(head_dim / 32)][kPage], [kPage][ceil(value_dim / 32)].
 struct PageView {
   const void* keys;
   const void* values;
@@ -20,8 +33,11 @@ struct PageView {
 // One query row of an attention tile: attends to positions [first, last] of its sequence.
 struct QueryRow {
   const float* q;  // [head_dim]
-  float* out;      // [head_dim]
+  float* out;      // [value_dim]
   int64_t first, last;
+  int64_t position;  // its own, which `slope` measures from
+  float slope;       // ALiBi's; 0: none
+  float sink;        // a score that takes part in the softmax and has no value; -infinity: none
 };
 
 struct Kernels {
@@ -43,18 +59,23 @@ struct Kernels {
   void (*quantize_q8_0)(const float* x, int64_t columns, int tokens, void* tile);
   void (*quantize_q8_k)(const float* x, int64_t columns, int tokens, void* tile);
 
-  void (*rms_norm)(const float* x, const float* weight, float epsilon, int64_t width, float* y);
-  // Rotates a head in place of a copy: y from x, first `dim` entries, half-split or interleaved pairs.
-  void (*rotate)(const float* x, const float* cosine, const float* sine, int dim, int head_dim, bool interleaved, float* y);
-  void (*add)(const float* a, const float* b, int64_t count, float* y);
-  void (*activate)(const float* x, int activation, int64_t count, float* y);
-  void (*gate)(const float* g, const float* u, int activation, int64_t count, float* y);
+  // Row-wise operations; y may be the same row as an input.
+  // (x - mean) / sqrt(variance + epsilon) or x / sqrt(mean square + epsilon), times weight, plus bias; null: without.
+  void (*norm)(int kind, const float* x, const float* weight, const float* bias, float epsilon, int64_t width, float* y);
+  // Rotates entries [start, start + dim) of a head, in pairs half a `dim` apart or side by side; copies the others.
+  void (*rotate)(const float* x, const float* cosine, const float* sine, int start, int dim, int head_dim, bool interleaved, float* y);
+  void (*activate[kActivations])(const float* x, int64_t count, float* y);              // null for those that are only gates
+  void (*gate[kActivations])(const float* g, const float* u, int64_t count, float* y);  // act(g) * u
+  // a * a_scale + b * b_scale: with scales of 1 the plain sum.
+  void (*add)(const float* a, float a_scale, const float* b, float b_scale, int64_t count, float* y);
+  void (*scale)(const float* x, float factor, int64_t count, float* y);
+  void (*softcap)(const float* x, float cap, int64_t count, float* y);  // cap * tanh(x / cap)
 
   // Stores one row's key and value of one head into its page slot.
-  void (*store_kv)(const float* k, const float* v, int head_dim, int slot, bool half, void* keys, void* values);
-  // Online softmax of up to `count` query rows of one KV head over pages first_page.. of one sequence.
-  void (*attend)(const QueryRow* rows, int count, const PageView* pages, int64_t page_count, int64_t first_page, int head_dim, float scale,
-                 bool half, float* scratch);
+  void (*store_kv)(const AttentionShape& shape, const float* k, const float* v, int slot, void* keys, void* values);
+  // Online softmax of `count` query rows of one KV head over pages first_page.. of one sequence. scratch: attend_scratch floats.
+  void (*attend)(const AttentionShape& shape, const QueryRow* rows, int count, const PageView* pages, int64_t page_count,
+                 int64_t first_page, float* scratch);
 };
 
 namespace scalar {
@@ -69,10 +90,25 @@ const Kernels& table();
 }
 #endif
 
-// Floats of scratch that `attend` needs: two pages in float32 and one row of running state per query row.
-inline size_t attend_scratch(int head_dim, int count) {
-  size_t padded = (size_t)(head_dim + 15) / 16 * 16;
-  return 2 * padded * kPage + (size_t)count * (padded + 2);
+// A head's values are stored in whole vectors.
+constexpr int padded_values(int value_dim) { return (value_dim + 15) / 16 * 16; }
+constexpr int kv_blocks(int dim) { return (dim + 31) / 32; }
+
+// Bytes of one page and head. Keys come first; both are whole cache lines apart where the cache begins on one.
+constexpr size_t kv_bytes(KvType type, int entries, int dim) {
+  return kPage * (type == KvType::F32    ? 4 * (size_t)entries
+                  : type == KvType::Q8_0 ? (size_t)entries + 2 * (size_t)kv_blocks(dim)
+                                         : 2 * (size_t)entries);
+}
+constexpr size_t key_bytes(const AttentionShape& s) { return kv_bytes(s.type, s.head_dim, s.head_dim); }
+constexpr size_t value_bytes(const AttentionShape& s) { return kv_bytes(s.type, padded_values(s.value_dim), s.value_dim); }
+
+// Floats of a query row's running state: its sums of values, sixteen lanes of the sum of weights, the largest score in sixteen lanes.
+constexpr size_t attend_state(const AttentionShape& s) { return (size_t)padded_values(s.value_dim) + 32; }
+
+// Floats of scratch that `attend` needs: a page in float32, scales of a page's values, and every row's state.
+constexpr size_t attend_scratch(const AttentionShape& s, int count) {
+  return kPage * (size_t)(s.head_dim + padded_values(s.value_dim) + kv_blocks(s.value_dim)) + (size_t)count * attend_state(s);
 }
 
 }  // namespace linnet

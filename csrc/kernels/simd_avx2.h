@@ -50,9 +50,9 @@ static inline F f_abs(F x) {
   __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
   return F{_mm256_and_ps(x.a, mask), _mm256_and_ps(x.b, mask)};
 }
-static inline F f_keep_from(F v, F x, float limit) {
+static inline F f_drop_below(F v, F x, float limit) {
   __m256 l = _mm256_set1_ps(limit);
-  return F{_mm256_and_ps(v.a, _mm256_cmp_ps(x.a, l, _CMP_GE_OQ)), _mm256_and_ps(v.b, _mm256_cmp_ps(x.b, l, _CMP_GE_OQ))};
+  return F{_mm256_andnot_ps(_mm256_cmp_ps(x.a, l, _CMP_LT_OQ), v.a), _mm256_andnot_ps(_mm256_cmp_ps(x.b, l, _CMP_LT_OQ), v.b)};
 }
 static inline __m256 power_of_two_half(__m256 n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
@@ -62,12 +62,29 @@ static inline F f_round(F x) {
   return F{_mm256_round_ps(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
            _mm256_round_ps(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-static inline float f_lane(F x, int i) {
-  alignas(32) float v[16];
-  _mm256_store_ps(v, x.a);
-  _mm256_store_ps(v + 8, x.b);
-  return v[i];
+static inline float f_first(F x) { return _mm256_cvtss_f32(x.a); }
+template <int n>
+static inline __m256 swap_half(__m256 x) {
+  return n == 4 ? _mm256_permute2f128_ps(x, x, 1) : n == 2 ? _mm256_permute_ps(x, 0x4e) : _mm256_permute_ps(x, 0xb1);
 }
+template <int n>
+static inline F f_swap(F x) {
+  return n == 8 ? F{x.b, x.a} : F{swap_half<n>(x.a), swap_half<n>(x.b)};
+}
+static inline __m256i part_mask(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)); }
+static inline F f_load_part(const float* p, int n) {
+  return F{_mm256_maskload_ps(p, part_mask(n)), _mm256_maskload_ps(p + 8, part_mask(n - 8))};
+}
+static inline void f_store_part(float* p, F x, int n) {
+  _mm256_maskstore_ps(p, part_mask(n), x.a);
+  _mm256_maskstore_ps(p + 8, part_mask(n - 8), x.b);
+}
+static inline F f_load_twice(const float* p) {
+  __m256 v = _mm256_loadu_ps(p), low = _mm256_unpacklo_ps(v, v), high = _mm256_unpackhi_ps(v, v);
+  return F{_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)};
+}
+static inline __m256 i8_half(const int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p))); }
+static inline F f_load_i8(const int8_t* p) { return F{i8_half(p), i8_half(p + 8)}; }
 static inline F f_from_i(I x) { return F{_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 static inline I i_zero() { return I{_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 static inline I i_add(I x, I y) { return I{_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }

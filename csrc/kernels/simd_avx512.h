@@ -33,18 +33,29 @@ static inline F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 static inline F f_max(F a, F b) { return _mm512_max_ps(a, b); }
 static inline F f_min(F a, F b) { return _mm512_min_ps(a, b); }
 static inline F f_abs(F a) { return _mm512_abs_ps(a); }
-static inline F f_keep_from(F a, F x, float limit) {
-  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_GE_OQ), a);
+static inline F f_drop_below(F a, F x, float limit) {
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_NLT_UQ), a);
 }
 static inline F f_power_of_two(F n) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
 }
 static inline F f_round(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-static inline float f_lane(F a, int i) {
-  alignas(64) float v[16];
-  _mm512_store_ps(v, a);
-  return v[i];
+static inline float f_first(F a) { return _mm512_cvtss_f32(a); }
+template <int n>
+static inline F f_swap(F a) {
+  return n == 8   ? _mm512_shuffle_f32x4(a, a, 0x4e)
+         : n == 4 ? _mm512_shuffle_f32x4(a, a, 0xb1)
+         : n == 2 ? _mm512_permute_ps(a, 0x4e)
+                  : _mm512_permute_ps(a, 0xb1);
 }
+static inline __mmask16 part_mask(int n) { return (__mmask16)((1u << n) - 1); }
+static inline F f_load_part(const float* p, int n) { return _mm512_maskz_loadu_ps(part_mask(n), p); }
+static inline void f_store_part(float* p, F a, int n) { _mm512_mask_storeu_ps(p, part_mask(n), a); }
+static inline F f_load_twice(const float* p) {
+  return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7),
+                               _mm512_castps256_ps512(_mm256_loadu_ps(p)));
+}
+static inline F f_load_i8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))); }
 static inline F f_from_i(I a) { return _mm512_cvtepi32_ps(a); }
 static inline I i_zero() { return _mm512_setzero_si512(); }
 static inline I i_add(I a, I b) { return _mm512_add_epi32(a, b); }

@@ -103,17 +103,17 @@ static inline F f_abs(F a) {
   LINNET_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]);
   return r;
 }
-// a where a >= limit, else 0.
-static inline F f_keep_from(F a, F x, float limit) {
+// a, or 0 where x < limit.
+static inline F f_drop_below(F a, F x, float limit) {
   F r;
-  LINNET_EACH(x.v[i] >= limit ? a.v[i] : 0.0f);
+  LINNET_EACH(x.v[i] < limit ? 0.0f : a.v[i]);
   return r;
 }
-// 2^n for integral n within the exponent range.
+// 2^n for integral n within the exponent range; anything for NaN.
 static inline F f_power_of_two(F n) {
   F r;
   for (int i = 0; i < 16; i++) {
-    uint32_t bits = (uint32_t)((int32_t)n.v[i] + 127) << 23;
+    uint32_t bits = (uint32_t)((n.v[i] == n.v[i] ? (int32_t)n.v[i] : 0) + 127) << 23;
     __builtin_memcpy(&r.v[i], &bits, 4);
   }
   return r;
@@ -124,7 +124,34 @@ static inline F f_round(F a) {
   LINNET_EACH((a.v[i] + 12582912.0f) - 12582912.0f);
   return r;
 }
-static inline float f_lane(const F& a, int i) { return a.v[i]; }
+static inline float f_first(const F& a) { return a.v[0]; }
+// Lane i takes what lane i ^ n holds.
+template <int n>
+static inline F f_swap(F a) {
+  F r;
+  LINNET_EACH(a.v[i ^ n]);
+  return r;
+}
+// The first n of 16 floats, zeros after them.
+static inline F f_load_part(const float* p, int n) {
+  F r;
+  LINNET_EACH(i < n ? p[i] : 0.0f);
+  return r;
+}
+static inline void f_store_part(float* p, F a, int n) {
+  for (int i = 0; i < n; i++) p[i] = a.v[i];
+}
+// Eight floats, each in two neighbouring lanes.
+static inline F f_load_twice(const float* p) {
+  F r;
+  LINNET_EACH(p[i / 2]);
+  return r;
+}
+static inline F f_load_i8(const int8_t* p) {
+  F r;
+  LINNET_EACH((float)p[i]);
+  return r;
+}
 static inline F f_from_i(I a) {
   F r;
   LINNET_EACH((float)a.v[i]);

@@ -10,6 +10,7 @@ void set_float_kernels(Kernels&);
 void set_quantize_kernels(Kernels&);
 void set_elementwise_kernels(Kernels&);
 void set_attention_kernels(Kernels&);
+void set_store_kernels(Kernels&);
 
 #define LINNET_NAME_OF(x) #x
 #define LINNET_NAME(x) LINNET_NAME_OF(x)
@@ -25,6 +26,7 @@ const Kernels& table() {
     set_quantize_kernels(kernels);
     set_elementwise_kernels(kernels);
     set_attention_kernels(kernels);
+    set_store_kernels(kernels);
     ready = true;
   }
   return kernels;

@@ -71,12 +71,12 @@ TensorPointer attend(Context& c, Cache& cache, const BatchView& b, const Tensor&
                      float scale, int64_t window) {
   const Cache::Layer& l = cache.layers[(size_t)layer];
   int64_t group = heads / l.kv_heads;
+  AttentionShape shape{(int)l.head_dim, (int)l.head_dim, scale, 0.0f, cache.half ? KvType::F16 : KvType::F32};
   c.threads.run(b.count, [&](int64_t i, int) {
     int64_t position = b.positions[i], page = b.page_table[b.sequence[i] * b.widest + position / kPage];
     for (int64_t h = 0; h < l.kv_heads; h++) {
       uint8_t* keys = cache.keys(l, page, h);
-      c.kernels.store_kv(k.row(i) + h * l.head_dim, v.row(i) + h * l.head_dim, (int)l.head_dim, (int)(position % kPage), cache.half, keys,
-                         keys + l.key_bytes);
+      c.kernels.store_kv(shape, k.row(i) + h * l.head_dim, v.row(i) + h * l.head_dim, (int)(position % kPage), keys, keys + l.key_bytes);
     }
   });
 
@@ -90,7 +90,7 @@ TensorPointer attend(Context& c, Cache& cache, const BatchView& b, const Tensor&
     first = last;
   }
   auto y = c.tensor(b.count, q.width);
-  size_t scratch = attend_scratch((int)l.head_dim, (int)(std::max(most, (int64_t)1) * group)) * sizeof(float);
+  size_t scratch = attend_scratch(shape, (int)(std::max(most, (int64_t)1) * group)) * sizeof(float);
   std::vector<std::shared_ptr<Buffer>> buffers;
   for (int t = 0; t < c.threads.size(); t++) buffers.push_back(std::make_shared<Buffer>(c.buffers, scratch));
   c.threads.run((int64_t)tasks.size(), [&](int64_t index, int thread) {
@@ -100,7 +100,7 @@ TensorPointer attend(Context& c, Cache& cache, const BatchView& b, const Tensor&
       int64_t last = b.positions[i], first = window > 0 && last >= window ? last - window + 1 : 0;
       for (int64_t g = 0; g < group; g++) {
         int64_t offset = (task.head * group + g) * l.head_dim;
-        rows.push_back({q.row(i) + offset, y->row(i) + offset, first, last});
+        rows.push_back({q.row(i) + offset, y->row(i) + offset, first, last, last, 0.0f, -__builtin_inff()});
       }
     }
     int64_t first_page = rows.front().first / kPage, last_page = rows.back().last / kPage;
@@ -110,7 +110,7 @@ TensorPointer attend(Context& c, Cache& cache, const BatchView& b, const Tensor&
       uint8_t* keys = cache.keys(l, table[p], task.head);
       pages.push_back({keys, keys + l.key_bytes});
     }
-    c.kernels.attend(rows.data(), (int)rows.size(), pages.data(), (int64_t)pages.size(), first_page, (int)l.head_dim, scale, cache.half,
+    c.kernels.attend(shape, rows.data(), (int)rows.size(), pages.data(), (int64_t)pages.size(), first_page,
                      (float*)buffers[(size_t)thread]->data());
   });
   return y;

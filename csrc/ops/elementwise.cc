@@ -9,7 +9,8 @@ TensorPointer rms_norm(Context& c, const Tensor& x, const Tensor& weight, float 
   auto y = c.tensor(x.rows, x.width);
   int64_t width = x.width / groups;
   c.threads.run(x.rows, [&](int64_t r, int) {
-    for (int64_t g = 0; g < groups; g++) c.kernels.rms_norm(x.row(r) + g * width, weight.data(), epsilon, width, y->row(r) + g * width);
+    for (int64_t g = 0; g < groups; g++)
+      c.kernels.norm(kRmsNorm, x.row(r) + g * width, weight.data(), nullptr, epsilon, width, y->row(r) + g * width);
   });
   return y;
 }
@@ -19,7 +20,7 @@ TensorPointer rotate(Context& c, const Tensor& x, const float* cosine, const flo
   c.threads.run(x.rows, [&](int64_t r, int) {
     const float *row_cosine = cosine + r * (dim / 2), *row_sine = sine + r * (dim / 2);
     for (int64_t h = 0; h < x.width; h += head_dim) {
-      c.kernels.rotate(x.row(r) + h, row_cosine, row_sine, dim, head_dim, interleaved, y->row(r) + h);
+      c.kernels.rotate(x.row(r) + h, row_cosine, row_sine, 0, dim, head_dim, interleaved, y->row(r) + h);
     }
   });
   return y;
@@ -27,19 +28,19 @@ TensorPointer rotate(Context& c, const Tensor& x, const float* cosine, const flo
 
 TensorPointer add(Context& c, const Tensor& a, const Tensor& b) {
   auto y = c.tensor(a.rows, a.width);
-  c.threads.run(a.rows, [&](int64_t r, int) { c.kernels.add(a.row(r), b.row(r), a.width, y->row(r)); });
+  c.threads.run(a.rows, [&](int64_t r, int) { c.kernels.add(a.row(r), 1.0f, b.row(r), 1.0f, a.width, y->row(r)); });
   return y;
 }
 
 TensorPointer activate(Context& c, const Tensor& x, int activation) {
   auto y = c.tensor(x.rows, x.width);
-  c.threads.run(x.rows, [&](int64_t r, int) { c.kernels.activate(x.row(r), activation, x.width, y->row(r)); });
+  c.threads.run(x.rows, [&](int64_t r, int) { c.kernels.activate[activation](x.row(r), x.width, y->row(r)); });
   return y;
 }
 
 TensorPointer gate(Context& c, const Tensor& g, const Tensor& u, int activation) {
   auto y = c.tensor(g.rows, g.width);
-  c.threads.run(g.rows, [&](int64_t r, int) { c.kernels.gate(g.row(r), u.row(r), activation, g.width, y->row(r)); });
+  c.threads.run(g.rows, [&](int64_t r, int) { c.kernels.gate[activation](g.row(r), u.row(r), g.width, y->row(r)); });
   return y;
 }
 
