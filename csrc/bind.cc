@@ -1,14 +1,17 @@
 // The Python face of the core: arguments checked, the GIL released, no logic.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <limits>
 #include <stdexcept>
 
-#include "ops/context.h"
+#include "core/peaks.h"
+#include "ops/linear.h"
+#include "ops/record.h"
 #include "ops/sample.h"
 
 namespace nb = nanobind;
@@ -21,7 +24,6 @@ template <class T>
 using Array1 = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Array2 = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
 
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
@@ -33,137 +35,255 @@ const Format& format_or_throw(int id) {
   return *f;
 }
 
-// The arrays of a Batch, held for as long as a step refers to them.
-struct Step {
-  Array1<int32_t> positions, sequence;
-  Array2<int32_t> page_table;
-  BatchView view;
+MatrixPointer matrix(Context& c, std::vector<Array1<uint8_t>> raws, int stored, int target, int64_t rows, int64_t columns, bool pack) {
+  const Format &from = format_or_throw(stored), &to = format_or_throw(target);
+  require(rows > 0 && columns > 0 && columns % from.block == 0 && columns % to.block == 0, "columns are not a multiple of the block");
+  std::vector<const uint8_t*> data;
+  for (const auto& raw : raws) {
+    require(raw.shape(0) == (size_t)rows * (size_t)(columns / from.block) * from.raw_bytes, "raw data of another size than rows x columns");
+    data.push_back(raw.data());
+  }
+  require(!data.empty() && (stored == target || to.from_floats != nullptr), "cannot re-encode to this tensor type");
+  nb::gil_scoped_release release;
+  return make_matrix(c, data, from, to, rows, columns, pack);
+}
 
-  Step(Array1<int32_t> p, Array1<int32_t> s, Array2<int32_t> t, int64_t pages) : positions(p), sequence(s), page_table(t) {
-    view = {(int64_t)p.shape(0), (int64_t)t.shape(0), (int64_t)t.shape(1), p.data(), s.data(), t.data()};
-    require(p.shape(0) == s.shape(0), "positions and sequence differ in length");
-    for (int64_t i = 0; i < view.count; i++) {
-      require(view.sequence[i] >= 0 && view.sequence[i] < view.sequences, "a sequence without a row in the page table");
-      require(view.positions[i] >= 0 && view.positions[i] / kPage < view.widest, "a position past the page table");
-      // Attention reads every page up to the position, so all of them must exist.
-      if (i + 1 < view.count && view.sequence[i + 1] == view.sequence[i]) continue;
-      for (int64_t page = 0; page <= view.positions[i] / kPage; page++) {
-        int32_t entry = view.page_table[view.sequence[i] * view.widest + page];
-        require(entry >= 0 && entry < pages, "a page outside the cache");
-      }
-    }
+// A tape, its result, and what a batch must hold to for it to be safe.
+struct Recording {
+  std::shared_ptr<Context> context;
+  Tape tape;
+  int64_t most_tokens = std::numeric_limits<int64_t>::max(), most_positions = std::numeric_limits<int64_t>::max();
+  std::vector<int64_t> rotations;  // floats of one sequence's frequencies, for those that a step gives
+
+  explicit Recording(std::shared_ptr<Context> c) : context(std::move(c)) {}
+  int known(int value) const {
+    require(value >= 0 && value < tape.size(), "a value that is not on the tape");
+    return value;
   }
 };
 
-std::shared_ptr<Matrix> matrix(Context& c, Array1<uint8_t> raw, int stored, int target, int64_t rows, int64_t columns) {
-  const Format &from = format_or_throw(stored), &to = format_or_throw(target);
-  require(rows > 0 && columns > 0 && columns % from.block == 0 && columns % to.block == 0, "columns are not a multiple of the block");
-  require(raw.shape(0) == (size_t)rows * (size_t)(columns / from.block) * from.raw_bytes, "raw data of another size than rows x columns");
-  require(stored == target || to.from_floats != nullptr, "cannot re-encode to this tensor type");
-  nb::gil_scoped_release release;
-  return make_matrix(c, raw.data(), from, to, rows, columns);
+using Recorded = Recording&;
+
+void check_batch(const Recording& r, const StepView& s, int64_t pages) {
+  for (int64_t i = 0; i < s.count; i++) {
+    require(s.tokens[i] >= 0 && s.tokens[i] < r.most_tokens && s.previous[i] < r.most_tokens, "a token outside the embedding");
+    require(s.sequence[i] >= 0 && s.sequence[i] < s.sequences, "a sequence without a row in the page table");
+    require(s.positions[i] >= 0 && s.positions[i] / kPage < s.widest && s.positions[i] < r.most_positions,
+            "a position past the page table");
+    // Attention reads every page up to the position, so all of them must exist.
+    if (i + 1 < s.count && s.sequence[i + 1] == s.sequence[i]) continue;
+    for (int64_t page = 0; page <= s.positions[i] / kPage; page++) {
+      int32_t entry = s.page_table[s.sequence[i] * s.widest + page];
+      require(entry >= 0 && entry < pages, "a page outside the cache");
+    }
+  }
+  for (int64_t i = 0; i < s.wanted; i++) require(s.rows[i] >= 0 && s.rows[i] < s.count, "a wanted row that is not there");
 }
 
-TensorPointer tensor_from(Context& c, Array2<float> values) {
-  auto t = c.tensor((int64_t)values.shape(0), (int64_t)values.shape(1));
-  std::copy(values.data(), values.data() + values.size(), t->data());
-  return t;
+using Owned = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+Owned run(Recorded r, int result, Cache* cache, Array1<int32_t> tokens, Array1<int32_t> positions, Array1<int32_t> previous,
+          Array1<int32_t> sequence, Array2<int32_t> page_table, Array1<int32_t> prompt_lengths, Array1<int32_t> rows,
+          std::vector<Array2<float>> rotations) {
+  r.known(result);
+  size_t n = tokens.shape(0);
+  StepView s{(int64_t)n,
+             (int64_t)rows.shape(0),
+             (int64_t)page_table.shape(0),
+             (int64_t)page_table.shape(1),
+             tokens.data(),
+             positions.data(),
+             previous.data(),
+             sequence.data(),
+             page_table.data(),
+             prompt_lengths.data(),
+             rows.data(),
+             false,
+             {}};
+  require(positions.shape(0) == n && previous.shape(0) == n && sequence.shape(0) == n && (int64_t)prompt_lengths.shape(0) == s.sequences,
+          "the arrays of a batch differ in length");
+  check_batch(r, s, cache ? cache->pages : std::numeric_limits<int32_t>::max());
+  for (size_t i = 1; i < n; i++) s.for_prompt |= s.sequence[i] == s.sequence[i - 1];
+  require(rotations.size() == r.rotations.size(), "rotations are missing");
+  for (size_t i = 0; i < rotations.size(); i++) {
+    require((int64_t)rotations[i].shape(0) == s.sequences && (int64_t)rotations[i].shape(1) == r.rotations[i],
+            "rotations of another shape");
+    s.rotations.push_back(rotations[i].data());
+  }
+  int64_t count = r.tape.rows_of(result) == Rows::All ? s.count : s.wanted, width = r.tape.width_of(result);
+  // Recycled once the array is gone: a large vocabulary's logits would be fresh memory at every token.
+  auto* buffer = new Buffer(r.context->buffers, sizeof(float) * (size_t)std::max<int64_t>(1, count * width));
+  nb::capsule owner(buffer, [](void* p) noexcept { delete (Buffer*)p; });
+  {
+    nb::gil_scoped_release release;
+    r.tape.run(*r.context, cache, s, result, (float*)buffer->data());
+  }
+  size_t shape[2] = {(size_t)count, (size_t)width};
+  return Owned(buffer->data(), 2, shape, owner);
 }
 
 void bind_types(nb::module_& m) {
   nb::class_<Context>(m, "Context")
-      .def(nb::init<int, std::string>(), "threads"_a, "isa"_a = "")
+      .def(nb::init<int, int, std::string>(), "threads"_a, "prefill_threads"_a, "isa"_a = "")
       .def_prop_ro("isa", [](Context& c) { return c.kernels.name; })
-      .def_prop_ro("threads", [](Context& c) { return c.threads.size(); });
-  nb::class_<Tensor>(m, "Tensor").def("numpy", [](std::shared_ptr<Tensor> t) {
-    nb::object owner = nb::cast(t);
-    size_t shape[2] = {(size_t)t->rows, (size_t)t->width};
-    return nb::ndarray<nb::numpy, float, nb::ndim<2>>(t->data(), 2, shape, owner);
+      .def("peaks", [](Context& c) {
+        nb::gil_scoped_release release;
+        Peaks peaks = measure_peaks(c.decode, c.kernels.name);
+        return std::make_tuple(peaks.integer, peaks.real);
+      });
+  nb::class_<Vector>(m, "Vector").def("__init__", [](Vector* v, Array1<float> values) {
+    new (v) Vector(values.data(), values.data() + values.size());
   });
   nb::class_<Matrix>(m, "Matrix", nb::dynamic_attr())
+      .def_ro("experts", &Matrix::experts)
       .def_ro("rows", &Matrix::rows)
       .def_ro("columns", &Matrix::columns)
       .def_ro("owned_bytes", &Matrix::owned)
       .def_prop_ro("type", [](const Matrix& w) { return (int)w.format.type; });
   nb::class_<Cache>(m, "Cache")
-      .def(nb::init<std::vector<std::pair<int64_t, int64_t>>, int64_t, bool>(), "shapes"_a, "pages"_a, "half"_a)
+      .def(
+          "__init__",
+          [](Cache* c, std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes, int64_t pages, int type) {
+            require(type >= 0 && type <= (int)KvType::F32, "no such type of cache");
+            std::vector<Cache::Shape> made;
+            for (auto [kv_heads, head_dim, value_dim] : shapes) made.push_back({kv_heads, head_dim, value_dim});
+            new (c) Cache(made, pages, (KvType)type);
+          },
+          "shapes"_a, "pages"_a, "type"_a)
       .def_ro("pages", &Cache::pages)
       .def_prop_ro("bytes", [](const Cache& c) {
         size_t bytes = 0;
         for (const Cache::Layer& l : c.layers) bytes += l.bytes;
         return bytes;
       });
-  nb::class_<Step>(m, "Step").def(nb::init<Array1<int32_t>, Array1<int32_t>, Array2<int32_t>, int64_t>());
 }
 
-void bind_ops(nb::module_& m) {
-  m.def("matrix", &matrix);
-  m.def("tensor", &tensor_from);
-  m.def("embed", [](Context& c, Array1<int32_t> tokens, const Matrix& table) {
-    for (size_t i = 0; i < tokens.shape(0); i++)
-      require(tokens.data()[i] >= 0 && tokens.data()[i] < table.rows, "a token outside the embedding");
-    nb::gil_scoped_release release;
-    return embed(c, tokens.data(), (int64_t)tokens.shape(0), table);
+void bind_row_work(nb::class_<Recording>& tape) {
+  tape.def("constant", [](Recorded r, Array2<float> x) {
+    return record_constant(r.tape, std::vector<float>(x.data(), x.data() + x.size()), (int64_t)x.shape(1));
   });
-  m.def(
-      "linear",
-      [](Context& c, Tensor& x, const Matrix& w, const Tensor* bias) {
-        require(x.width == w.columns && (!bias || bias->width == w.rows), "linear: shapes differ");
-        return linear(c, x, w, bias);
+  tape.def("embed", [](Recorded r, MatrixPointer table, int source, int64_t offset) {
+    require(source >= 0 && source <= 2 && offset >= 0, "embed: no such source");
+    bool positions = source == (int)Source::Positions;
+    int64_t& most = positions ? r.most_positions : r.most_tokens;
+    most = std::min(most, positions ? table->rows - offset : table->rows);
+    return record_embed(r.tape, table, (Source)source, offset);
+  });
+  tape.def(
+      "norm",
+      [](Recorded r, int x, VectorPointer weight, VectorPointer bias, int kind, float epsilon, int64_t groups) {
+        int64_t width = r.tape.width_of(r.known(x));
+        require(groups > 0 && width % groups == 0, "norm: groups that do not divide");
+        for (const VectorPointer& v : {weight, bias}) {
+          require(!v || (int64_t)v->size() == width || (int64_t)v->size() == width / groups, "norm: shapes differ");
+        }
+        return record_norm(r.tape, x, weight, bias, kind, epsilon, groups);
       },
-      "context"_a, "x"_a, "w"_a, "bias"_a.none(), ReleaseGil());
-  m.def(
-      "rms_norm",
-      [](Context& c, const Tensor& x, const Tensor& weight, float epsilon, int64_t groups) {
-        require(weight.width * groups == x.width, "rms_norm: shapes differ");
-        return rms_norm(c, x, weight, epsilon, groups);
+      "x"_a, "weight"_a.none(), "bias"_a.none(), "kind"_a, "epsilon"_a, "groups"_a);
+  tape.def(
+      "angles",
+      [](Recorded r, int start, int dim, bool interleaved, int positions, VectorPointer frequencies) {
+        require(dim > 0 && dim % 2 == 0 && (!frequencies || (int)frequencies->size() == dim / 2 + 1), "angles: shapes differ");
+        if (!frequencies) r.rotations.push_back(dim / 2 + 1);
+        return record_angles(r.tape, {start, dim, interleaved, positions}, frequencies, (int)r.rotations.size() - 1);
       },
-      ReleaseGil());
-  m.def("rotate", [](Context& c, const Tensor& x, Array2<float> cosine, Array2<float> sine, int head_dim, bool interleaved) {
-    int dim = (int)cosine.shape(1) * 2;
-    require((int64_t)cosine.shape(0) == x.rows && (int64_t)sine.shape(0) == x.rows && sine.shape(1) == cosine.shape(1) && dim <= head_dim &&
-                x.width % head_dim == 0,
+      "start"_a, "dim"_a, "interleaved"_a, "positions"_a, "frequencies"_a.none());
+  tape.def("rotate", [](Recorded r, int x, int angles, int start, int dim, bool interleaved, int64_t head_dim) {
+    require(r.tape.width_of(r.known(x)) % head_dim == 0 && start >= 0 && start + dim <= head_dim && r.tape.width_of(r.known(angles)) == dim,
             "rotate: shapes differ");
-    nb::gil_scoped_release release;
-    return rotate(c, x, cosine.data(), sine.data(), dim, head_dim, interleaved);
+    return record_rotate(r.tape, x, angles, {start, dim, interleaved, 0}, head_dim);
   });
-  m.def(
-      "add",
-      [](Context& c, const Tensor& a, const Tensor& b) {
-        require(a.rows == b.rows && a.width == b.width, "add: shapes differ");
-        return add(c, a, b);
-      },
-      ReleaseGil());
-  m.def("activate", &activate, ReleaseGil());
-  m.def(
-      "gate",
-      [](Context& c, const Tensor& g, const Tensor& u, int activation) {
-        require(g.rows == u.rows && g.width == u.width, "gate: shapes differ");
-        return gate(c, g, u, activation);
-      },
-      ReleaseGil());
-  m.def("take", [](Context& c, const Tensor& x, Array1<int32_t> rows) {
-    for (size_t i = 0; i < rows.shape(0); i++) require(rows.data()[i] >= 0 && rows.data()[i] < x.rows, "take: a row that is not there");
-    return take(c, x, rows.data(), (int64_t)rows.shape(0));
+  tape.def("activate", [](Recorded r, int x, int activation) {
+    require(activation >= 0 && activation < kActivations && activation != kClampedSwiglu, "activate: no such activation");
+    return record_activate(r.tape, r.known(x), activation);
   });
-  m.def(
+  tape.def("gate", [](Recorded r, int gate, int up, int activation) {
+    require(r.tape.width_of(r.known(gate)) == r.tape.width_of(r.known(up)), "gate: shapes differ");
+    require(activation >= 0 && activation < kActivations, "gate: no such activation");
+    return record_gate(r.tape, gate, up, activation);
+  });
+  tape.def("add", [](Recorded r, int a, int b, float a_scale, float b_scale) {
+    require(r.tape.width_of(r.known(a)) == r.tape.width_of(r.known(b)) && r.tape.rows_of(a) == r.tape.rows_of(b), "add: shapes differ");
+    return record_add(r.tape, a, b, a_scale, b_scale);
+  });
+  tape.def("scale", [](Recorded r, int x, float factor) { return record_scale(r.tape, r.known(x), factor); });
+  tape.def("scale", [](Recorded r, int x, const Vector& factor) {
+    require(factor.size() == 1, "scale: more than one factor");
+    return record_scale(r.tape, r.known(x), factor[0]);
+  });
+  tape.def("weigh", [](Recorded r, int x, int weights) {
+    require(r.tape.width_of(r.known(x)) % r.tape.width_of(r.known(weights)) == 0, "weigh: shapes differ");
+    return record_weigh(r.tape, x, weights);
+  });
+  tape.def("columns", [](Recorded r, int x, int64_t start, int64_t count) {
+    require(start >= 0 && count > 0 && start + count <= r.tape.width_of(r.known(x)), "columns that are not there");
+    return record_columns(r.tape, x, start, count);
+  });
+  tape.def("append_shared", [](Recorded r, int x, int shared, int64_t heads) {
+    require(heads > 0 && r.tape.width_of(r.known(x)) % heads == 0, "append_shared: shapes differ");
+    return record_append_shared(r.tape, x, r.known(shared), heads);
+  });
+  tape.def("take", [](Recorded r, int x) { return record_take(r.tape, r.known(x)); });
+  tape.def("softcap", [](Recorded r, int x, float cap) { return record_softcap(r.tape, r.known(x), cap); });
+}
+
+void bind_whole_work(nb::class_<Recording>& tape) {
+  tape.def(
+      "linear",
+      [](Recorded r, int x, MatrixPointer w, VectorPointer bias) {
+        require(r.tape.width_of(r.known(x)) == w->columns && w->experts == 1 && (!bias || (int64_t)bias->size() == w->rows),
+                "linear: shapes differ");
+        return record_linear(r.tape, x, w, bias);
+      },
+      "x"_a, "w"_a, "bias"_a.none());
+  tape.def(
       "attend",
-      [](Context& c, Cache& cache, const Step& step, const Tensor& q, const Tensor& k, const Tensor& v, int layer, int heads, float scale,
-         int64_t window) {
-        require(layer >= 0 && (size_t)layer < cache.layers.size(), "attend: no such layer");
-        const Cache::Layer& l = cache.layers[(size_t)layer];
-        require(q.rows == step.view.count && k.rows == q.rows && v.rows == q.rows && q.width == heads * l.head_dim &&
-                    k.width == l.kv_heads * l.head_dim && v.width == k.width && heads % l.kv_heads == 0,
+      [](Recorded r, int q, int k, int v, int layer, int heads, std::tuple<int64_t, int64_t, int64_t> kv, float scale, float softcap,
+         int64_t window, bool bidirectional, VectorPointer slopes, VectorPointer sinks) {
+        auto [kv_heads, head_dim, value_dim] = kv;
+        require(layer >= 0 && kv_heads > 0 && heads % kv_heads == 0 && r.tape.width_of(r.known(q)) == heads * head_dim &&
+                    r.tape.width_of(r.known(k)) == kv_heads * head_dim && r.tape.width_of(r.known(v)) == kv_heads * value_dim,
                 "attend: shapes differ");
-        return attend(c, cache, step.view, q, k, v, layer, heads, scale, window);
+        for (const VectorPointer& each : {slopes, sinks}) require(!each || (int)each->size() == heads, "attend: one number per head");
+        return record_attend(r.tape, {kv_heads, head_dim, value_dim}, {layer, heads, scale, softcap, window, bidirectional}, q, k, v,
+                             slopes, sinks);
       },
-      ReleaseGil());
+      "q"_a, "k"_a, "v"_a, "layer"_a, "heads"_a, "kv"_a, "scale"_a, "softcap"_a, "window"_a, "bidirectional"_a, "slopes"_a.none(),
+      "sinks"_a.none());
+  tape.def(
+      "experts",
+      [](Recorded r, int x, int logits, std::vector<MatrixPointer> matrices, std::vector<VectorPointer> biases,
+         std::tuple<int, int, bool, float, int, int> router, int activation, VectorPointer correction) {
+        require(matrices.size() == 3 && biases.size() == 3 && matrices[1] && matrices[2], "experts: gate, up and down");
+        ExpertWeights w{matrices[0], matrices[1], matrices[2], biases[0], biases[1], biases[2]};
+        auto [active, scoring, normalise, scale, groups, active_groups] = router;
+        require(activation >= 0 && activation < kActivations && (matrices[0] || activation != kClampedSwiglu),
+                "experts: no such activation");
+        int64_t experts = r.tape.width_of(r.known(logits)), hidden = r.tape.width_of(r.known(x));
+        for (int i = 0; i < 3; i++) {
+          const MatrixPointer& m = matrices[(size_t)i];
+          require(!m || (m->experts == experts && m->columns == (i < 2 ? hidden : w.up->rows)), "experts: shapes differ");
+          require(!m || i == 2 || form_for(*m) == form_for(*w.up), "experts: gate and up of different kinds");
+          require(!biases[(size_t)i] || (m && (int64_t)biases[(size_t)i]->size() == experts * m->rows), "experts: a bias of another shape");
+        }
+        require(active > 0 && active <= experts && groups > 0 && experts % groups == 0 && active_groups > 0 && active_groups <= groups &&
+                    active <= experts / groups * active_groups && (!correction || (int64_t)correction->size() == experts),
+                "experts: a router that cannot choose");
+        return record_experts(r.tape, x, logits, w, {active, scoring, normalise, scale, groups, active_groups}, activation, correction);
+      },
+      "x"_a, "logits"_a, "matrices"_a, "biases"_a, "router"_a, "activation"_a, "correction"_a.none());
+  tape.def("run", &run, "result"_a, "cache"_a.none(), "tokens"_a, "positions"_a, "previous"_a, "sequence"_a, "page_table"_a,
+           "prompt_lengths"_a, "rows"_a, "rotations"_a);
+}
+
+void bind_values(nb::module_& m) {
+  m.def("matrix", &matrix, "context"_a, "raws"_a, "stored"_a, "target"_a, "rows"_a, "columns"_a, "pack"_a);
   m.def("matrix_floats", [](const Matrix& w) {
     auto* data = new float[(size_t)(w.rows * w.columns)];
     nb::capsule owner(data, [](void* p) noexcept { delete[] (float*)p; });
     for (int64_t r = 0; r < w.rows; r++) w.row_to_floats(r, data + r * w.columns);
     size_t shape[2] = {(size_t)w.rows, (size_t)w.columns};
-    return nb::ndarray<nb::numpy, float, nb::ndim<2>>(data, 2, shape, owner);
+    return Owned(data, 2, shape, owner);
   });
   m.def("sample", [](Array1<float> logits, double temperature, int64_t top_k, double top_p, double min_p, double uniform) {
     require(logits.shape(0) > 0, "sample: no logits");
@@ -175,10 +295,14 @@ void bind_ops(nb::module_& m) {
 }  // namespace
 
 NB_MODULE(_core, m) {
-  m.doc() = "Linnet's C++ core: packed weights, kernels, KV pages. Use it through linnet.ops.native.";
+  m.doc() = "Linnet's C++ core: packed weights, kernels, KV pages, tapes. Use it through linnet.ops.native.";
   nb::set_leak_warnings(false);  // a model that still lives when its program ends is no leak to tell its user about
   m.attr("PAGE_SIZE") = kPage;
   m.def("available_isas", &available_isas);
   bind_types(m);
-  bind_ops(m);
+  nb::class_<Recording> tape(m, "Tape");
+  tape.def(nb::init<std::shared_ptr<Context>>());
+  bind_row_work(tape);
+  bind_whole_work(tape);
+  bind_values(m);
 }

@@ -1,24 +1,19 @@
 // KV pages and attention over them, shared out by sequence, KV head and runs of query rows.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <new>
-#include <vector>
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
-#include "context.h"
+#include "record.h"
 
 namespace linnet {
 
 namespace {
 
 constexpr int64_t kTaskRows = 64;  // query rows of one task
-
-struct Task {
-  int64_t first, last;  // input rows [first, last)
-  int64_t head;         // KV head
-};
 
 // Zeroed memory that the system commits page by page, as it is written.
 uint8_t* reserve(size_t bytes) {
@@ -42,13 +37,79 @@ void release(uint8_t* data, size_t bytes) {
 #endif
 }
 
+AttentionShape shape_of(const Cache::Shape& kv, KvType type, float scale = 0, float softcap = 0) {
+  return {(int)kv.head_dim, (int)kv.value_dim, scale, softcap, type};
+}
+
+// What the tasks of one attention have in common.
+struct Attending {
+  AttendShape shape;
+  int64_t group;  // query heads of a KV head
+  int q, y;
+  VectorPointer slopes, sinks;
+};
+
+// A run of input rows [first, last) of one sequence and one KV head.
+struct Piece {
+  int64_t first, last, head;
+};
+
+// Runs short enough to balance the threads; bits do not depend on the cut.
+void cut(const StepView& s, int64_t kv_heads, int64_t most, std::vector<Piece>& pieces) {
+  pieces.clear();
+  for (int64_t first = 0; first < s.count;) {
+    int64_t last = first + 1;
+    while (last < s.count && s.sequence[last] == s.sequence[first] && last - first < most) last++;
+    for (int64_t h = 0; h < kv_heads; h++) pieces.push_back({first, last, h});
+    first = last;
+  }
+}
+
+void attend_piece(const Run& run, const Attending& a, const Piece& piece) {
+  const StepView& s = run.step;
+  const Cache::Layer& l = run.cache->layers[(size_t)a.shape.layer];
+  static thread_local std::vector<QueryRow> rows;
+  static thread_local std::vector<PageView> pages;
+  static thread_local std::vector<float> scratch;
+  rows.clear();
+  pages.clear();
+  int64_t sequence = s.sequence[piece.first], begin = INT64_MAX, end = 0;
+  for (int64_t i = piece.first; i < piece.last; i++) {
+    int64_t position = s.positions[i], last = position;
+    if (a.shape.bidirectional) last = std::max<int64_t>(last, s.prompt_lengths[sequence] - 2);
+    int64_t first = a.shape.window > 0 ? std::max<int64_t>(0, position + 1 - a.shape.window) : 0;
+    begin = std::min(begin, first);
+    end = std::max(end, last);
+    for (int64_t g = 0; g < a.group; g++) {
+      int64_t head = piece.head * a.group + g;
+      QueryRow row{};
+      row.q = run.row(a.q, i) + head * l.head_dim;
+      row.out = run.row(a.y, i) + head * l.value_dim;
+      row.first = first;
+      row.last = last;
+      row.position = position;
+      row.slope = a.slopes ? (*a.slopes)[(size_t)head] : 0.0f;
+      row.sink = a.sinks ? (*a.sinks)[(size_t)head] : -INFINITY;
+      rows.push_back(row);
+    }
+  }
+  const int32_t* table = s.page_table + sequence * s.widest;
+  for (int64_t p = begin / kPage; p <= end / kPage; p++) {
+    uint8_t* keys = run.cache->keys(l, table[p], piece.head);
+    pages.push_back({keys, keys + l.key_bytes});
+  }
+  AttentionShape shape = shape_of(l, run.cache->type, a.shape.scale, a.shape.softcap);
+  scratch.resize(attend_scratch(shape, (int)rows.size()));
+  run.context.kernels.attend(shape, rows.data(), (int)rows.size(), pages.data(), (int64_t)pages.size(), begin / kPage, scratch.data());
+}
+
 }  // namespace
 
-Cache::Cache(const std::vector<std::pair<int64_t, int64_t>>& shapes, int64_t pages, bool half) : half(half), pages(pages) {
-  size_t value = half ? 2 : 4;
-  for (auto [kv_heads, head_dim] : shapes) {
-    Layer l{kv_heads, head_dim, (size_t)(head_dim * kPage) * value, (size_t)((head_dim + 15) / 16 * 16 * kPage) * value, nullptr, 0};
-    l.bytes = (size_t)(pages * kv_heads) * (l.key_bytes + l.value_bytes);
+Cache::Cache(const std::vector<Shape>& shapes, int64_t pages, KvType type) : type(type), pages(pages) {
+  for (const Shape& shape : shapes) {
+    AttentionShape sizes = shape_of(shape, type);
+    Layer l{shape, key_bytes(sizes), value_bytes(sizes), nullptr, 0};
+    l.bytes = (size_t)(pages * shape.kv_heads) * (l.key_bytes + l.value_bytes);
     layers.push_back(l);
   }
   try {
@@ -67,51 +128,28 @@ void Cache::release_all() {
   }
 }
 
-TensorPointer attend(Context& c, Cache& cache, const BatchView& b, const Tensor& q, const Tensor& k, const Tensor& v, int layer, int heads,
-                     float scale, int64_t window) {
-  const Cache::Layer& l = cache.layers[(size_t)layer];
-  int64_t group = heads / l.kv_heads;
-  AttentionShape shape{(int)l.head_dim, (int)l.head_dim, scale, 0.0f, cache.half ? KvType::F16 : KvType::F32};
-  c.threads.run(b.count, [&](int64_t i, int) {
-    int64_t position = b.positions[i], page = b.page_table[b.sequence[i] * b.widest + position / kPage];
-    for (int64_t h = 0; h < l.kv_heads; h++) {
-      uint8_t* keys = cache.keys(l, page, h);
-      c.kernels.store_kv(shape, k.row(i) + h * l.head_dim, v.row(i) + h * l.head_dim, (int)(position % kPage), keys, keys + l.key_bytes);
-    }
-  });
-
-  // Runs of input rows of one sequence, short enough to balance the threads; bits do not depend on the cut.
-  std::vector<Task> tasks;
-  int64_t most = std::max<int64_t>(1, kTaskRows / group);
-  for (int64_t first = 0; first < b.count;) {
-    int64_t last = first + 1;
-    while (last < b.count && b.sequence[last] == b.sequence[first] && last - first < most) last++;
-    for (int64_t h = 0; h < l.kv_heads; h++) tasks.push_back({first, last, h});
-    first = last;
-  }
-  auto y = c.tensor(b.count, q.width);
-  size_t scratch = attend_scratch(shape, (int)(std::max(most, (int64_t)1) * group)) * sizeof(float);
-  std::vector<std::shared_ptr<Buffer>> buffers;
-  for (int t = 0; t < c.threads.size(); t++) buffers.push_back(std::make_shared<Buffer>(c.buffers, scratch));
-  c.threads.run((int64_t)tasks.size(), [&](int64_t index, int thread) {
-    const Task& task = tasks[(size_t)index];
-    std::vector<QueryRow> rows;
-    for (int64_t i = task.first; i < task.last; i++) {
-      int64_t last = b.positions[i], first = window > 0 && last >= window ? last - window + 1 : 0;
-      for (int64_t g = 0; g < group; g++) {
-        int64_t offset = (task.head * group + g) * l.head_dim;
-        rows.push_back({q.row(i) + offset, y->row(i) + offset, first, last, last, 0.0f, -__builtin_inff()});
+int record_attend(Tape& tape, const Cache::Shape& kv, const AttendShape& shape, int q, int k, int v, VectorPointer slopes,
+                  VectorPointer sinks) {
+  int y = tape.floats(Rows::All, shape.heads * kv.value_dim), stored = tape.value(Rows::All, 0);
+  tape.add_rows(Rows::All, {k, v}, {stored}, [=](const Run& run, int64_t first, int64_t last) {
+    const StepView& s = run.step;
+    const Cache::Layer& l = run.cache->layers[(size_t)shape.layer];
+    AttentionShape sizes = shape_of(l, run.cache->type);
+    for (int64_t i = first; i < last; i++) {
+      int64_t position = s.positions[i], page = s.page_table[s.sequence[i] * s.widest + position / kPage];
+      for (int64_t h = 0; h < l.kv_heads; h++) {
+        uint8_t* keys = run.cache->keys(l, page, h);
+        run.context.kernels.store_kv(sizes, run.row(k, i) + h * l.head_dim, run.row(v, i) + h * l.value_dim, (int)(position % kPage), keys,
+                                     keys + l.key_bytes);
       }
     }
-    int64_t first_page = rows.front().first / kPage, last_page = rows.back().last / kPage;
-    const int32_t* table = b.page_table + b.sequence[task.first] * b.widest;
-    std::vector<PageView> pages;
-    for (int64_t p = first_page; p <= last_page; p++) {
-      uint8_t* keys = cache.keys(l, table[p], task.head);
-      pages.push_back({keys, keys + l.key_bytes});
-    }
-    c.kernels.attend(shape, rows.data(), (int)rows.size(), pages.data(), (int64_t)pages.size(), first_page,
-                     (float*)buffers[(size_t)thread]->data());
+  });
+  Attending attention{shape, shape.heads / kv.kv_heads, q, y, slopes, sinks};
+  tape.add_whole({q, stored}, {y}, [=](const Run& run) {
+    static thread_local std::vector<Piece> kept;
+    std::vector<Piece>& pieces = kept;
+    cut(run.step, kv.kv_heads, std::max<int64_t>(1, kTaskRows / attention.group), pieces);
+    run.threads.run((int64_t)pieces.size(), [&](int64_t index, int) { attend_piece(run, attention, pieces[(size_t)index]); });
   });
   return y;
 }

@@ -1,10 +1,11 @@
-// What a model's operations share: kernels of one instruction set, threads, recycled buffers.
+// What a model's operations share: kernels of one instruction set, threads, recycled buffers; and its weights and KV pages.
 #pragma once
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "../core/buffers.h"
 #include "../core/isa.h"
-#include "../core/tensor.h"
 #include "../core/threads.h"
 #include "../quant/formats.h"
 
@@ -12,22 +13,30 @@ namespace linnet {
 
 struct Context {
   const Kernels& kernels;
-  ThreadPool threads;
+  ThreadPool decode, prefill;  // prefill: without workers of its own where both counts are equal
   std::shared_ptr<BufferPool> buffers = std::make_shared<BufferPool>();
 
-  Context(int thread_count, const std::string& isa) : kernels(kernels_for(isa)), threads(thread_count) {}
-  std::shared_ptr<Tensor> tensor(int64_t rows, int64_t width) { return std::make_shared<Tensor>(buffers, rows, width); }
+  Context(int threads, int prefill_threads, const std::string& isa)
+      : kernels(kernels_for(isa)),
+        decode(threads),
+        prefill(prefill_threads == threads ? 1 : prefill_threads),
+        same_(prefill_threads == threads) {}
+  ThreadPool& threads(bool for_prompt) { return for_prompt && !same_ ? prefill : decode; }
+
+ private:
+  bool same_;
 };
 
-// A weight [rows, columns]: packed blocks that it owns, or row-major floats where the file maps them.
+// A weight [rows, columns], or a stack of `experts` of them: packed blocks that it owns, or rows as the file maps them.
 struct Matrix {
   const Format& format;
-  int64_t rows, columns;
+  int64_t experts, rows, columns;
   const uint8_t* data;
   size_t owned;  // bytes of its own memory; 0: reads the caller's
+  bool packed;   // sixteen rows together; else row-major as stored, which block formats are only to save memory
 
-  Matrix(const Format& format, int64_t rows, int64_t columns, const uint8_t* data, size_t owned)
-      : format(format), rows(rows), columns(columns), data(data), owned(owned) {}
+  Matrix(const Format& format, int64_t experts, int64_t rows, int64_t columns, const uint8_t* data, size_t owned, bool packed)
+      : format(format), experts(experts), rows(rows), columns(columns), data(data), owned(owned), packed(packed) {}
   ~Matrix() {
     if (owned) free_pages(const_cast<uint8_t*>(data), owned);
   }
@@ -35,56 +44,58 @@ struct Matrix {
   Matrix& operator=(const Matrix&) = delete;
 
   int64_t blocks() const { return columns / format.block; }
-  // Where sixteen packed rows (or one raw row, for floats) begin.
-  const uint8_t* group(int64_t g) const { return data + (size_t)(g * blocks()) * format.packed_bytes; }
-  const uint8_t* raw_row(int64_t r) const { return data + (size_t)(r * blocks()) * format.raw_bytes; }
-  void row_to_floats(int64_t r, float* out) const {
-    format.packed_bytes ? format.to_floats(group(r / kRows), (int)(r % kRows), blocks(), out)
-                        : format.to_floats(raw_row(r), 0, blocks(), out);
-  }
+  int64_t groups() const { return (rows + kRows - 1) / kRows; }  // of one expert
+  size_t group_bytes() const { return (size_t)blocks() * format.packed_bytes; }
+  size_t row_bytes() const { return (size_t)blocks() * format.raw_bytes; }
+  // Where sixteen packed rows (or one raw row) of an expert begin.
+  const uint8_t* group(int64_t expert, int64_t g) const { return data + (size_t)(expert * groups() + g) * group_bytes(); }
+  const uint8_t* raw_row(int64_t expert, int64_t r) const { return data + (size_t)(expert * rows + r) * row_bytes(); }
+  // Packs group g of a matrix that is row-major into `to`, group_bytes() of it.
+  void pack_group(int64_t expert, int64_t g, uint8_t* to) const;
+  void row_to_floats(int64_t r, float* out) const;
+};
+
+// A norm weight, a bias, or biases of experts one after another.
+struct Vector : std::vector<float> {
+  using std::vector<float>::vector;
 };
 
 // Keys and values of every layer in pages; see kernels.h for the layout of a page.
 struct Cache {
-  struct Layer {
-    int64_t kv_heads, head_dim;
+  struct Shape {
+    int64_t kv_heads, head_dim, value_dim;
+  };
+  struct Layer : Shape {
     size_t key_bytes, value_bytes;  // of one page and head
     uint8_t* data;
     size_t bytes;
   };
-  bool half;
+  KvType type;
   int64_t pages;
   std::vector<Layer> layers;
 
-  Cache(const std::vector<std::pair<int64_t, int64_t>>& shapes, int64_t pages, bool half);
+  Cache(const std::vector<Shape>& shapes, int64_t pages, KvType type);
   ~Cache();
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
-  void release_all();
   uint8_t* keys(const Layer& l, int64_t page, int64_t head) const {
     return l.data + (size_t)(page * l.kv_heads + head) * (l.key_bytes + l.value_bytes);
   }
+
+ private:
+  void release_all();
 };
 
 // Rows of a batch, as Batch in ops/base.py describes them; the pointers belong to the caller.
-struct BatchView {
-  int64_t count, sequences, widest;
-  const int32_t *positions, *sequence, *page_table;
+struct StepView {
+  int64_t count, wanted, sequences, widest;
+  const int32_t *tokens, *positions, *previous, *sequence, *page_table, *prompt_lengths, *rows;
+  bool for_prompt;                      // whether a sequence has more than one row
+  std::vector<const float*> rotations;  // of ropes whose frequencies depend on the request: [sequences, dim / 2 + 1]
 };
 
-using TensorPointer = std::shared_ptr<Tensor>;
-
-std::shared_ptr<Matrix> make_matrix(Context&, const uint8_t* raw, const Format& stored, const Format& target, int64_t rows,
-                                    int64_t columns);
-TensorPointer linear(Context&, Tensor& x, const Matrix& w, const Tensor* bias);
-TensorPointer embed(Context&, const int32_t* tokens, int64_t count, const Matrix& table);
-TensorPointer rms_norm(Context&, const Tensor& x, const Tensor& weight, float epsilon, int64_t groups);
-TensorPointer rotate(Context&, const Tensor& x, const float* cosine, const float* sine, int dim, int head_dim, bool interleaved);
-TensorPointer add(Context&, const Tensor& a, const Tensor& b);
-TensorPointer activate(Context&, const Tensor& x, int activation);
-TensorPointer gate(Context&, const Tensor& g, const Tensor& u, int activation);
-TensorPointer take(Context&, const Tensor& x, const int32_t* rows, int64_t count);
-TensorPointer attend(Context&, Cache&, const BatchView&, const Tensor& q, const Tensor& k, const Tensor& v, int layer, int heads,
-                     float scale, int64_t window);
+// Weights from rows as stored, `experts` matrices in `raw`; re-encoded if `target` is another format than `stored`.
+std::shared_ptr<Matrix> make_matrix(Context&, const std::vector<const uint8_t*>& raw, const Format& stored, const Format& target,
+                                    int64_t rows, int64_t columns, bool pack);
 
 }  // namespace linnet

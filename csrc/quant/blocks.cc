@@ -7,10 +7,10 @@ namespace linnet {
 
 namespace {
 
-template <class Block>
-void pack_nibbles(const Block& raw, int r, PackedQ4_0& out) {
-  out.d[r] = raw.d;
-  put_nibbles(raw.q, r, out.q);
+template <class Raw>
+void pack_nibbles(const FourRows<Raw>& rows, PackedQ4_0& out) {
+  rows.each([&](const Raw& raw, int r) { out.d[r] = raw.d; });
+  put_nibbles(rows, &Raw::q, 0, out.q);
 }
 
 void floats_q4_0(const PackedQ4_0& p, int r, float* out) {
@@ -38,10 +38,12 @@ void encode_q4_0(const float* x, int64_t blocks, uint8_t* raw) {
   }
 }
 
-void pack_q4_1(const RawQ4_1& raw, int r, PackedQ4_1& out) {
-  out.d[r] = raw.d;
-  out.m[r] = raw.m;
-  put_nibbles(raw.q, r, out.q);
+void pack_q4_1(const FourRows<RawQ4_1>& rows, PackedQ4_1& out) {
+  rows.each([&](const RawQ4_1& raw, int r) {
+    out.d[r] = raw.d;
+    out.m[r] = raw.m;
+  });
+  put_nibbles(rows, &RawQ4_1::q, 0, out.q);
 }
 
 void floats_q4_1(const PackedQ4_1& p, int r, float* out) {
@@ -56,20 +58,23 @@ inline uint32_t fifth_bits(uint32_t bits, int g) {
   return spread;
 }
 
-void put_fifth_bits(uint32_t bits, int r, uint8_t* out) {
-  uint32_t all = 0;
-  for (int g = 0; g < 8; g++) all |= fifth_bits(bits, g);
-  put(out, r, all);
+template <class Raw>
+void put_fifth_bits(const FourRows<Raw>& rows, uint8_t* out) {
+  rows.each([&](const Raw& raw, int r) {
+    uint32_t all = 0;
+    for (int g = 0; g < 8; g++) all |= fifth_bits(raw.high, g);
+    std::memcpy(out + 4 * r, &all, 4);
+  });
 }
 
 inline int five_bits(const uint8_t (*q)[64], const uint8_t (&high)[64], int r, int k) {
   return field<4>(q, r, k) | field<1>(&high, r, k) << 4;
 }
 
-void pack_q5_0(const RawQ5_0& raw, int r, PackedQ5_0& out) {
-  out.d[r] = raw.d;
-  put_nibbles(raw.q, r, out.q);
-  put_fifth_bits(raw.high, r, out.high);
+void pack_q5_0(const FourRows<RawQ5_0>& rows, PackedQ5_0& out) {
+  rows.each([&](const RawQ5_0& raw, int r) { out.d[r] = raw.d; });
+  put_nibbles(rows, &RawQ5_0::q, 0, out.q);
+  put_fifth_bits(rows, out.high);
 }
 
 void floats_q5_0(const PackedQ5_0& p, int r, float* out) {
@@ -77,11 +82,13 @@ void floats_q5_0(const PackedQ5_0& p, int r, float* out) {
   for (int k = 0; k < 32; k++) out[k] = d * (float)(five_bits(p.q, p.high, r, k) - 16);
 }
 
-void pack_q5_1(const RawQ5_1& raw, int r, PackedQ5_1& out) {
-  out.d[r] = raw.d;
-  out.m[r] = raw.m;
-  put_nibbles(raw.q, r, out.q);
-  put_fifth_bits(raw.high, r, out.high);
+void pack_q5_1(const FourRows<RawQ5_1>& rows, PackedQ5_1& out) {
+  rows.each([&](const RawQ5_1& raw, int r) {
+    out.d[r] = raw.d;
+    out.m[r] = raw.m;
+  });
+  put_nibbles(rows, &RawQ5_1::q, 0, out.q);
+  put_fifth_bits(rows, out.high);
 }
 
 void floats_q5_1(const PackedQ5_1& p, int r, float* out) {
@@ -89,9 +96,9 @@ void floats_q5_1(const PackedQ5_1& p, int r, float* out) {
   for (int k = 0; k < 32; k++) out[k] = d * (float)five_bits(p.q, p.high, r, k) + m;
 }
 
-void pack_q8_0(const RawQ8_0& raw, int r, PackedQ8_0& out) {
-  out.d[r] = raw.d;
-  for (int g = 0; g < 8; g++) put((uint8_t*)out.q[g], r, word(raw.q, g));
+void pack_q8_0(const FourRows<RawQ8_0>& rows, PackedQ8_0& out) {
+  rows.each([&](const RawQ8_0& raw, int r) { out.d[r] = raw.d; });
+  for (int g = 0; g < 8; g++) rows.put((uint8_t*)out.q[g], rows.word(&RawQ8_0::q, g));
 }
 
 void floats_q8_0(const PackedQ8_0& p, int r, float* out) {
@@ -113,9 +120,9 @@ void encode_q8_0(const float* x, int64_t blocks, uint8_t* raw) {
   }
 }
 
-void pack_mxfp4(const RawMXFP4& raw, int r, PackedMXFP4& out) {
-  out.e[r] = raw.e;
-  put_nibbles(raw.q, r, out.q);
+void pack_mxfp4(const FourRows<RawMXFP4>& rows, PackedMXFP4& out) {
+  rows.each([&](const RawMXFP4& raw, int r) { out.e[r] = raw.e; });
+  put_nibbles(rows, &RawMXFP4::q, 0, out.q);
 }
 
 void floats_mxfp4(const PackedMXFP4& p, int r, float* out) {
@@ -123,9 +130,9 @@ void floats_mxfp4(const PackedMXFP4& p, int r, float* out) {
   for (int k = 0; k < 32; k++) out[k] = d * (float)kE2M1Doubled[field<4>(p.q, r, k)];
 }
 
-template <class Raw, class Packed, void (*one)(const Raw&, int, Packed&), void (*floats)(const Packed&, int, float*)>
+template <class Raw, class Packed, void (*four)(const FourRows<Raw>&, Packed&), void (*floats)(const Packed&, int, float*)>
 constexpr Format format(Type type, void (*encode)(const float*, int64_t, uint8_t*) = nullptr) {
-  return {type, 32, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, one>, unpack<Packed, 32, floats>, encode};
+  return {type, 32, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, four>, unpack<Packed, 32, floats>, encode};
 }
 
 }  // namespace

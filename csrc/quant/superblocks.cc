@@ -6,25 +6,37 @@ namespace linnet {
 namespace {
 
 // Word i of four columns of sub-block s (16 columns) of Q2_K and Q3_K: 2-bit fields that ggml keeps 32 columns apart.
-inline uint32_t two_bits(const uint8_t* q, int s, int i) {
-  return word(q + 32 * (s / 8) + 16 * (s % 2), i) >> (2 * (s % 8 / 2)) & 0x03030303u;
+template <class Raw>
+inline Words two_bits(const FourRows<Raw>& rows, int s, int i) {
+  return rows.word(&Raw::q, 8 * (s / 8) + 4 * (s % 2) + i) >> (2 * (s % 8 / 2)) & 0x03030303u;
 }
 
-inline uint32_t side_by_side(uint32_t g0, uint32_t g1, uint32_t g2, uint32_t g3, int bits) {
+inline Words side_by_side(Words g0, Words g1, Words g2, Words g3, int bits) {
   return g0 | g1 << bits | g2 << (2 * bits) | g3 << (3 * bits);
 }
 
-void put_two_bits(const uint8_t* q, int r, uint8_t (*out)[64]) {
+template <class Raw>
+void put_two_bits(const FourRows<Raw>& rows, uint8_t (*out)[64]) {
   for (int s = 0; s < 16; s++) {
-    put(out[s], r, side_by_side(two_bits(q, s, 0), two_bits(q, s, 1), two_bits(q, s, 2), two_bits(q, s, 3), 2));
+    rows.put(out[s], side_by_side(two_bits(rows, s, 0), two_bits(rows, s, 1), two_bits(rows, s, 2), two_bits(rows, s, 3), 2));
   }
 }
 
-void pack_q2_k(const RawQ2_K& raw, int r, PackedQ2_K& out) {
-  out.d[r] = raw.d;
-  out.dmin[r] = raw.dmin;
-  for (int s = 0; s < 16; s++) out.scale[s / 2][r][s % 2] = raw.scales[s];
-  put_two_bits(raw.q, r, out.q);
+// Bit `bit` of each of 32 bytes, side by side.
+template <class Raw>
+void put_one_bits(const FourRows<Raw>& rows, int bit, uint8_t* out) {
+  Words all = {};
+  for (int g = 0; g < 8; g++) all |= (rows.word(&Raw::high, g) >> bit & 0x01010101u) << g;
+  rows.put(out, all);
+}
+
+void pack_q2_k(const FourRows<RawQ2_K>& rows, PackedQ2_K& out) {
+  rows.each([&](const RawQ2_K& raw, int r) {
+    out.d[r] = raw.d;
+    out.dmin[r] = raw.dmin;
+    for (int s = 0; s < 16; s++) out.scale[s / 2][r][s % 2] = raw.scales[s];
+  });
+  put_two_bits(rows, out.q);
 }
 
 void floats_q2_k(const PackedQ2_K& p, int r, float* out) {
@@ -41,15 +53,13 @@ inline int q3_k_scale(const uint8_t* packed, int s) {
   return (low | (packed[8 + s % 4] >> (2 * (s / 4)) & 3) << 4) - 32;
 }
 
-void pack_q3_k(const RawQ3_K& raw, int r, PackedQ3_K& out) {
-  out.d[r] = raw.d;
-  put_two_bits(raw.q, r, out.q);
-  for (int s = 0; s < 16; s++) out.scale[s][r] = (int8_t)q3_k_scale(raw.scales, s);
-  for (int pair = 0; pair < 8; pair++) {  // 32 columns share bit `pair` of 32 bytes
-    uint32_t all = 0;
-    for (int g = 0; g < 8; g++) all |= (word(raw.high, g) >> pair & 0x01010101u) << g;
-    put(out.high[pair], r, all);
-  }
+void pack_q3_k(const FourRows<RawQ3_K>& rows, PackedQ3_K& out) {
+  rows.each([&](const RawQ3_K& raw, int r) {
+    out.d[r] = raw.d;
+    for (int s = 0; s < 16; s++) out.scale[s][r] = (int8_t)q3_k_scale(raw.scales, s);
+  });
+  put_two_bits(rows, out.q);
+  for (int pair = 0; pair < 8; pair++) put_one_bits(rows, pair, out.high[pair]);  // 32 columns share a bit of 32 bytes
 }
 
 void floats_q3_k(const PackedQ3_K& p, int r, float* out) {
@@ -71,22 +81,29 @@ void put_scales(const uint8_t* packed, int r, Packed& out) {
 }
 
 // 128 bytes of nibbles: each 32 bytes hold a sub-block low and the next one high.
-void put_wide_nibbles(const uint8_t* q, int r, uint8_t (*out)[4][64]) {
-  for (int s = 0; s < 8; s += 2, q += 32) {
+template <class Raw>
+void put_wide_nibbles(const FourRows<Raw>& rows, uint8_t (*out)[4][64]) {
+  for (int s = 0; s < 8; s += 2) {
     for (int i = 0; i < 4; i++) {
-      uint32_t first = word(q, 2 * i), second = word(q, 2 * i + 1);
-      put(out[s][i], r, low_pair(first, second));
-      put(out[s + 1][i], r, high_pair(first, second));
+      Words first = rows.word(&Raw::q, 4 * s + 2 * i), second = rows.word(&Raw::q, 4 * s + 2 * i + 1);
+      rows.put(out[s][i], low_pair(first, second));
+      rows.put(out[s + 1][i], high_pair(first, second));
     }
   }
 }
 
-void pack_q4_k(const RawQ4_K& raw, int r, PackedQ4_K& out) {
-  out.d[r] = raw.d;
-  out.dmin[r] = raw.dmin;
-  put_scales(raw.scales, r, out);
-  put_wide_nibbles(raw.q, r, out.q);
+// What Q4_K and Q5_K have in common.
+template <class Raw, class Packed>
+void pack_six_bit_scales(const FourRows<Raw>& rows, Packed& out) {
+  rows.each([&](const Raw& raw, int r) {
+    out.d[r] = raw.d;
+    out.dmin[r] = raw.dmin;
+    put_scales(raw.scales, r, out);
+  });
+  put_wide_nibbles(rows, out.q);
 }
+
+void pack_q4_k(const FourRows<RawQ4_K>& rows, PackedQ4_K& out) { pack_six_bit_scales(rows, out); }
 
 void floats_q4_k(const PackedQ4_K& p, int r, float* out) {
   for (int s = 0; s < 8; s++) {
@@ -95,16 +112,9 @@ void floats_q4_k(const PackedQ4_K& p, int r, float* out) {
   }
 }
 
-void pack_q5_k(const RawQ5_K& raw, int r, PackedQ5_K& out) {
-  out.d[r] = raw.d;
-  out.dmin[r] = raw.dmin;
-  put_scales(raw.scales, r, out);
-  put_wide_nibbles(raw.q, r, out.q);
-  for (int s = 0; s < 8; s++) {
-    uint32_t all = 0;
-    for (int g = 0; g < 8; g++) all |= (word(raw.high, g) >> s & 0x01010101u) << g;
-    put(out.high[s], r, all);
-  }
+void pack_q5_k(const FourRows<RawQ5_K>& rows, PackedQ5_K& out) {
+  pack_six_bit_scales(rows, out);
+  for (int s = 0; s < 8; s++) put_one_bits(rows, s, out.high[s]);
 }
 
 void floats_q5_k(const PackedQ5_K& p, int r, float* out) {
@@ -114,19 +124,21 @@ void floats_q5_k(const PackedQ5_K& p, int r, float* out) {
   }
 }
 
-void pack_q6_k(const RawQ6_K& raw, int r, PackedQ6_K& out) {
-  out.d[r] = raw.d;
+void pack_q6_k(const FourRows<RawQ6_K>& rows, PackedQ6_K& out) {
+  rows.each([&](const RawQ6_K& raw, int r) {
+    out.d[r] = raw.d;
+    for (int s = 0; s < 16; s++) out.scale[s][r] = raw.scales[s];
+  });
   for (int s = 0; s < 16; s++) {
-    out.scale[s][r] = raw.scales[s];
     int half = s / 8, part = s % 8 / 2, first = s % 2 * 4;  // quarter of 32 columns within a half of 128
-    uint32_t low[4], high[4];
+    Words low[4], high[4];
     for (int g = 0; g < 4; g++) {
-      low[g] = word(raw.low + 64 * half + 32 * (part % 2), first + g) >> (part < 2 ? 0 : 4) & kLow;
-      high[g] = word(raw.high + 32 * half, first + g) >> (2 * part) & 0x03030303u;
+      low[g] = rows.word(&RawQ6_K::low, 16 * half + 8 * (part % 2) + first + g) >> (part < 2 ? 0 : 4) & kLow;
+      high[g] = rows.word(&RawQ6_K::high, 8 * half + first + g) >> (2 * part) & 0x03030303u;
     }
-    put(out.low[s][0], r, low_pair(low[0], low[1]));
-    put(out.low[s][1], r, low_pair(low[2], low[3]));
-    put(out.high[s], r, side_by_side(high[0], high[1], high[2], high[3], 2));
+    rows.put(out.low[s][0], low_pair(low[0], low[1]));
+    rows.put(out.low[s][1], low_pair(low[2], low[3]));
+    rows.put(out.high[s], side_by_side(high[0], high[1], high[2], high[3], 2));
   }
 }
 
@@ -137,13 +149,15 @@ void floats_q6_k(const PackedQ6_K& p, int r, float* out) {
   }
 }
 
-void pack_iq4_xs(const RawIQ4_XS& raw, int r, PackedIQ4_XS& out) {
-  out.d[r] = raw.d;
-  for (int s = 0; s < 8; s++) {
-    int low = raw.scales_low[s / 2] >> (4 * (s % 2)) & 15, high = raw.scales_high >> (2 * s) & 3;
-    out.scale[s][r] = (int8_t)((low | high << 4) - 32);
-    put_nibbles(raw.q + 16 * s, r, out.q[s]);
-  }
+void pack_iq4_xs(const FourRows<RawIQ4_XS>& rows, PackedIQ4_XS& out) {
+  rows.each([&](const RawIQ4_XS& raw, int r) {
+    out.d[r] = raw.d;
+    for (int s = 0; s < 8; s++) {
+      int low = raw.scales_low[s / 2] >> (4 * (s % 2)) & 15, high = raw.scales_high >> (2 * s) & 3;
+      out.scale[s][r] = (int8_t)((low | high << 4) - 32);
+    }
+  });
+  for (int s = 0; s < 8; s++) put_nibbles(rows, &RawIQ4_XS::q, 4 * s, out.q[s]);
 }
 
 void floats_iq4_xs(const PackedIQ4_XS& p, int r, float* out) {
@@ -153,9 +167,9 @@ void floats_iq4_xs(const PackedIQ4_XS& p, int r, float* out) {
   }
 }
 
-template <class Raw, class Packed, void (*one)(const Raw&, int, Packed&), void (*floats)(const Packed&, int, float*)>
+template <class Raw, class Packed, void (*four)(const FourRows<Raw>&, Packed&), void (*floats)(const Packed&, int, float*)>
 constexpr Format format(Type type) {
-  return {type, 256, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, one>, unpack<Packed, 256, floats>, nullptr};
+  return {type, 256, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, four>, unpack<Packed, 256, floats>, nullptr};
 }
 
 }  // namespace

@@ -15,19 +15,21 @@ from numpy.typing import NDArray
 
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
+from linnet.arch.table import Table
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
-from linnet.engine.params import SamplingParams
+from linnet.engine.params import MAX_CANDIDATES, SamplingParams
 from linnet.engine.request import Request
 from linnet.engine.sampling import TokenLogprob
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
-from linnet.outputs import Candidate, Chunk, Completion, TraceStep
-from linnet.prompts import Message, Prompt, PromptReader, read_chat_template
+from linnet.outputs import Chunk, Completion, TraceStep
+from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
 from linnet.tensors import TYPES
-from linnet.text.tokenizer import Tokenizer, tokenizer_file
+from linnet.text.tokenizer import Tokenizer
+from linnet.tracing import trace_steps
 
 logger = logging.getLogger("linnet.llm")
 
@@ -54,8 +56,8 @@ class LLM:
         threads: int | None = None,
         prefill_threads: int | None = None,
         context: int | None = None,
-        overflow: str = "error",
-        kv_dtype: str = "f16",
+        overflow: str = "auto",
+        kv_dtype: str = "auto",
         kv_memory: int | None = None,
         max_batch: int = 16,
         prefill_chunk: int = 512,
@@ -82,16 +84,18 @@ class LLM:
         state_dict: Mapping[str, Any],
         tokenizer: Tokenizer | str | Path | None = None,
         strict: bool = True,
+        table: Table | None = None,
         **options: Any,
     ) -> LLM:
-        """An LLM over weights that are in memory, under their Hugging Face names: NumPy arrays or torch tensors.
+        """An LLM over weights that are in memory, NumPy arrays or torch tensors: those of a family under their Hugging Face names, or
+        of a model of your own, a ModelSpec and the `table` of its names (docs/own-model.md).
 
         config_or_spec: a ModelSpec, the content of a config.json, or a transformers config. options: as in `LLM`. Matrices that
         are not re-encoded are read where they are, not copied: changing them later changes the model. Raises ModelFileError
         that lists missing, misshapen and (unless not `strict`) unexpected names.
         """
         checked = ModelOptions(tokenizer=tokenizer, **options)
-        return cls._opened(Checkpoint.from_memory(config_or_spec, state_dict, strict), checked)
+        return cls._opened(Checkpoint.from_memory(config_or_spec, state_dict, strict, table), checked)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> LLM:
@@ -109,12 +113,13 @@ class LLM:
         spec = checkpoint.spec
         try:
             options.check_context(spec)
+            slides = options.slides(spec, checkpoint.slides)
             ops = _ops(options)
-            self.tokenizer = _tokenizer(checkpoint, options)
+            self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, read_chat_template(options.chat_template, self.tokenizer))
-            pages, context = plan_pages(
-                spec, options.kv_dtype, options.context, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes
-            )
+            # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
+            wanted = spec.context if slides and options.context is None else options.context
+            pages, context = plan_pages(spec, options.kv_type, wanted, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes)
             weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
             self._engine = Engine(
                 ops,
@@ -122,9 +127,10 @@ class LLM:
                 weights,
                 context=context,
                 pages=pages,
-                kv_dtype=options.kv_dtype,
+                kv_dtype=options.kv_type,
                 max_batch=options.max_batch,
                 prefill_chunk=options.prefill_chunk,
+                slides=slides,
             )
         except BaseException:
             checkpoint.close()
@@ -141,7 +147,7 @@ class LLM:
 
     @property
     def context(self) -> int:
-        """Most tokens of a prompt and its answer together."""
+        """Most tokens of a prompt and its answer together; of a model that slides past it, most that it sees at once."""
         return self._engine.context
 
     @property
@@ -230,18 +236,36 @@ class LLM:
         scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0), True)])[0].prompt_logprobs
         return [entry for entry in scored or () if entry is not None]
 
-    def trace(self, prompt: Prompt, top: int = 5, params: SamplingParams | None = None) -> list[TraceStep]:
-        """Generates, and says for every token which `top` candidates there were and which was chosen. Log-probabilities
-        are the model's own, before temperature, bias and penalties."""
-        if not isinstance(top, int) or top < 0:
-            raise InvalidRequestError(f"top is {top!r}; it must be 0 or more")
-        params = replace(_params(params), logprobs=top, n=1)
-        completion = self._run([self._answer(self._reader.read(prompt), params, True)])[0]
-        start = len(completion.prompt_token_ids)
-        return [
-            TraceStep(position, self._candidate(entry.token_id, entry.logprob), [self._candidate(*pair) for pair in entry.top])
-            for position, entry in enumerate(completion.logprobs or (), start)
-        ]
+    def tokenize(self, prompt: Prompt) -> list[int]:
+        """The token ids that the model gets for a prompt: of a text, of messages by the chat template, or these ids themselves."""
+        return self._reader.read(prompt)
+
+    @overload
+    def trace(
+        self, prompt: Prompt, top: int = ..., params: SamplingParams | None = ..., stream: Literal[False] = ...
+    ) -> list[TraceStep]: ...
+
+    @overload
+    def trace(
+        self, prompt: Prompt, top: int = ..., params: SamplingParams | None = ..., *, stream: Literal[True]
+    ) -> Generator[TraceStep, None, None]: ...
+
+    def trace(
+        self, prompt: Prompt, top: int = 5, params: SamplingParams | None = None, stream: bool = False
+    ) -> list[TraceStep] | Generator[TraceStep, None, None]:
+        """Generates, and says for every token which `top` candidates there were and which was chosen; with `stream` as they come.
+
+        Log-probabilities are the model's own, before temperature, bias and penalties. Where params ask for `prompt_logprobs`, the
+        steps of the prompt's tokens come first, all but the first token's, which nothing predicts.
+        """
+        if type(top) is not int or not 0 <= top <= MAX_CANDIDATES:
+            raise InvalidRequestError(f"top is {top!r}; it must be an integer from 0 to {MAX_CANDIDATES}")
+        params = replace(_params(params), logprobs=top)
+        if params.n != 1:
+            raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
+        answer = self._answer(self._reader.read(prompt), params, True)
+        steps = self._trace(answer)
+        return steps if stream else list(steps)
 
     def close(self) -> None:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
@@ -279,9 +303,9 @@ class LLM:
                 self._engine.cancel(answer.request)
         return completions
 
-    def _candidate(self, token: int, logprob: float) -> Candidate:
-        text = self.tokenizer.token_bytes(token).decode("utf-8", "replace") if self.tokenizer else ""
-        return Candidate(token, text, logprob)
+    def _trace(self, answer: Answer) -> Generator[TraceStep, None, None]:
+        with closing(self._stream(answer)) as chunks:
+            yield from trace_steps(answer.request, chunks, self.tokenizer)
 
 
 def _params(given: SamplingParams | None) -> SamplingParams:
@@ -299,20 +323,4 @@ def _ops(options: ModelOptions) -> Ops:
         return ReferenceOps()
     from linnet.ops.native import NativeOps
 
-    return NativeOps(threads=options.threads)
-
-
-def _tokenizer(checkpoint: Checkpoint, options: ModelOptions) -> Tokenizer | None:
-    """The one that was given, or the model's own; None where the model comes without."""
-    if isinstance(options.tokenizer, Tokenizer):
-        return options.tokenizer
-    if isinstance(options.tokenizer, (str, Path)):
-        return Tokenizer(options.tokenizer)
-    if options.tokenizer is not None:
-        raise InvalidRequestError(f"tokenizer is {options.tokenizer!r}; it must be a Tokenizer or a path to one")
-    if checkpoint.metadata is not None and "tokenizer.ggml.model" in checkpoint.metadata:
-        return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
-    if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
-        return Tokenizer(checkpoint.path)
-    logger.info("%s has no tokenizer: prompts are token ids, answers have no text", checkpoint.name)
-    return None
+    return NativeOps(options.threads, prefill_threads=options.prefill_threads, pack=not options.low_memory)

@@ -30,16 +30,22 @@ class ModelOptions(Options):
     tokenizer: Any = option(None, "a Tokenizer, or a path to one, in place of the model's own")
     chat_template: str | None = option(None, "a chat template, its name, or a file that holds one, in place of the model's own")
     threads: int | None = option(None, "threads of the native op set; None: one per physical core", 1, 1024)
-    prefill_threads: int | None = option(None, "threads for prompts", letter="B")
+    prefill_threads: int | None = option(None, "threads for steps that read prompts; None: as many as threads", 1, 1024)
     context: int | None = option(None, "most tokens of prompt and answer; None: what the model was made for, as far as memory goes", 1)
-    overflow: str = option("error", "what happens when the context is full", choices=("error",), later=("slide",))
-    kv_dtype: str = option("f16", "type of stored keys and values", choices=tuple(KV_BYTES), later=("bf16", "q8_0"))
+    overflow: str = option(
+        "auto",
+        "past the context: error, or slide: the model sees the last tokens that the context holds, as if they were the first (models "
+        "with absolute positions; max_tokens left out is then the length of the context); auto: slide where the checkpoint's own code "
+        "does",
+        choices=("auto", "error", "slide"),
+    )
+    kv_dtype: str = option("auto", "type of stored keys and values; auto: f16, or q8_0 with low_memory", choices=("auto", *KV_BYTES))
     kv_memory: int | None = option(None, "most bytes of KV cache; None: 40% of the available memory", 1)
     max_batch: int = option(16, "most sequences that run at once", 1, 4096)
     prefill_chunk: int = option(512, "most prompt tokens in one step", 1, 2**20)
     prefix_cache: bool = option(True, "share the keys and values of common prompt beginnings (nothing is shared yet)")
     draft: str | None = option(None, "a smaller model that guesses ahead", letter="G")
-    low_memory: bool = option(False, "trade speed for memory", letter="E")
+    low_memory: bool = option(False, "leave weights where their file is mapped, rearranged at each use: slower, and no memory of their own")
     device: str | None = option(None, "device of the torch op set", letter="F")
     dtype: str | None = option(None, "activation type of the torch op set", letter="F")
     tp: int = option(1, "devices that share each layer", letter="F")
@@ -49,14 +55,41 @@ class ModelOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ops == "reference" and self.threads not in (None, 1):
-            raise InvalidRequestError(f"threads is {self.threads}, but ops='reference' runs on one; leave threads out")
+        if self.ops == "reference":
+            for name, count in (("threads", self.threads), ("prefill_threads", self.prefill_threads)):
+                if count not in (None, 1):
+                    raise InvalidRequestError(f"{name} is {count}, but ops='reference' runs on one; leave {name} out")
+            if self.low_memory:
+                raise InvalidRequestError("low_memory is for the native op set; ops='reference' holds every weight in float32")
+        if self.low_memory and self.weights != "auto":
+            raise InvalidRequestError(f"low_memory leaves weights as they are stored, but weights is {self.weights!r}; leave one out")
+
+    @property
+    def kv_type(self) -> str:
+        """`kv_dtype`, resolved."""
+        if self.kv_dtype != "auto":
+            return self.kv_dtype
+        return "q8_0" if self.low_memory else "f16"
 
     def check_context(self, spec: ModelSpec) -> None:
         """Raises InvalidRequestError for a context past what the model's positions reach."""
         longest = longest_context(spec)
         if self.context is not None and self.context > longest:
             raise InvalidRequestError(f"context is {self.context} and the model was made for {int(longest)}; lower it")
+
+
+    def slides(self, spec: ModelSpec, own: bool) -> bool:
+        """Whether requests go on past the context; `own`: whether the checkpoint's code lets them. Raises InvalidRequestError where
+        that is asked of a model whose positions are not absolute."""
+        if self.overflow != "slide" and not (own and self.overflow == "auto"):
+            return False
+        relative = [layer for layer in spec.layers if layer.attention.ropes or layer.attention.alibi is not None]
+        if relative or spec.embedding.positions is None:
+            kind = "ALiBi" if relative and relative[0].attention.alibi is not None else "rotary" if relative else "no"
+            raise InvalidRequestError(
+                f"overflow='slide' is for models with absolute positions, and this one ({spec.family}) has {kind} positions; leave it out"
+            )
+        return True
 
 
 def longest_context(spec: ModelSpec) -> float:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, field, fields
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, TypeVar
 
 from linnet.errors import InvalidRequestError
@@ -55,6 +56,20 @@ class Options:
     def __post_init__(self) -> None:
         for f in fields(self):  # type: ignore[arg-type]
             object.__setattr__(self, f.name, _checked(f, getattr(self, f.name)))
+
+
+def check_writable(option: str, path: Path) -> None:
+    """Raises InvalidRequestError for a file that cannot be written, before the work that it is to hold. Leaves none where there was
+    none, and one that is there as it is."""
+    try:
+        existed = path.exists()
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequestError(f"{option} {path}: cannot be written ({reason})") from None
 
 
 def _checked(f: Field[Any], value: Any) -> Any:

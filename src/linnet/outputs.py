@@ -77,8 +77,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One generated token, at `position` of the sequence, and the likeliest candidates for its place, best first."""
+    """One token, at `position` of the sequence, and the likeliest candidates for its place, best first.
+
+    entropy: of all candidates, in bits. text: what the token added to the answer (see `Chunk`). in_prompt: whether it was given
+    rather than chosen. completion: the whole answer, on the last step.
+    """
 
     position: int
     chosen: Candidate
     candidates: list[Candidate]
+    entropy: float
+    text: str
+    in_prompt: bool = False
+    completion: Completion | None = None

@@ -1,16 +1,20 @@
-"""From what a caller calls a prompt (text, token ids, messages) to token ids."""
+"""From what a caller calls a prompt (text, token ids, messages) to token ids, by the tokenizer that its model comes with."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from linnet.errors import InvalidRequestError, ModelFileError
+from linnet.errors import InvalidRequestError, MissingDependencyError, ModelFileError
 
 if TYPE_CHECKING:
+    from linnet.load.checkpoint import Checkpoint
     from linnet.text.tokenizer import Tokenizer
+
+logger = logging.getLogger("linnet.llm")
 
 Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = str | Sequence[int] | Sequence[Message]
@@ -58,6 +62,31 @@ class PromptReader:
         if self.tokenizer is None:
             raise InvalidRequestError(f"{self.model} has no tokenizer, which {what} needs; pass tokenizer=, or use token ids")
         return self.tokenizer
+
+
+def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None = None) -> Tokenizer | None:
+    """The tokenizer that was given, itself or its path, or else the model's own; None where the model comes without."""
+    from linnet.text.tokenizer import Tokenizer, tokenizer_file
+
+    if isinstance(given, Tokenizer):
+        return given
+    if isinstance(given, (str, Path)):
+        return Tokenizer(given)
+    if given is not None:
+        raise InvalidRequestError(f"tokenizer is {given!r}; it must be a Tokenizer or a path to one")
+    if checkpoint.metadata is not None and "tokenizer.ggml.model" in checkpoint.metadata:
+        return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
+    if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
+        return Tokenizer(checkpoint.path)
+    if checkpoint.tokenizer is not None:
+        return Tokenizer(checkpoint.tokenizer)
+    if checkpoint.encoding is not None:
+        try:
+            return Tokenizer(checkpoint.encoding)
+        except (ModelFileError, MissingDependencyError) as error:
+            logger.warning("%s names no tokenizer, and the one that such models have is not here (%s)", checkpoint.name, error)
+    logger.info("%s has no tokenizer: prompts are token ids, answers have no text", checkpoint.name)
+    return None
 
 
 def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | Mapping[str, str] | None:

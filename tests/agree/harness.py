@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ ALLOWED_QUANTIZED = {"reference": 1e-4, "native": 0.04}
 """The same where matrices are quantized. Native kernels then round activations to 8 bits, and so does their oracle; but now
 and then a last bit decides which way, after which everything that follows differs by such roundings."""
 
+EXCUSED = 0.1
+"""Share of tokens that may have another expert where matrices are quantized and activations rounded."""
+
 ROUNDS_ACTIVATIONS = {"reference": False, "native": True}
 
 
@@ -47,17 +51,21 @@ class Session:
     """Sequences in progress, each with scattered pages of its own, as an engine would hold them.
 
     lengths: the most positions each sequence will have; length-dependent rotary scaling is fixed to them.
+    prompts: how many of them are its prompt; None: all.
     """
 
-    def __init__(self, model: Model, lengths: list[int], kv_dtype: str = "f32") -> None:
+    def __init__(self, model: Model, lengths: list[int], kv_dtype: str = "f32", prompts: list[int] | None = None) -> None:
         self.model, self.lengths = model, np.array(lengths, np.int32)
+        self.prompts = self.lengths if prompts is None else np.array(prompts, np.int32)
         self.done = [0] * len(lengths)
+        self.last = [-1] * len(lengths)
         counts = [-(-length // PAGE_SIZE) for length in lengths]
         shuffled = np.random.default_rng(sum(counts)).permutation(sum(counts)).astype(np.int32)
         self.table = np.full((len(lengths), max(counts)), -1, np.int32)
         for row, pages in zip(self.table, np.split(shuffled, np.cumsum(counts)[:-1]), strict=True):
             row[: len(pages)] = pages
         model.ops.allocate_cache(model.spec, sum(counts), kv_dtype)
+        self.step = model.ops.stepper(model.spec, partial(forward, model.ops, model.spec, model.weights))
 
     def feed(self, pieces: dict[int, list[int]], last_only: bool = False) -> dict[int, Logits]:
         """One step: the next tokens of some sequences. Logits of each, [tokens, vocab], or [1, vocab] for the last alone."""
@@ -67,16 +75,19 @@ class Session:
         batch = Batch(
             tokens=np.concatenate([np.array(tokens, np.int32) for tokens in pieces.values()]),
             positions=np.concatenate(positions).astype(np.int32),
+            previous=np.concatenate([np.array([self.last[i], *tokens[:-1]], np.int32) for i, tokens in pieces.items()]),
             sequence=np.repeat(list(pieces), counts).astype(np.int32),
             page_table=self.table,
             rope_lengths=self.lengths,
+            prompt_lengths=self.prompts,
             rows=(ends - 1 if last_only else np.arange(ends[-1])).astype(np.int32),
         )
-        logits = forward(self.model.ops, self.model.spec, self.model.weights, batch)
+        logits = self.step(batch)
         assert logits.dtype == np.float32
         assert logits.shape == (len(batch.rows), self.model.spec.vocab_size)
         for i, tokens in pieces.items():
             self.done[i] += len(tokens)
+            self.last[i] = tokens[-1]
         cuts = np.arange(1, len(counts)) if last_only else ends[:-1]
         # Copies: what an op set returns may be its own buffer.
         return {i: part.copy() for i, part in zip(pieces, np.split(logits, cuts), strict=True)}
@@ -96,13 +107,18 @@ def logits_of(model: Model, tokens: list[int], kv_dtype: str = "f32", chunk: int
 
 def greedy(model: Model, prompts: list[list[int]], count: int, kv_dtype: str = "f32") -> list[list[int]]:
     """`count` tokens after each prompt, all sequences together in every step."""
-    session = Session(model, [len(prompt) + count for prompt in prompts], kv_dtype)
-    tokens: list[list[int]] = [[] for _ in prompts]
-    pieces = dict(enumerate(prompts))
-    for _ in range(count):
-        for i, logits in session.feed(pieces, last_only=True).items():
-            tokens[i].append(model.ops.sample(logits[0], 0.0, 0, 1.0, 0.0, 0.0))
-        pieces = {i: [made[-1]] for i, made in enumerate(tokens)}
+    session = Session(model, [len(prompt) + count for prompt in prompts], kv_dtype, [len(prompt) for prompt in prompts])
+    return continued(session, session.feed(dict(enumerate(prompts)), last_only=True), count)
+
+
+def continued(session: Session, logits: dict[int, Logits], count: int) -> list[list[int]]:
+    """`count` greedy tokens of every sequence of a session, of which the last step's logits are given."""
+    tokens: list[list[int]] = [[] for _ in logits]
+    for made in range(1, count + 1):
+        for i, rows in logits.items():
+            tokens[i].append(session.model.ops.sample(rows[-1], 0.0, 0, 1.0, 0.0, 0.0))
+        if made < count:
+            logits = session.feed({i: [made[-1]] for i, made in enumerate(tokens)}, last_only=True)
     return tokens
 
 
@@ -115,10 +131,13 @@ def difference(ours: Logits, oracle: NDArray[Any]) -> float:
     return float(np.abs(ours.astype(np.float64) - oracle).max() / np.abs(oracle).max())
 
 
-def assert_agreement(ours: Logits, oracle: NDArray[Any], allowed: float) -> None:
-    """Asserts that no logit is further off than `allowed`, a share of the largest, and that the tokens agree (see below)."""
-    assert difference(ours, oracle) < allowed
-    assert teacher_forced_agreement(oracle, ours, allowed * float(np.abs(oracle).max())) > 0
+def assert_agreement(ours: Logits, oracle: NDArray[Any], allowed: float, excused: float = 0.0) -> None:
+    """Asserts that no logit is further off than `allowed`, a share of the largest, and that the tokens agree (see below); but for
+    a share of `excused` rows, where a rounding may have chosen another expert."""
+    errors = np.abs(ours.astype(np.float64) - oracle).max(axis=1) / np.abs(oracle).max()
+    near = errors < allowed
+    assert near.mean() >= 1 - excused, f"rows {np.flatnonzero(~near).tolist()} are off by {errors[~near].tolist()}"
+    assert teacher_forced_agreement(oracle[near], ours[near], allowed * float(np.abs(oracle).max())) > 0
 
 
 def teacher_forced_agreement(oracle: NDArray[Any], ours: Logits, allowed: float) -> float:

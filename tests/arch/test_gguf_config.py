@@ -40,12 +40,12 @@ def metadata(architecture: str = "llama", **extra) -> dict:
 
 
 def spec_of(values: dict, shapes=SHAPES, factors=None) -> ModelSpec:
-    return build(gguf_config(values, "m.gguf", shapes, factors))[0]
+    tensors = None if factors is None else {"rope_freqs.weight": factors}
+    return build(gguf_config(values, "m.gguf", shapes, tensors))[0]
 
 
 def rope_of(spec: ModelSpec) -> Rope:
-    rope = spec.layers[0].attention.rope
-    assert rope is not None
+    (rope,) = spec.layers[0].attention.ropes
     return rope
 
 
@@ -56,7 +56,7 @@ def test_means_what_config_json_means(architecture):
     expected = build(Config({"model_type": architecture, **HF, "head_dim": 24, "rope_theta": 5e5}, "config.json"))[0]
     interleaved = architecture == "llama"
     rope = replace(rope_of(expected), interleaved=interleaved)
-    layers = tuple(replace(layer, attention=replace(layer.attention, rope=rope)) for layer in expected.layers)
+    layers = tuple(replace(layer, attention=replace(layer.attention, ropes=(rope,))) for layer in expected.layers)
     assert found == replace(expected, layers=layers)
 
 
@@ -122,14 +122,12 @@ def test_a_window_of_llama_is_honoured():
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"expert_count": 8}, r"llama\.expert_count = 8"),
         ({"logit_scale": 0.5}, r"llama\.logit_scale"),
         ({"attention__value_length": 8}, r"llama\.attention\.value_length"),
-        ({"rope__scaling__yarn_log_multiplier": 0.1}, r"llama\.rope\.scaling\.yarn_log_multiplier"),
         ({"rope__scaling__yarn_ext_factor": 0.5}, r"llama\.rope\.scaling\.yarn_ext_factor"),
         ({"use_parallel_residual": True}, r"llama\.use_parallel_residual = True"),
         ({"attention__causal": False}, r"llama\.attention\.causal is 'False'"),
-        ({"rope__scaling__type": "longrope"}, r"llama\.rope\.scaling\.type is 'longrope'"),
+        ({"rope__scaling__type": "spiral"}, r"llama\.rope\.scaling\.type is 'spiral'"),
         ({"rope__dimension_sections": np.array([1, 2, 3], np.int32)}, r"llama\.rope\.dimension_sections"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 from linnet import LLM, InvalidRequestError
 from linnet.bench.cases import make_cases, opening_options
 from linnet.bench.cost import model_cost
-from linnet.bench.machine import peak_memory, read_bandwidth, reset_peak_memory
+from linnet.bench.machine import Machine, measure, peak_memory, read_bandwidth, reset_peak_memory
 from linnet.bench.measure import figures, run_cases, work
 from linnet.bench.plan import prepare
 from linnet.load.checkpoint import open_checkpoint
@@ -19,7 +19,7 @@ from linnet.load.checkpoint import open_checkpoint
 RECORD = {  # as the design page lists them, and more
     *("batch_size", "input_len", "output_len", "kv_cache_bytes", "prompt_tokens_per_s", "generated_tokens_per_s", "first_token_s"),
     *("inter_token_p50_s", "inter_token_p95_s", "peak_memory_bytes"),
-    *("read_bandwidth_share", "prompt_multiply_adds_per_s", "error"),
+    *("read_bandwidth_share", "prompt_multiply_adds_per_s", "arithmetic_share", "error"),
 }
 
 
@@ -70,7 +70,7 @@ def plan():
 def test_cases_run_in_the_order_given_and_come_as_they_are_done(plan):
     llm, plan = plan
     done = []
-    results = run_cases(llm, plan.cases, repeat=2, cost=plan.cost, bandwidth=1e10, advance=done.append)
+    results = run_cases(llm, plan.cases, repeat=2, cost=plan.cost, machine=Machine(1, "avx2", 1e10, 1e11, 1e10), advance=done.append)
     assert not done
     first = next(results)
     assert sum(done) == work(plan.cases[0], 2)
@@ -168,6 +168,8 @@ def test_multiply_adds_of_tinyllama_are_those_of_the_design_page(tmp_path):
 
 def test_the_machine_is_measured():
     assert read_bandwidth(2, nbytes=2**22) > 0
+    machine = measure(1)
+    assert (machine.integer_peak > machine.float_peak > 1e8) or machine.isa == "scalar"
     reset_peak_memory()
     before = peak_memory()
     data = np.ones(2**23)

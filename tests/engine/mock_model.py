@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linnet.arch.spec import ModelSpec, Norm
+from linnet.arch import spec
+from linnet.arch.spec import ModelSpec
 from linnet.engine.engine import Engine
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Output, Request
-from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.base import PAGE_SIZE, Batch, Step
 from linnet.ops.sampling import sample
-from linnet.weights import Weights
+from linnet.weights import Linear, Weights
 
 VOCAB = 50
 CONTEXT = 200
@@ -30,6 +33,7 @@ class MockOps:
         self.pages: NDArray[np.int64]
         self.steps: list[int] = []  # rows of each step
         self.wanted: list[int] = []
+        self.longest: list[int] = []  # most rows of one sequence
         self.sequences: list[int] = []
         self.fail: Exception | None = None
 
@@ -39,36 +43,47 @@ class MockOps:
     def free_cache(self) -> None:
         self.pages = np.zeros((0, PAGE_SIZE), np.int64)
 
-    def begin(self, spec: ModelSpec, batch: Batch) -> None:
+    def stepper(self, spec: ModelSpec, build: Callable[[], NDArray[np.float32]]) -> Step:
+        self.bidirectional = spec.bidirectional_prompt
+
+        def step(batch: Batch) -> NDArray[np.float32]:
+            self._begin(batch)
+            return build()
+
+        return step
+
+    def _begin(self, batch: Batch) -> None:
         if self.fail is not None:
             raise self.fail
         self.batch = batch
         self.steps.append(len(batch.tokens))
         self.wanted.append(len(batch.rows))
         self.sequences.append(len(set(batch.sequence.tolist())))
-        for array in (batch.tokens, batch.positions, batch.sequence, batch.page_table, batch.rope_lengths, batch.rows):
-            assert array.dtype == np.int32
+        self.longest.append(int(np.bincount(batch.sequence).max()))
+        for field in fields(Batch):
+            assert getattr(batch, field.name).dtype == np.int32
         assert (np.diff(batch.rows) > 0).all()
 
-    def embed(self, table: Any) -> NDArray[np.int64]:
+    def embed(self, table: Any, source: str, offset: int = 0) -> NDArray[np.int64]:
         batch = self.batch
+        assert source == "tokens"
         pages = batch.page_table[batch.sequence, batch.positions // PAGE_SIZE]
         assert (pages >= 0).all()
         self.pages[pages, batch.positions % PAGE_SIZE] = batch.tokens
         return np.arange(len(batch.tokens))
 
-    def norm(self, x: Any, weight: Any, norm: Norm, groups: int = 1) -> Any:
-        return x
-
     def take(self, x: Any) -> Any:
         return x[self.batch.rows]
 
-    def logits(self, x: Any, matrix: Any) -> NDArray[np.float32]:
+    def logits(self, x: Any, matrix: Any, bias: Any, output: spec.Output) -> NDArray[np.float32]:
         batch = self.batch
         out = np.empty((len(x), VOCAB), np.float32)
         for row, result in zip(x, out, strict=True):
-            history = self.pages[batch.page_table[batch.sequence[row]]].ravel()[: batch.positions[row] + 1]
-            result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[batch.sequence[row]]))
+            sequence, last = batch.sequence[row], batch.positions[row]
+            if self.bidirectional:
+                last = max(last, batch.prompt_lengths[sequence] - 2)
+            history = self.pages[batch.page_table[sequence]].ravel()[: last + 1]
+            result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[sequence]))
         return out
 
     def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
@@ -83,9 +98,12 @@ def mock_logits(history: list[int], rope_length: int) -> NDArray[np.float32]:
     return (2 * np.random.default_rng(list(digest)).standard_normal(VOCAB)).astype(np.float32)
 
 
-def mock_engine(context: int = CONTEXT, pages: int = 64, max_batch: int = 8, prefill_chunk: int = 64) -> Engine:
-    spec = ModelSpec("mock", VOCAB, hidden=1, context=context, layers=(), final_norm=Norm(1e-5), tied=True)
-    weights = Weights(embedding=None, layers=(), final_norm=None, output=None)
+def mock_engine(
+    context: int = CONTEXT, pages: int = 64, max_batch: int = 8, prefill_chunk: int = 64, bidirectional: bool = False
+) -> Engine:
+    """bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
+    spec = ModelSpec("mock", VOCAB, 1, context, layers=(), final_norm=None, tied=True, bidirectional_prompt=bidirectional)
+    weights = Weights(embedding=None, layers=(), output=Linear(None))
     return Engine(MockOps(), spec, weights, context=context, pages=pages, kv_dtype="f32", max_batch=max_batch, prefill_chunk=prefill_chunk)  # type: ignore[arg-type]
 
 

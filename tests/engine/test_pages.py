@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from linnet import _core
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
 from linnet.engine import pages
 from linnet.engine.pages import PagePool, available_memory, page_bytes, pages_for, plan_pages
 from linnet.errors import OutOfMemoryError
-from linnet.ops.base import PAGE_SIZE
+from linnet.ops.base import KV_DTYPES, PAGE_SIZE
+from linnet.ops.native import NativeOps
 
-LAYER = Layer(Attention(4, 2, 8, None, 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
+LAYER = Layer(Attention(4, 2, 8, (), 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
 SPEC = ModelSpec("test", 10, 32, 1000, (LAYER,) * 3, Norm(1e-5), True)
 EACH = 3 * 2 * (8 + 16) * PAGE_SIZE * 2  # layers, heads, keys and padded values, positions, bytes of f16
 
@@ -29,16 +29,29 @@ def test_pool_gives_each_page_once_and_reuses_the_last_freed() -> None:
 
 def test_sizes() -> None:
     assert page_bytes(SPEC, "f16") == EACH
+    assert page_bytes(SPEC, "bf16") == EACH
     assert page_bytes(SPEC, "f32") == 2 * EACH
     assert [pages_for(n) for n in (1, PAGE_SIZE, PAGE_SIZE + 1)] == [1, 1, 2]
 
 
-@pytest.mark.parametrize("head_dim", [2, 16, 20, 64])
-def test_a_page_is_as_large_as_the_core_makes_it(head_dim: int) -> None:
-    layer = Layer(Attention(4, 2, head_dim, None, 1.0), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
-    spec = ModelSpec("test", 10, 32, 1000, (layer,) * 3, Norm(1e-5), True)
-    for kv_dtype in ("f16", "f32"):
-        assert page_bytes(spec, kv_dtype) * 7 == _core.Cache([(2, head_dim)] * 3, 7, kv_dtype == "f16").bytes
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+@pytest.mark.parametrize(
+    ("head_dim", "value_dim"), [(2, None), (16, None), (20, None), (33, None), (64, None), (24, 40), (192, 128), (8, 1)]
+)
+def test_a_page_is_as_large_as_the_core_makes_it(kv_dtype: str, head_dim: int, value_dim: int | None) -> None:
+    wide = Layer(Attention(4, 2, head_dim, (), 1.0, value_dim=value_dim), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
+    spec = ModelSpec("test", 10, 32, 1000, (wide, LAYER, wide), Norm(1e-5), True)
+    ops = NativeOps(threads=1)
+    ops.allocate_cache(spec, 7, kv_dtype)
+    assert ops.cache is not None
+    assert page_bytes(spec, kv_dtype) * 7 == ops.cache.bytes
+    ops.free_cache()
+
+
+def test_q8_0_pages_hold_a_scale_for_every_block_of_a_head() -> None:
+    layer = Layer(Attention(4, 2, 40, (), 1.0, value_dim=32), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
+    spec = ModelSpec("test", 10, 32, 1000, (layer,), Norm(1e-5), True)
+    assert page_bytes(spec, "q8_0") == 2 * PAGE_SIZE * (40 + 2 * 2 + 32 + 2)  # two blocks of keys, one of values
 
 
 def test_plan_is_what_the_batch_needs_capped_by_memory() -> None:

@@ -177,6 +177,14 @@ def test_logprob_of_extreme_logits() -> None:
     entry = token_logprob(logits, 0, 3)
     assert entry.logprob == -1000.0
     assert entry.top == ((1, 0.0), (0, -1000.0), (2, -np.inf))
+    assert entry.entropy == 0.0
+
+
+def test_entropy_is_that_of_torch_in_bits() -> None:
+    torch = pytest.importorskip("torch")
+    for logits in (random_logits(3), 5 * random_logits(4), np.zeros(VOCAB, np.float32), np.array([0, 3, -np.inf], np.float32)):
+        expected = torch.distributions.Categorical(logits=torch.tensor(logits, dtype=torch.float64)).entropy() / np.log(2)
+        assert token_logprob(logits, 1, 0).entropy == pytest.approx(expected.item(), abs=1e-9)
 
 
 def test_penalty_state_grows_past_its_first_size() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from llm_cases import GREEDY, QUESTION, TINY, pool_is_whole
 
-from linnet import LLM, SamplingParams
+from linnet import LLM, InvalidRequestError, SamplingParams
 
 
 def test_the_built_in_model_adds(llm: LLM) -> None:
@@ -59,6 +59,33 @@ def test_trace_tells_candidates_and_choice(llm: LLM) -> None:
     assert [s.position for s in steps] == list(range(12, 12 + len(steps)))
     assert all(s.candidates[0] == s.chosen and len(s.candidates) == 3 for s in steps)
     assert "".join(s.chosen.text for s in steps[:-1]) == completion.text
+    assert "".join(s.text for s in steps) == completion.text
+    assert [s.completion is not None for s in steps] == [False] * (len(steps) - 1) + [True]
+    assert list(llm.trace(QUESTION, top=3, params=GREEDY, stream=True))[-1].text == steps[-1].text
+
+
+def test_trace_tells_what_the_prompt_might_have_been(llm: LLM) -> None:
+    tokens = llm.tokenize("The capital of Italy is")
+    params = SamplingParams(max_tokens=2, temperature=0.0, prompt_logprobs=4, logprobs=4)
+    completion = llm.generate([tokens], params)[0]
+    steps = llm.trace(tokens, top=4, params=params)
+    assert completion.prompt_logprobs is not None
+    assert completion.logprobs is not None
+    told = [*completion.prompt_logprobs[1:], *completion.logprobs]
+    assert [s.position for s in steps] == list(range(1, len(tokens) + 2))
+    assert [s.in_prompt for s in steps] == [True] * (len(tokens) - 1) + [False, False]
+    assert [(s.chosen.token_id, s.chosen.logprob, s.entropy) for s in steps] == [(e.token_id, e.logprob, e.entropy) for e in told if e]
+    assert [[(c.token_id, c.logprob) for c in s.candidates] for s in steps] == [list(e.top) for e in told if e]
+    scored = llm.trace(tokens, params=SamplingParams(max_tokens=0, prompt_logprobs=4))
+    assert [s.chosen for s in scored] == [s.chosen for s in steps[:-2]]
+    assert scored[-1].completion is not None
+    assert llm.trace(tokens, params=SamplingParams(max_tokens=0)) == []
+
+
+@pytest.mark.parametrize(("top", "options"), [(-1, {}), (1025, {}), (2.0, {}), (True, {}), (5, {"n": 2})])
+def test_trace_refuses(native: LLM, top: int, options: dict[str, int]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"top is .* from 0 to 1024|n is 2, and trace follows one answer"):
+        native.trace("x", top, SamplingParams(**options))  # type: ignore[arg-type]
 
 
 def test_scoring_the_prompt_gives_one_completion_a_sample(native: LLM) -> None:

@@ -1,6 +1,7 @@
 """Assembling: every tensor to its field, and one error that lists whatever does not fit."""
 
 import logging
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from linnet.load.assemble import assemble, plan
 from linnet.load.dequantize import dequantize
 from linnet.load.memory import MemorySource
 from linnet.tensors import F16, F32, Q4_0, Q8_0, RawTensor, TensorType
+from linnet.weights import PLAIN
 
 SMALL = {
     "vocab_size": 50,
@@ -61,14 +63,15 @@ def model(kind: str = "llama", **extra):
 
 
 FIELDS = {
-    "query": "self_attn.q_proj",
-    "key": "self_attn.k_proj",
-    "value": "self_attn.v_proj",
-    "attention_output": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
+    "attention.query": "self_attn.q_proj",
+    "attention.key": "self_attn.k_proj",
+    "attention.value": "self_attn.v_proj",
+    "attention.output": "self_attn.o_proj",
+    "mlp.gate": "mlp.gate_proj",
+    "mlp.up": "mlp.up_proj",
+    "mlp.down": "mlp.down_proj",
 }
+ATTENTION = tuple(FIELDS)[:4]
 
 
 @pytest.mark.parametrize(
@@ -76,42 +79,42 @@ FIELDS = {
     [
         ("llama", {}, set()),
         ("llama", {"attention_bias": True, "mlp_bias": True}, set(FIELDS)),
-        ("qwen2", {}, {"query", "key", "value"}),
-        ("qwen3", {"attention_bias": True}, {"query", "key", "value", "attention_output"}),
+        ("qwen2", {}, set(ATTENTION[:3])),
+        ("qwen3", {"attention_bias": True}, set(ATTENTION)),
     ],
 )
 def test_every_tensor_reaches_its_field(kind, extra, biases):
     state, spec, table = model(kind, **extra)
     weights = assemble(Recorder(), spec, table, MemorySource(state))
     np.testing.assert_array_equal(weights.embedding[1], state["model.embed_tokens.weight"])
-    np.testing.assert_array_equal(weights.output[1], state["lm_head.weight"])
-    np.testing.assert_array_equal(weights.final_norm, state["model.norm.weight"])
+    np.testing.assert_array_equal(weights.output.matrix[1], state["lm_head.weight"])
+    np.testing.assert_array_equal(weights.final_norm.weight, state["model.norm.weight"])
     assert len(weights.layers) == 3
     for index, layer in enumerate(weights.layers):
         prefix = f"model.layers.{index}."
         for field, hf in FIELDS.items():
-            linear = getattr(layer, field)
+            linear = attrgetter(field)(layer)
             np.testing.assert_array_equal(linear.matrix[1], state[f"{prefix}{hf}.weight"])
             if field in biases:
                 np.testing.assert_array_equal(linear.bias, state[f"{prefix}{hf}.bias"])
             else:
                 assert linear.bias is None
-        np.testing.assert_array_equal(layer.attention_norm, state[prefix + "input_layernorm.weight"])
-        np.testing.assert_array_equal(layer.mlp_norm, state[prefix + "post_attention_layernorm.weight"])
+        np.testing.assert_array_equal(layer.attention_norm.weight, state[prefix + "input_layernorm.weight"])
+        np.testing.assert_array_equal(layer.mlp_norm.weight, state[prefix + "post_attention_layernorm.weight"])
         if kind == "qwen3":
-            np.testing.assert_array_equal(layer.query_norm, state[prefix + "self_attn.q_norm.weight"])
-            np.testing.assert_array_equal(layer.key_norm, state[prefix + "self_attn.k_norm.weight"])
+            np.testing.assert_array_equal(layer.attention.query_norm.weight, state[prefix + "self_attn.q_norm.weight"])
+            np.testing.assert_array_equal(layer.attention.key_norm.weight, state[prefix + "self_attn.k_norm.weight"])
         else:
-            assert layer.query_norm is None
+            assert layer.attention.query_norm == PLAIN
 
 
 def test_tied_output_is_the_embedding_and_its_copy_is_ignored():
     state, spec, table = model(tie_word_embeddings=True)
     assert "lm_head.weight" in state
     weights = assemble(Recorder(), spec, table, MemorySource(state))
-    assert weights.output is weights.embedding
+    assert weights.output.matrix is weights.embedding
     del state["lm_head.weight"]
-    assert assemble(Recorder(), spec, table, MemorySource(state)).output is not None
+    assert assemble(Recorder(), spec, table, MemorySource(state)).output.matrix is not None
 
 
 def test_one_error_lists_everything():
@@ -158,7 +161,7 @@ def test_target_goes_where_its_blocks_fit(caplog):
     state, spec, table = model()  # columns: 64 (fits), 96 (fits), and 4 * 24 = 96
     with caplog.at_level(logging.WARNING, "linnet.load"):
         weights = assemble(Recorder(), spec, table, MemorySource(state), Q4_0)
-    assert {weights.embedding[2], weights.output[2], weights.layers[0].down.matrix[2]} == {Q4_0}
+    assert {weights.embedding[2], weights.output.matrix[2], weights.layers[0].mlp.down.matrix[2]} == {Q4_0}
     assert not caplog.records
     odd = TensorType("q4_k", 12, 256, 144)
     with caplog.at_level(logging.WARNING, "linnet.load"):
@@ -177,4 +180,4 @@ def test_pages_are_given_back_once_the_op_set_has_a_copy():
     state, spec, table = model()
     source = Watched(state)
     assemble(Recorder(), spec, table, source)
-    assert source.released == [f"model.layers.{index}.self_attn.q_proj.weight" for index in range(3)]
+    assert sorted(source.released) == sorted(name for name in state if name.endswith(("norm.weight", "q_proj.weight")))

@@ -80,6 +80,26 @@ def test_logits_are_finite_and_the_same_every_time(config_only):
         np.testing.assert_array_equal(logits, other.logits(list(range(50))))
 
 
+MIXTURES = {
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": 8},
+    "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64, "norm_topk_prob": True},
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
+}
+
+
+@pytest.mark.parametrize("target", [None, Q4_0])
+@pytest.mark.parametrize("family", MIXTURES)
+def test_stacks_biases_and_transposed_matrices(family, target, tmp_path):
+    """Biases of experts are vectors, and matrices stored [in, out] cannot be made in the type that they are loaded as."""
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    AutoConfig.for_model(family, vocab_size=96, **({} if family == "gpt2" else sizes), **MIXTURES[family]).save_pretrained(tmp_path)
+    checkpoint = open_random(tmp_path, target)
+    with LLM.from_checkpoint(checkpoint, weights="auto" if target is None else "q4_0", ops="reference", context=32) as llm:
+        assert np.isfinite(llm.logits([1, 2, 3])).all()
+
+
 def test_refusals(tmp_path):
     with pytest.raises(ModelFileError, match="no model"):
         open_random(tmp_path)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from itertools import product as every
+from typing import Any, get_args
 
 import gguf
 import numpy as np
 import pytest
+from eager import eager
 from numpy.typing import NDArray
 
 from linnet import _core
+from linnet.arch.spec import Activation, Norm
+from linnet.ops.native import NativeOps
+from linnet.ops.reference import ReferenceOps
 from linnet.tensors import (
     BF16,
     BLOCKS,
@@ -30,6 +36,7 @@ from linnet.tensors import (
     RawTensor,
     TensorType,
 )
+from linnet.weights import NormWeights
 
 ISAS = _core.available_isas()
 BLOCK_TYPES = [*BLOCKS, *SUPER_BLOCKS]
@@ -41,8 +48,14 @@ SCALES |= {Q2_K: [80, 82], Q3_K: [108], Q6_K: [208], MXFP4: []}
 
 
 @cache
-def context(isa: str) -> _core.Context:
-    return _core.Context(THREADS, isa)
+def ops_of(isa: str, threads: int = THREADS) -> NativeOps:
+    return NativeOps(threads, isa)
+
+
+def linear(isa: str, x: NDArray[np.float32], raw: RawTensor, bias: NDArray[np.float32] | None = None, threads: int = THREADS) -> Any:
+    ops = ops_of(isa, threads)
+    vector = None if bias is None else _core.Vector(bias)
+    return eager(ops, lambda x: ops.linear(x, ops.matrix(raw), vector), x)
 
 
 def random_raw(type: TensorType, rows: int, columns: int, seed: int) -> RawTensor:
@@ -107,10 +120,6 @@ def with_body(raw: RawTensor, byte: int) -> RawTensor:
     return RawTensor(raw.name, raw.shape, raw.type, blocks.ravel())
 
 
-def core_matrix(isa: str, raw: RawTensor, target: TensorType | None = None) -> _core.Matrix:
-    return _core.matrix(context(isa), raw.data, raw.type.gguf_id, (target or raw.type).gguf_id, *raw.shape)
-
-
 def rounded_activations(x: NDArray[np.float32], type: TensorType) -> NDArray[np.float64]:
     """x after the rounding that llama.cpp gives it for this weight type, in float64; computed in float32 as it does."""
     if type.block == 1:
@@ -136,7 +145,7 @@ def test_linear_matches_float64(isa: str, type: TensorType, tokens: int) -> None
     raw = random_raw(type, rows, columns, seed=tokens)
     x = np.random.default_rng(tokens).normal(size=(tokens, columns)).astype(np.float32)
     x[0, : columns // 3] = 0  # a block of zeros has no scale
-    y = _core.linear(context(isa), _core.tensor(context(isa), x), core_matrix(isa, raw), None).numpy()
+    y = linear(isa, x, raw)
     magnitude = np.abs(rounded_activations(x, type)) @ magnitudes(raw).T
     assert np.max(np.abs(y - product(raw, x)) / np.maximum(magnitude, 1e-30)) < 1e-6
 
@@ -147,16 +156,22 @@ def test_a_row_has_the_same_bits_in_every_batch_and_thread_count(isa: str, type:
     columns = 2 * type.block if type.block > 1 else 77
     raw = random_raw(type, 70, columns, seed=1)
     x = np.random.default_rng(2).normal(size=(300, columns)).astype(np.float32)
-    bias = np.random.default_rng(3).normal(size=(1, 70)).astype(np.float32)
-
-    def product(values: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-        c = _core.Context(threads, isa)
-        w = _core.matrix(c, raw.data, raw.type.gguf_id, raw.type.gguf_id, *raw.shape)
-        return _core.linear(c, _core.tensor(c, values), w, _core.tensor(c, bias)).numpy()
-
-    whole = product(x, 3)
+    bias = np.random.default_rng(3).normal(size=70).astype(np.float32)
+    whole = linear(isa, x, raw, bias, 3)
     for start, stop in [(0, 1), (5, 12), (100, 300)]:
-        np.testing.assert_array_equal(product(x[start:stop], 1), whole[start:stop])
+        np.testing.assert_array_equal(linear(isa, x[start:stop], raw, bias, 1), whole[start:stop])
+
+
+@pytest.mark.parametrize("type", BLOCK_TYPES + FLOAT_TYPES, ids=lambda t: t.name)
+def test_weights_that_stay_where_the_file_maps_them_give_the_same_bits(type: TensorType) -> None:
+    columns = 2 * type.block if type.block > 1 else 77
+    raw = random_raw(type, 70, columns, seed=1)
+    x = np.random.default_rng(2).normal(size=(9, columns)).astype(np.float32)
+    mapped = NativeOps(2, pack=False)
+    matrix = mapped.matrix(raw)
+    assert not mapped.owns(matrix)
+    np.testing.assert_array_equal(eager(mapped, lambda x: mapped.linear(x, matrix, None), x), linear("", x, raw))
+    np.testing.assert_array_equal(_core.matrix_floats(matrix), dequantized(raw))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -169,7 +184,7 @@ def test_activations_that_are_not_finite_do_not_vanish_in_rounding(isa: str, typ
         for column in (0, 7, columns // 2 + 16, columns - 1):
             x = np.ones((5, columns), np.float32)
             x[2, column] = value
-            finite = np.isfinite(_core.linear(context(isa), _core.tensor(context(isa), x), core_matrix(isa, raw), None).numpy())
+            finite = np.isfinite(linear(isa, x, raw))
             assert not finite[2].any()
             assert finite[[0, 1, 3, 4]].all()
 
@@ -183,7 +198,7 @@ def test_extreme_integers_do_not_overflow(isa: str, type: TensorType) -> None:
         for sign in (1, -1):
             x = np.full((3, raw.shape[1]), sign, np.float32)
             x[1, ::2] *= -1
-            y = _core.linear(context(isa), _core.tensor(context(isa), x), core_matrix(isa, extreme), None).numpy()
+            y = linear(isa, x, extreme)
             bound = 1e-6 * np.abs(rounded_activations(x, type)) @ magnitudes(extreme).T
             assert np.all(np.abs(y - product(extreme, x)) <= bound)
 
@@ -191,7 +206,7 @@ def test_extreme_integers_do_not_overflow(isa: str, type: TensorType) -> None:
 @pytest.mark.parametrize("type", BLOCK_TYPES + FLOAT_TYPES, ids=lambda t: t.name)
 def test_packed_values_are_those_of_the_gguf_package(type: TensorType) -> None:
     raw = random_raw(type, 37, 2 * max(type.block, 16), seed=5)
-    np.testing.assert_array_equal(_core.matrix_floats(core_matrix("scalar", raw)), dequantized(raw))
+    np.testing.assert_array_equal(_core.matrix_floats(ops_of("scalar").matrix(raw)), dequantized(raw))
 
 
 @pytest.mark.parametrize("target", [F16, BF16, Q8_0, Q4_0], ids=lambda t: t.name)
@@ -199,37 +214,41 @@ def test_packed_values_are_those_of_the_gguf_package(type: TensorType) -> None:
 def test_reencoded_values_are_those_of_the_gguf_package(stored: TensorType, target: TensorType) -> None:
     raw = random_raw(stored, 21, 512, seed=6)
     expected = gguf.quants.dequantize(gguf.quants.quantize(dequantized(raw), quant_type(target)), quant_type(target))
-    np.testing.assert_array_equal(_core.matrix_floats(core_matrix("scalar", raw, target)), expected)
+    np.testing.assert_array_equal(_core.matrix_floats(ops_of("scalar").matrix(raw, target)), expected)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_elementwise_kernels_at_every_length(isa: str) -> None:
-    c, random = context(isa), np.random.default_rng(7)
+    """Against the reference, over every length up to two vectors and their tails."""
+    ops, reference, random = ops_of(isa), ReferenceOps(), np.random.default_rng(7)
     for width in range(1, 35):
-        x = random.normal(0, 4, (3, width)).astype(np.float32)
-        u = random.normal(size=(3, width)).astype(np.float32)
-        w = random.normal(size=(1, width)).astype(np.float32)
-        tx, tu, tw = (_core.tensor(c, a) for a in (x, u, w))
-        wide = x.astype(np.float64)
-        np.testing.assert_array_equal(_core.add(c, tx, tu).numpy(), x + u)
-        normed = wide / np.sqrt((wide**2).mean(axis=1, keepdims=True) + 1e-6) * w
-        np.testing.assert_allclose(_core.rms_norm(c, tx, tw, 1e-6, 1).numpy(), normed, rtol=2e-6, atol=1e-7)
-        silu = wide / (1 + np.exp(-wide))
-        np.testing.assert_allclose(_core.gate(c, tx, tu, 0).numpy(), silu * u, rtol=2e-6, atol=1e-7)
-        tanh = 0.5 * wide * (1 + np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)))
-        np.testing.assert_allclose(_core.activate(c, tx, 2).numpy(), tanh, rtol=1e-5, atol=2e-6)
-        np.testing.assert_array_equal(_core.activate(c, tx, 3).numpy(), np.maximum(x, 0))
+        x, u = (random.normal(0, scale, (3, width)).astype(np.float32) for scale in (4, 1))
+        weight, bias = random.normal(size=(2, width)).astype(np.float32)
+        np.testing.assert_array_equal(eager(ops, lambda x, u: ops.add(x, u), x, u), x + u)
+        scaled = eager(ops, lambda x, u: ops.add(x, u, 0.5, -3.0), x, u)
+        np.testing.assert_allclose(scaled, x * np.float32(0.5) - u * np.float32(3), rtol=1e-6, atol=1e-6)
+        for norm, weights in every((Norm(1e-6), Norm(1e-5, "layer")), (NormWeights(), NormWeights(weight), NormWeights(weight, bias))):
+            native = NormWeights(*(None if v is None else _core.Vector(v) for v in (weights.weight, weights.bias)))
+            ours = eager(ops, partial(ops.norm, weights=native, norm=norm), x)
+            np.testing.assert_allclose(ours, reference.norm(x, weights, norm), rtol=5e-6, atol=2e-6)
+        for activation in get_args(Activation)[:-1]:
+            ours = eager(ops, partial(ops.activate, activation=activation), x)
+            np.testing.assert_allclose(ours, reference.activate(x, activation), rtol=1e-5, atol=2e-6)
+        for activation in get_args(Activation):
+            ours = eager(ops, partial(ops.gate, activation=activation), x, u)
+            np.testing.assert_allclose(ours, reference.gate(x, u, activation), rtol=1e-5, atol=4e-6)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_exponential_over_its_whole_range(isa: str) -> None:
     """silu(x) / x = 1 / (1 + e^-x) exposes the exponential: both ends and everything between."""
     x = np.linspace(-120, 120, 40001, dtype=np.float32)[None]
-    y = _core.activate(context(isa), _core.tensor(context(isa), x), 0).numpy()
+    ops = ops_of(isa)
+    y = eager(ops, lambda x: ops.activate(x, "silu"), x)
     wide = x.astype(np.float64)
     np.testing.assert_allclose(y, wide / (1 + np.exp(-wide)), rtol=1e-6, atol=1e-35)
 
 
 def test_an_instruction_set_that_is_not_there_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'neon' is not available .*scalar"):
-        _core.Context(1, "neon")
+        _core.Context(1, 1, "neon")

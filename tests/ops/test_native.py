@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from eager import SPEC, batch_of, eager, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from linnet import _core
-from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm, Rope
+from linnet.arch.spec import Attention, Rope
 from linnet.errors import InvalidRequestError, ModelFileError
-from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.ops.native import NativeOps, default_threads
 from linnet.ops.reference import ReferenceOps
 from linnet.ops.sampling import sample
@@ -26,32 +26,13 @@ from linnet.tensors import F32, Q4_0, RawTensor
 ISAS = _core.available_isas()
 
 
-def spec_of(attention: Attention) -> ModelSpec:
-    norm = Norm(1e-6)
-    return ModelSpec("llama", 8, attention.query_width, 512, (Layer(attention, Mlp(8, "silu"), norm, norm),), norm, False)
-
-
-def batch_of(runs: list[tuple[int, int]], pages: int) -> Batch:
-    """Rows at positions [start, stop) of one sequence each; the pages of all sequences are interleaved."""
-    widest = max(-(-stop // PAGE_SIZE) for _, stop in runs)
-    table = np.full((len(runs), widest), -1, np.int32)
-    order = iter(np.random.default_rng(0).permutation(pages).tolist())
-    for row, (_, stop) in enumerate(runs):
-        for page in range(-(-stop // PAGE_SIZE)):
-            table[row, page] = next(order)
-    positions = np.concatenate([np.arange(*run, dtype=np.int32) for run in runs])
-    sequence = np.repeat(np.arange(len(runs), dtype=np.int32), [stop - start for start, stop in runs])
-    lengths = np.full(len(runs), 512, np.int32)
-    return Batch(np.zeros_like(positions), positions, sequence, table, lengths, np.zeros(0, np.int32))
-
-
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kv_dtype", ["f32", "f16"])
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "window"), [(4, 4, 64, None), (6, 2, 20, None), (3, 1, 33, 40), (8, 1, 128, 7), (2, 2, 1, 1)]
 )
 def test_attention(isa: str, kv_dtype: str, heads: int, kv_heads: int, head_dim: int, window: int | None) -> None:
-    attention = Attention(heads, kv_heads, head_dim, None, head_dim**-0.5, window)
+    attention = Attention(heads, kv_heads, head_dim, (), head_dim**-0.5, window)
     spec, pages = spec_of(attention), 24
     native, reference = NativeOps(2, isa), ReferenceOps()
     random = np.random.default_rng(1)
@@ -62,22 +43,20 @@ def test_attention(isa: str, kv_dtype: str, heads: int, kv_heads: int, head_dim:
     for runs in (prompts, continuations):
         batch = replace(batch_of(runs, pages), page_table=table)
         q, k, v = (random.normal(0, 2, (len(batch.positions), n * head_dim)).astype(np.float32) for n in (heads, kv_heads, kv_heads))
-        native.begin(spec, batch)
         reference.begin(spec, batch)
-        ours = native.attend(*(_core.tensor(native.context, a) for a in (q, k, v)), 0, attention).numpy()
+        ours = eager(native, lambda q, k, v: native.attend(q, k, v, 0, attention, None), q, k, v, batch=batch, spec=spec)
         # Scores reach 30, so that their rounding moves a weight by 30 float32 epsilons; values reach 8.
-        np.testing.assert_allclose(ours, reference.attend(q, k, v, 0, attention), rtol=2e-5, atol=3e-5)
+        np.testing.assert_allclose(ours, reference.attend(q, k, v, 0, attention, None), rtol=2e-5, atol=3e-5)
 
 
 def test_values_past_the_range_of_f16_are_kept_finite() -> None:
-    attention = Attention(1, 1, 16, None, 0.25)
+    attention = Attention(1, 1, 16, (), 0.25)
     ops, batch = NativeOps(1), batch_of([(0, 2)], 1)
     ops.allocate_cache(spec_of(attention), 1, "f16")
-    ops.begin(spec_of(attention), batch)
-    values = np.ones((2, 16), np.float32)
+    ones = np.ones((2, 16), np.float32)
+    values = ones.copy()
     values[1] = 1e6
-    ones = _core.tensor(ops.context, np.ones((2, 16), np.float32))
-    out = ops.attend(ones, ones, _core.tensor(ops.context, values), 0, attention).numpy()
+    out = eager(ops, lambda x, v: ops.attend(x, x, v, 0, attention, None), ones, values, batch=batch)
     np.testing.assert_allclose(out, [[1.0] * 16, [(1 + 65504) / 2] * 16])
 
 
@@ -85,13 +64,11 @@ def test_values_past_the_range_of_f16_are_kept_finite() -> None:
 @pytest.mark.parametrize(("dim", "head_dim", "interleaved"), [(64, 64, False), (64, 64, True), (6, 10, False), (6, 11, True)])
 def test_rotary(isa: str, dim: int, head_dim: int, interleaved: bool) -> None:
     rope = Rope(dim, 10000.0, 512, interleaved)
-    attention = Attention(3, 3, head_dim, rope, 1.0)
+    attention = Attention(3, 3, head_dim, (rope,), 1.0)
     native, reference, batch = NativeOps(2, isa), ReferenceOps(), batch_of([(5, 40), (0, 3)], 3)
-    native.allocate_cache(spec_of(attention), 3, "f32")
-    native.begin(spec_of(attention), batch)
     reference.begin(spec_of(attention), batch)
     x = np.random.default_rng(2).normal(size=(38, 3 * head_dim)).astype(np.float32)
-    ours = native.rotate(_core.tensor(native.context, x), rope, head_dim).numpy()
+    ours = eager(native, lambda x: native.rotate(x, rope, head_dim), x, batch=batch)
     np.testing.assert_allclose(ours, reference.rotate(x, rope, head_dim), rtol=1e-6, atol=1e-6)
 
 
@@ -167,7 +144,20 @@ def test_what_is_not_finite_is_not_rounded_to_a_level(value: float) -> None:
         NativeOps(2).matrix(raw, Q4_0)
 
 
-def test_a_page_outside_the_cache_is_refused() -> None:
-    positions = np.zeros(1, np.int32)
-    with pytest.raises(ValueError, match="a page outside the cache"):
-        _core.Step(positions, positions, np.array([[3]], np.int32), 2)
+def test_a_batch_that_does_not_fit_is_refused() -> None:
+    ops = NativeOps(1)
+    ops.allocate_cache(SPEC, 2, "f32")
+    table = ops.matrix(RawTensor("table", (5, 16), F32, np.zeros(5 * 16 * 4, np.uint8)))
+    good = batch_of([(0, 2)], 2)
+    changes: dict[str, dict[str, list[int] | list[list[int]]]] = {
+        "a page outside the cache": {"page_table": [[3]]},
+        "a position past the page table": {"positions": [0, 32]},
+        "a token outside the embedding": {"tokens": [0, 5]},
+        "a sequence without a row": {"sequence": [0, 1]},
+        "a wanted row": {"rows": [2]},
+        "differ in length": {"previous": [0]},
+    }
+    for message, change in changes.items():
+        bad = replace(good, **{name: np.array(value, np.int32) for name, value in change.items()})
+        with pytest.raises(ValueError, match=message):
+            eager(ops, lambda x: ops.add(x, ops.embed(table, "tokens")), np.zeros((2, 16), np.float32), batch=bad)

@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from linnet.arch import rope as rope_module
 from linnet.arch.rope import angles, inverse_frequencies
-from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, Rope, RopeScaling, YarnScaling
+from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, RopeScaling, YarnScaling
 
 CONTEXT = 2048
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -69,6 +69,27 @@ def test_factors_divide_each_frequency() -> None:
     factors = inverse_frequencies(plain, 1)[0] / llama3
     ours = inverse_frequencies(replace(plain, scaling=FactorScaling(tuple(factors.tolist()))), 1)[0]
     np.testing.assert_array_max_ulp(ours, llama3, 1)
+
+
+@pytest.mark.parametrize("original", [512, CONTEXT])
+@pytest.mark.parametrize("dim", [4, 10, 96])
+def test_longrope_is_that_of_transformers(dim: int, original: int) -> None:
+    """One set of factors up to the original context and another past it, and a factor for cosines and sines."""
+    random = np.random.default_rng(dim)
+    short, long = (random.uniform(1, most, dim // 2).astype(np.float32) for most in (2, 40))
+    parameters = {"rope_type": "longrope", "short_factor": short.tolist(), "long_factor": long.tolist()}
+    parameters["original_max_position_embeddings"] = original
+    for length in (1, original, original + 1, 5 * CONTEXT):
+        theirs, factor = ROPE_INIT_FUNCTIONS["longrope"](config(parameters, dim, 10000.0), seq_len=length)
+        rope = Rope(dim, 10000.0, CONTEXT, scaling=LongScaling(tuple(short.tolist()), tuple(long.tolist()), original, factor))
+        frequencies, ours = inverse_frequencies(rope, length)
+        np.testing.assert_array_max_ulp(frequencies, theirs.numpy(), 2)
+        cosines, sines = angles(rope, np.array([0, 1, 63], np.int32), np.full(3, length, np.int32))
+        radians = torch.outer(torch.tensor([0.0, 1.0, 63.0]), theirs)
+        np.testing.assert_allclose(cosines, radians.cos() * factor, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(sines, radians.sin() * factor, rtol=0, atol=1e-5)
+        assert ours == factor
+    assert (factor > 1) == (original < CONTEXT)
 
 
 @pytest.mark.parametrize("name", CASES)

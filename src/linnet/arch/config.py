@@ -24,7 +24,7 @@ top_p typical_p num_beams num_beam_groups num_return_sequences length_penalty re
 no_repeat_ngram_size encoder_no_repeat_ngram_size early_stopping renormalize_logits return_dict return_dict_in_generate
 output_attentions output_hidden_states output_scores chunk_size_feed_forward use_flash_attention use_flash_attn
 _attn_implementation_autoset unsloth_fixed is_llama_config pretraining_tp bos_token eos_token tf_legacy_loss gradient_checkpointing
-remove_invalid_values is_decoder
+remove_invalid_values is_decoder rope_finetuned finetuned _from_model_config
 """
 HARMLESS = frozenset(_HARMLESS.split())
 
@@ -39,7 +39,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "relu2": "relu_squared",
 }
 
-Format = Literal["hf", "gguf"]
+Format = Literal["hf", "gguf", "torch"]
 
 
 class Config:
@@ -50,14 +50,41 @@ class Config:
     that nobody asked for and that could change the computation.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: str, format: Format = "hf", names: Mapping[str, str] | None = None) -> None:
-        """`names`: what the file calls a key, where that differs."""
-        self.where, self.format = where, format
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        where: str,
+        format: Format = "hf",
+        names: Mapping[str, str] | None = None,
+        tensors: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> None:
+        """`names`: what the file calls a key, where that differs. `tensors`: the shapes of the tensors of a GGUF file or a plain
+        PyTorch checkpoint, of which some tell what its configuration does not."""
+        self.where, self.format, self.tensors = where, format, tensors or {}
         self._values = dict(values)
-        self._names = names or {}
+        self._names = dict(names or {})
         self._prefix = ""
         self._read: set[str] = set()
-        self._groups: list[Config] = []
+        self._groups: dict[str, Config] = {}
+
+    def assume(self, **defaults: Any) -> None:
+        """What absent keys mean in a family."""
+        for key, value in defaults.items():
+            if self._values.get(key) is None:
+                self._values[key] = value
+
+    def called(self, **names: str) -> None:
+        """What a family's files call a key that is read under its usual name; a file may use either."""
+        for key, name in names.items():
+            value = self._values.pop(name, None)
+            if value is None:
+                if self._values.get(key) is None:
+                    self._names.setdefault(self._prefix + key, self._prefix + name)
+                continue
+            if self._values.get(key, value) not in (None, value):
+                raise self.error(key, f"{value!r}, as {name} says,")
+            self._values[key] = value
+            self._names[self._prefix + key] = self._prefix + name
 
     def integer(self, key: str, default: Any = _REQUIRED, low: int = 1, high: int = 2**31 - 1) -> int:
         value = self._get(key, default)
@@ -81,6 +108,13 @@ class Config:
             raise self.error(key, f"a number above {low:g} and at most {high:g}")
         return float(value)
 
+    def optional_number(self, key: str, default: float | None = None, low: float = 0.0) -> float | None:
+        """Like `number`, but null means None, and `default` stands only for a key that is not there."""
+        if self._values.get(key, default) is None:
+            self._read.add(key)
+            return None
+        return self.number(key, default, low)
+
     def flag(self, key: str, default: bool) -> bool:
         value = self._get(key, default)
         if type(value) is not bool:
@@ -101,16 +135,16 @@ class Config:
         return None if value is None else list(value)
 
     def group(self, key: str) -> Config | None:
-        """A nested object, read and accounted for in the same way; None where it is absent or empty."""
+        """A nested object, read and accounted for in the same way, the same one at each call; None where it is absent or empty."""
         value = self._get(key, None)
         if value is not None and not isinstance(value, dict):
             raise self.error(key, "an object")
         if not value:
             return None
-        inner = Config(value, self.where, self.format, self._names)
-        inner._prefix = f"{self._prefix}{key}."
-        self._groups.append(inner)
-        return inner
+        if key not in self._groups:
+            inner = self._groups[key] = Config(value, self.where, self.format, self._names)
+            inner._prefix = f"{self._prefix}{key}."
+        return self._groups[key]
 
     def activation(self, key: str = "hidden_act") -> Activation:
         name = self.text(key, "silu")
@@ -147,7 +181,7 @@ class Config:
             for key, value in self._values.items()
             if key not in self._read and key not in HARMLESS and not isinstance(value, str) and _says_something(value)
         ]
-        return own + [entry for group in self._groups for entry in group.leftovers()]
+        return own + [entry for group in self._groups.values() for entry in group.leftovers()]
 
     def _get(self, key: str, default: Any) -> Any:
         self._read.add(key)

@@ -22,39 +22,73 @@ _KEYS = {
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
+    "attention.key_length_mla": "qk_head_dim",
+    "attention.kv_lora_rank": "kv_lora_rank",
+    "attention.q_lora_rank": "q_lora_rank",
     "attention.value_length": "value_head_dim",
+    "attention.value_length_mla": "v_head_dim",
+    "attention.layer_norm_epsilon": "layer_norm_eps",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.scale": "attention_multiplier",
     "attention.sliding_window": "sliding_window",
+    "attention.sliding_window_pattern": "sliding_window_pattern",
+    "attn_logit_softcapping": "attn_logit_softcapping",
+    "embedding_scale": "embedding_multiplier",
+    "expert_count": "num_experts",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_gating_func": "expert_gating_func",
+    "expert_group_count": "n_group",
+    "expert_group_used_count": "topk_group",
+    "expert_shared_count": "n_shared_experts",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_weights_norm": "norm_topk_prob",
+    "expert_weights_scale": "routed_scaling_factor",
+    "final_logit_softcapping": "final_logit_softcapping",
+    "leading_dense_block_count": "first_k_dense_replace",
+    "logit_scale": "logit_scale",
+    "residual_scale": "residual_multiplier",
     "rope.freq_base": "rope_theta",
+    "rope.freq_base_swa": "rope_local_base_freq",
     "rope.dimension_count": "rope_dim",
+    "rope.scaling.finetuned": "rope_finetuned",
+    "use_parallel_residual": "use_parallel_residual",
 }
 _SCALING_KEYS = {
     "rope.scale_linear": "factor",  # what old files call it
     "rope.scaling.type": "rope_type",
     "rope.scaling.factor": "factor",
     "rope.scaling.original_context_length": "original_max_position_embeddings",
-    "rope.scaling.finetuned": "finetuned",
     "rope.scaling.attn_factor": "extra_attention_factor",
     "rope.scaling.yarn_beta_fast": "beta_fast",
     "rope.scaling.yarn_beta_slow": "beta_slow",
+    "rope.scaling.yarn_log_multiplier": "mscale_all_dim",
 }
+_LONG_FACTORS = {"rope_factors_short.weight": "short_factor", "rope_factors_long.weight": "long_factor"}
+FACTOR_TENSORS = ("rope_freqs.weight", *_LONG_FACTORS)
+"""Tensors that belong to the configuration."""
+
 # Keys of which only this value runs.
 _FIXED_KEYS = {"attention.causal": True, "rope.scaling.yarn_ext_factor": 1.0, "rope.scaling.yarn_attn_factor": 1.0}
 
 
 def gguf_config(
-    metadata: Mapping[str, Any], where: str, shapes: Mapping[str, tuple[int, ...]], rope_factors: Sequence[float] | None = None
+    metadata: Mapping[str, Any],
+    where: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    rope_factors: Mapping[str, Sequence[float]] | None = None,
 ) -> Config:
     """The configuration that GGUF `metadata` gives.
 
     `shapes` are the file's tensors: the embedding's rows count the vocabulary, and without `output.weight` the output is tied.
-    `rope_factors` are the values of `rope_freqs.weight`, where there is one. Raises ModelFileError without an architecture.
+    `rope_factors` are the values of those of FACTOR_TENSORS that there are. Raises ModelFileError without an architecture.
     """
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise ModelFileError(f"{where}: general.architecture is missing or not a text")
     values: dict[str, Any] = {"model_type": architecture}
     names = {"model_type": "general.architecture", "rope_factors": "rope_freqs.weight"}
+    names |= {f"rope_scaling.{key}": tensor for tensor, key in _LONG_FACTORS.items()}
     scaling: dict[str, Any] = {}
     for key, value in metadata.items():
         suffix = key.removeprefix(f"{architecture}.")
@@ -72,19 +106,37 @@ def gguf_config(
             names[name] = key
     if not shapes:
         raise UnsupportedModelError(f"{where}: a vocabulary without tensors; it has a tokenizer, but no model to run")
-    values["rope_scaling"] = _scaling(scaling)
-    values["rope_factors"] = rope_factors
+    rope_factors = rope_factors or {}
+    values["rope_scaling"] = _scaling(scaling, rope_factors)
+    values["rope_factors"] = rope_factors.get("rope_freqs.weight")
+    if values.get("sliding_window") == 0:  # none
+        del values["sliding_window"]
+    pattern = values.get("sliding_window_pattern")
+    if isinstance(pattern, np.ndarray):  # a truth value for each layer; else a number
+        del values["sliding_window_pattern"]
+        values["layer_types"] = ["sliding_attention" if sliding else "full_attention" for sliding in pattern.tolist()]
+        names["layer_types"] = names["sliding_window_pattern"]
     values["tie_word_embeddings"] = "output.weight" not in shapes
     if "token_embd.weight" in shapes:
         values["vocab_size"] = shapes["token_embd.weight"][0]
     for name in _KEYS:
         names.setdefault(_KEYS[name], f"{architecture}.{name}")
-    return Config(values, where, "gguf", names)
+    return Config(values, where, "gguf", names, shapes)
 
 
-def _scaling(scaling: dict[str, Any]) -> dict[str, Any]:
-    """`rope_scaling` as config.json would have it: a factor without a type means linear; 0 and 1 mean none."""
+def _scaling(scaling: dict[str, Any], rope_factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """`rope_scaling` as config.json would have it: a factor without a type means linear; 0 and 1 mean none. Factors for short and
+    for long requests mean longrope, whose type files do not always say."""
+    factors = {key: rope_factors[name] for name, key in _LONG_FACTORS.items() if name in rope_factors}
+    if factors:
+        attention_factor = scaling.pop("extra_attention_factor", 1.0)
+        return {"rope_type": "longrope", "attention_factor": attention_factor, **scaling, **factors}
     kind, factor = scaling.get("rope_type", "linear"), scaling.get("factor", 1.0)
     if isinstance(kind, str) and (kind == "none" or (kind == "linear" and type(factor) in (int, float) and factor in (0, 1))):
         return {}
+    share = scaling.get("mscale_all_dim")
+    if type(share) in (int, float):  # a tenth of what config.json says; in files of models whose mscale is the same
+        del scaling["mscale_all_dim"]
+        if share:
+            scaling["mscale"] = scaling["mscale_all_dim"] = 10 * share
     return {**scaling, "rope_type": kind}

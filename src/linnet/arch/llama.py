@@ -11,6 +11,10 @@ from linnet.arch.table import ATTENTION, GATED_MLP, Table, biases, standard_tabl
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
     gguf = config.format == "gguf"
+    if gguf and config.optional_integer("num_experts", low=0):
+        from linnet.arch import mixtral
+
+        return mixtral.build(config)
     window = config.optional_integer("sliding_window") if gguf else None
     spec = llama_spec(config, "llama", window)
     if gguf:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from linnet.arch.config import Config
+from linnet.arch.layer_types import sliding_layers
 from linnet.arch.rope_config import longest, read_rope
 from linnet.arch.sizes import read_sizes
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
@@ -18,7 +21,25 @@ def table(spec: ModelSpec) -> Table:
     return standard_table(spec, (*ATTENTION, *biases(QUERY_KEY_VALUE, True), *GATED_MLP))
 
 
-def qwen_spec(config: Config, family: str, head_dim: int | None = None, query_key_norms: bool = False) -> ModelSpec:
+def windows(config: Config, layers: int) -> list[int | None]:
+    """Each layer's window: by `layer_types`, or from layer `max_window_layers` on; none at all without `use_sliding_window`."""
+    if config.format == "gguf":
+        return [None] * layers
+    window = config.optional_integer("sliding_window", 4096)
+    first = config.integer("max_window_layers", 28, low=0)
+    sliding = sliding_layers(config, layers, lambda layer: layer >= first)
+    if not config.flag("use_sliding_window", False):
+        return [None] * layers
+    return [window if slides else None for slides in sliding]
+
+
+def qwen_spec(
+    config: Config,
+    family: str,
+    head_dim: int | None = None,
+    query_key_norms: bool = False,
+    read_windows: Callable[[Config, int], list[int | None]] = windows,
+) -> ModelSpec:
     """Qwen's decoder; `head_dim` is the family's default, None for hidden / heads."""
     sizes = read_sizes(config, head_dim)
     rope = read_rope(config, sizes.head_dim)
@@ -30,21 +51,5 @@ def qwen_spec(config: Config, family: str, head_dim: int | None = None, query_ke
         scale = sizes.head_dim**-0.5
         return Layer(Attention(sizes.heads, sizes.kv_heads, sizes.head_dim, (rope,), scale, window, head_norm, head_norm), mlp, norm, norm)
 
-    layers = tuple(layer(window) for window in windows(config, sizes.layers))
+    layers = tuple(layer(window) for window in read_windows(config, sizes.layers))
     return ModelSpec(family, sizes.vocab, sizes.hidden, longest(rope), layers, norm, config.flag("tie_word_embeddings", False))
-
-
-def windows(config: Config, layers: int) -> list[int | None]:
-    """Each layer's window: by `layer_types`, or from layer `max_window_layers` on; none at all without `use_sliding_window`."""
-    if config.format == "gguf":
-        return [None] * layers
-    window = config.optional_integer("sliding_window", 4096)
-    first = config.integer("max_window_layers", 28, low=0)
-    types = config.items("layer_types")
-    if types is None:
-        types = ["full_attention" if index < first else "sliding_attention" for index in range(layers)]
-    if len(types) != layers or not all(type in ("full_attention", "sliding_attention") for type in types):
-        raise config.error("layer_types", f"{layers} times full_attention or sliding_attention")
-    if not config.flag("use_sliding_window", False):
-        return [None] * layers
-    return [window if type == "sliding_attention" else None for type in types]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from linnet.arch.check import check
 from linnet.arch.config import Config
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
@@ -13,6 +14,8 @@ from linnet.errors import UnsupportedModelError
 # Names (config.json's model_type, GGUF's general.architecture) -> module of this package with
 # `build(config) -> (spec, table)` and `table(spec) -> table`.
 HF_FAMILIES = {
+    "RefinedWeb": "falcon",
+    "RefinedWebModel": "falcon",
     "baichuan": "baichuan",
     "bloom": "bloom",
     "chatglm": "chatglm",
@@ -54,7 +57,7 @@ HF_FAMILIES = {
 GGUF_FAMILIES = {
     "baichuan": "baichuan",
     "bloom": "bloom",
-    "chatglm": "chatglm",
+    "chatglm": "chatglm2",
     "command-r": "cohere",
     "deepseek": "deepseek",
     "deepseek2": "deepseek_v2",
@@ -80,6 +83,12 @@ GGUF_FAMILIES = {
     "smollm3": "smollm3",
     "stablelm": "stablelm",
 }
+TORCH_FAMILIES = {
+    "from_scratch": "from_scratch",
+    "nanochat_torch": "nanochat_torch",
+    "nanogpt": "nanogpt",
+}
+"""What `load/torch_checkpoint.py` calls the architectures of plain PyTorch checkpoints."""
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
@@ -88,20 +97,23 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     Raises UnsupportedModelError for a family that is not here or a key that is not understood, and ModelFileError for
     values that are missing, malformed or contradict each other.
     """
-    families = HF_FAMILIES if config.format == "hf" else GGUF_FAMILIES
+    families = {"hf": HF_FAMILIES, "gguf": GGUF_FAMILIES, "torch": TORCH_FAMILIES}[config.format]
     name = config.text("model_type")
     if name not in families:
         raise UnsupportedModelError(f"{config.where}: the architecture {name!r} is not built; there are {', '.join(sorted(families))}")
     spec, table = _module(families[name]).build(config)
     config.finish()
+    check(spec, config.where)
     return spec, table
 
 
 def table_of(spec: ModelSpec) -> Table:
     """The table for a spec that somebody made; biases are whichever the checkpoint has."""
-    if spec.family not in HF_FAMILIES:
-        raise UnsupportedModelError(f"spec.family is {spec.family!r}; there are {', '.join(sorted(HF_FAMILIES))}")
-    table: Table = _module(HF_FAMILIES[spec.family]).table(spec)
+    families = HF_FAMILIES | TORCH_FAMILIES
+    if spec.family not in families:
+        known = ", ".join(sorted(families))
+        raise UnsupportedModelError(f"spec.family is {spec.family!r}; there are {known}; another needs a table of its own")
+    table: Table = _module(families[spec.family]).table(spec)
     return table
 
 

@@ -86,6 +86,11 @@ def _block(rope: Rope, length: int, index: int) -> tuple[Floats, Floats]:
     return cosines, sines
 
 
+def is_length_dependent(rope: Rope) -> bool:
+    """Whether frequencies depend on a request's length."""
+    return isinstance(rope.scaling, (DynamicScaling, LongScaling))
+
+
 def effective_length(rope: Rope, length: int) -> int:
     """The one length that stands for all lengths with the same frequencies, so that they share them."""
     scaling = rope.scaling

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from linnet.arch.config import Config
-from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, Rope, RopeScaling, YarnScaling
+from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, RopeScaling, YarnScaling
 from linnet.errors import UnsupportedModelError
 
 MAX_CONTEXT = 2**31 - 1
@@ -17,9 +17,13 @@ MAX_CONTEXT = 2**31 - 1
 
 def read_rope(config: Config, head_dim: int, interleaved: bool = False) -> Rope:
     """The rotary positions of a model whose heads are `head_dim` wide."""
-    context = config.integer("max_position_embeddings")
     parameters = config.group("rope_parameters")
-    scaling = config.group("rope_scaling") or parameters
+    return rope_of(config, head_dim, parameters, config.group("rope_scaling") or parameters, interleaved)
+
+
+def rope_of(config: Config, head_dim: int, parameters: Config | None, scaling: Config | None, interleaved: bool = False) -> Rope:
+    """The same where a model has several, each in groups of its own."""
+    context = config.integer("max_position_embeddings")
     theta = config.number("rope_theta", 10_000.0, low=1.0)
     share = config.number("partial_rotary_factor", 1.0, high=1.0)
     for group in (parameters, scaling):
@@ -44,31 +48,47 @@ def longest(rope: Rope) -> int:
 
 
 def _scaling(config: Config, group: Config | None, context: int, dim: int) -> RopeScaling | None:
-    factors = config.items("rope_factors")
     kind = "default" if group is None else group.text("rope_type", group.text("type", "default"))
-    if factors is not None:
-        if len(factors) != dim // 2 or not all(type(f) in (int, float) and 0 < f < 1e30 for f in factors):
-            raise config.error("rope_factors", f"{dim // 2} positive factors")
+    if config.items("rope_factors") is not None:
         if kind != "default":
             raise UnsupportedModelError(f"{config.where}: both {config.name('rope_factors')} and the rotary scaling {kind!r}")
-        return FactorScaling(tuple(float(f) for f in factors))
+        return FactorScaling(_factors(config, "rope_factors", dim))
     if group is None or kind == "default":
         return None
-    group.ignore(["finetuned"])
     if kind == "linear":
         return LinearScaling(group.number("factor"))
     if kind == "dynamic":
         return DynamicScaling(group.number("factor", low=0.999))
-    if kind not in ("yarn", "llama3"):
-        raise UnsupportedModelError(f"{config.where}: {group.name('rope_type')} is {kind!r}; known: default, linear, dynamic, yarn, llama3")
+    if kind not in ("yarn", "llama3", "longrope", "su"):
+        known = "default, linear, dynamic, yarn, llama3, longrope"
+        raise UnsupportedModelError(f"{config.where}: {group.name('rope_type')} is {kind!r}; known: {known}")
     original = group.integer("original_max_position_embeddings", context)
     original = config.integer("original_max_position_embeddings", original)
     if kind == "yarn":
         return _yarn(group, original, context)
+    if kind in ("longrope", "su"):  # "su": as the first Phi-3 called it
+        return _long(group, original, context, dim)
     low, high = group.number("low_freq_factor"), group.number("high_freq_factor")
     if high <= low:
         raise group.error("high_freq_factor", f"a number above low_freq_factor ({low:g})")
     return Llama3Scaling(group.number("factor"), low, high, original)
+
+
+def _factors(config: Config, key: str, dim: int) -> tuple[float, ...]:
+    """A divisor for the frequency of each pair."""
+    factors = config.items(key) or []
+    if len(factors) != dim // 2 or not all(type(f) in (int, float) and 0 < f < 1e30 for f in factors):
+        raise config.error(key, f"{dim // 2} positive factors")
+    return tuple(float(f) for f in factors)
+
+
+def _long(group: Config, original: int, context: int, dim: int) -> LongScaling:
+    factor, attention = group.number("factor", context / original), group.number("attention_factor", 0.0)
+    if not attention:
+        if original == 1:
+            raise group.error("original_max_position_embeddings", "an integer above 1")
+        attention = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    return LongScaling(_factors(group, "short_factor", dim), _factors(group, "long_factor", dim), original, attention)
 
 
 def _yarn(group: Config, original: int, context: int) -> YarnScaling:
@@ -90,3 +110,11 @@ def _yarn(group: Config, original: int, context: int) -> YarnScaling:
 def _attention_factor(factor: float, scale: float = 1.0) -> float:
     """Equation 22 of the YaRN paper: how much attention sharpens as the context grows by `factor`."""
     return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
+
+
+def score_factor(config: Config, rope: Rope) -> float:
+    """What DeepSeek's models multiply the scale of attention's scores by: the square of YaRN's factor for `mscale_all_dim`."""
+    group = config.group("rope_scaling") or config.group("rope_parameters")
+    if group is None or not isinstance(rope.scaling, YarnScaling):
+        return 1.0
+    return _attention_factor(rope.scaling.factor, group.number("mscale_all_dim", 0.0)) ** 2

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from itertools import accumulate
+from typing import Literal, TypeAlias
 
 from linnet.arch.spec import Latent, Layer, Mlp, ModelSpec, Moe
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows [start, stop) of each of `groups` equal runs of `rows` rows: what a field takes of a tensor that holds several, as
-    queries, keys and values in one. A vector's entries count as rows."""
+    """Every `step`th of the rows [start, stop) of each of `groups` equal runs of `rows` rows: what a field takes of a tensor that
+    holds several, as queries, keys and values in one. A vector's entries count as rows."""
 
     start: int
     stop: int
     rows: int
     groups: int = 1
+    step: int = 1
 
 
 @dataclass(frozen=True)
 class Stored:
     """How a file stores a field, where that is more than a name.
 
-    part: the rows it takes; None: all. transposed: stored [in, out] (GPT-2; only floats can be). plus: is added on loading, in
-    float32 (Gemma stores norm weights less 1). unit_rows: each row is divided by its length on loading (Baichuan 2's output).
-    by_layer: the tensor is a vector with an entry for every layer, of which the field is one (nanochat).
+    part: the rows it takes; None: all. transposed: stored [in, out] (GPT-2); block types become float32. plus: is added on
+    loading, in float32 (Gemma stores norm weights less 1). unit_rows: each row is divided by its length on loading (Baichuan 2's
+    output). by_layer: the tensor is a vector with an entry for every layer, of which the field is one (nanochat).
+    shape: in the file, where that splits or joins axes: GGUF has a matrix of one row as a vector, and some projections as a
+    matrix for each head, each transposed if `transposed`; None: the field's own.
     """
 
     name: str
@@ -35,6 +39,11 @@ class Stored:
     plus: float = 0.0
     unit_rows: bool = False
     by_layer: bool = False
+    shape: tuple[int, ...] | None = None
+
+
+How: TypeAlias = str | Stored
+"""How a field is stored: a name, where that says all."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,8 @@ class Row:
     field: of `Weights` ("embedding", "final_norm.weight"), or of every layer: "layers." and a path through `LayerWeights`
         ("layers.attention.query.matrix", "layers.mlp_norm.weight").
     hf, gguf: how either kind of checkpoint stores it; "{layer}" in the name stands for the number of the layer, "{expert}" for that
-        of an expert, where each has a tensor of its own. None: such files do not have it.
+        of an expert, where each has a tensor of its own, and "{head}" for that of a head, whose tensors lie under each other.
+        Several: the first that the checkpoint has. None: such files do not have it.
     shape: symbols that `dimensions` resolves, or numbers; two for a matrix [out, in], one for a vector, three for a stack
         [experts, out, in] (of a bias: two).
     optional: whether a checkpoint may lack it.
@@ -52,8 +62,8 @@ class Row:
     """
 
     field: str
-    hf: str | Stored | None
-    gguf: str | Stored | None
+    hf: How | tuple[How, ...] | None
+    gguf: How | tuple[How, ...] | None
     shape: tuple[str | int, ...]
     optional: bool = False
     when: Callable[[Layer], bool] | None = None
@@ -151,15 +161,51 @@ QUERY_KEY_NORMS = (
 )
 
 
-def standard_table(spec: ModelSpec, layer_rows: Iterable[Row]) -> Table:
-    """The rows that most decoders share (embedding, final norm, output unless tied) around those of the layers."""
-    rows = [EMBEDDING, *layer_rows, FINAL_NORM]
-    ignored = ["*.rotary_emb.inv_freq", "rope_freqs.weight"]  # recomputed here, or part of the spec
+def split_rows(name: str, widths: Sequence[int], groups: int = 1) -> list[Stored]:
+    """How fields are stored that one tensor holds one after another, so many rows each, in each of `groups` equal runs."""
+    ends = list(accumulate(widths))
+    return [Stored(name, Part(end - width, end, ends[-1], groups)) for width, end in zip(widths, ends, strict=True)]
+
+
+def renamed(rows: Iterable[Row], prefix: str, names: Iterable[str]) -> list[Row]:
+    """The rows under other names in Hugging Face checkpoints: prefix + name + ".weight"."""
+    return [replace(row, hf=f"{prefix}{name}.weight") for row, name in zip(rows, names, strict=True)]
+
+
+def standard_table(
+    spec: ModelSpec, layer_rows: Iterable[Row], names: tuple[str, str, str] | None = None, ignored: Iterable[str] = ()
+) -> Table:
+    """The rows that most decoders share (embedding, final norm, output unless tied) around those of the layers. names: theirs in
+    Hugging Face checkpoints, where not Llama's. ignored: patterns of further tensors that are not needed."""
+    embedding, final_norm, output = (
+        (EMBEDDING, FINAL_NORM, OUTPUT) if names is None else renamed((EMBEDDING, FINAL_NORM, OUTPUT), "", names)
+    )
+    rows = [embedding, *layer_rows, *([] if spec.final_norm is None else [final_norm])]
+    unneeded = ["*.rotary_emb.inv_freq", "rope_freqs.weight", *ignored]  # recomputed here, or part of the spec
     if spec.tied:
-        ignored.append("lm_head.weight")  # some checkpoints store the embedding twice
+        unneeded.append(str(output.hf))  # some checkpoints store the embedding twice
     else:
-        rows.append(OUTPUT)
-    return Table(tuple(rows), tuple(ignored))
+        rows.append(output)
+    return Table(tuple(rows), tuple(unneeded))
+
+
+def or_prefixed(table: Table, prefix: str, instead: str = "") -> Table:
+    """The table of checkpoints whose Hugging Face names may begin with `instead` in place of `prefix`: with nothing, where the
+    model was saved without the part that gives logits."""
+
+    def other(how: How) -> How:
+        name = how if isinstance(how, str) else how.name
+        name = instead + name.removeprefix(prefix) if name.startswith(prefix) else name
+        return name if isinstance(how, str) else replace(how, name=name)
+
+    def ways(hf: How | tuple[How, ...] | None) -> How | tuple[How, ...] | None:
+        if hf is None:
+            return None
+        given = hf if isinstance(hf, tuple) else (hf,)
+        found = tuple(dict.fromkeys((*given, *map(other, given))))
+        return found if len(found) > 1 else found[0]
+
+    return replace(table, rows=tuple(replace(row, hf=ways(row.hf)) for row in table.rows))
 
 
 def biases(rows: Iterable[Row], present: bool | None = True, of: Literal["matrix", "weight"] = "matrix") -> tuple[Row, ...]:
@@ -181,7 +227,13 @@ def biases(rows: Iterable[Row], present: bool | None = True, of: Literal["matrix
     )
 
 
-def _bias_name(stored: str | Stored | None) -> str | Stored | None:
+def _bias_name(stored: How | tuple[How, ...] | None) -> How | tuple[How, ...] | None:
+    if isinstance(stored, tuple):
+        return tuple(_bias_of(how) for how in stored)
+    return stored and _bias_of(stored)
+
+
+def _bias_of(stored: How) -> How:
     if isinstance(stored, Stored):
         return replace(stored, name=stored.name.replace(".weight", ".bias"), transposed=False, plus=0.0)
-    return stored and stored.replace(".weight", ".bias")
+    return stored.replace(".weight", ".bias")

@@ -7,11 +7,11 @@ from math import prod
 
 from linnet.arch.spec import ModelSpec, Moe
 from linnet.bench.cases import Case
+from linnet.bench.machine import Machine
 from linnet.engine.pages import KV_BYTES
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
-from linnet.load.convert import loaded_as
-from linnet.load.field import TABLES
+from linnet.load.field import TABLES, type_in_memory
 from linnet.tensors import TensorType
 
 
@@ -22,7 +22,8 @@ class Cost:
     weight_bytes: all of its matrices in memory. step_bytes: those that a step reads whole, whatever its tokens: all but
     the embedding, of which it takes a few rows (where the output is tied to it, it is read too), and experts.
     expert_bytes: all experts' matrices, by the share of them that a token chooses.
-    layer_multiply_adds, output_multiply_adds: weights that each token, and each row of logits, is multiplied with.
+    layer_multiply_adds, output_multiply_adds: weights that each token, and each row of logits, is multiplied with; integer_share:
+    of the former, how many are of block formats, which are multiplied as integers.
     """
 
     spec: ModelSpec
@@ -32,6 +33,7 @@ class Cost:
     expert_bytes: dict[float, int]
     layer_multiply_adds: int
     output_multiply_adds: int
+    integer_share: float
 
     def prompt_multiply_adds(self, length: int) -> float:
         """Of one token of a prompt, on average: weights, and queries times keys and weights times values of what it sees. The
@@ -40,6 +42,14 @@ class Cost:
         for attention in (layer.attention for layer in self.spec.layers):
             seen += (attention.query_width + attention.output_width) * _mean_seen(length, attention.window)
         return self.layer_multiply_adds + seen + self.output_multiply_adds / length
+
+    def prompt_seconds(self, length: int, machine: Machine) -> float | None:
+        """The least that a prompt's token can take, on average, where arithmetic is all that it waits for: weights of block formats at
+        the peak of integers, the rest at that of float32. None where the machine's peaks are not known."""
+        if not (machine.integer_peak and machine.float_peak):
+            return None
+        whole, weights = self.prompt_multiply_adds(length), self.layer_multiply_adds * self.integer_share
+        return weights / machine.integer_peak + (whole - weights) / machine.float_peak
 
     def generated_step_bytes(self, case: Case) -> float:
         """Read by one step that generates a token for every request of a case, on average over its answers."""
@@ -57,14 +67,15 @@ class Cost:
 def model_cost(checkpoint: Checkpoint, kv_dtype: str, target: TensorType | None = None) -> Cost:
     """The cost of a checkpoint that is loaded with `target` (None: as stored); reads no weights."""
     spec, source = checkpoint.spec, checkpoint.source
-    weight_bytes = step_bytes = layer_multiply_adds = output_multiply_adds = 0
+    weight_bytes = step_bytes = layer_multiply_adds = output_multiply_adds = integers = 0
     expert_bytes: dict[float, int] = {}
     for slot in plan(spec, checkpoint.table, source, checkpoint.naming, checkpoint.strict):
         if not slot.is_matrix:
             continue
-        fits = target is not None and slot.shape[-1] % target.block == 0
-        nbytes = (target if target is not None and fits else loaded_as(source.type(slot.names[0]))).nbytes(slot.field_shape)
+        type = type_in_memory(slot, source.type(slot.names[0]), target)
+        nbytes = type.nbytes(slot.field_shape)
         weight_bytes += nbytes
+        before = layer_multiply_adds
         mlp = None if slot.layer is None else spec.layers[slot.layer].mlp
         if slot.is_stack:
             assert isinstance(mlp, Moe)
@@ -74,10 +85,12 @@ def model_cost(checkpoint: Checkpoint, kv_dtype: str, target: TensorType | None 
         elif slot.field == "output.matrix" or (slot.field == "embedding" and spec.tied):
             step_bytes += nbytes
             output_multiply_adds = prod(slot.field_shape)
-        elif slot.layer is not None and slot.field not in TABLES:
+        elif slot.field not in TABLES:
             step_bytes += nbytes
             layer_multiply_adds += prod(slot.field_shape)
-    return Cost(spec, kv_dtype, weight_bytes, step_bytes, expert_bytes, layer_multiply_adds, output_multiply_adds)
+        integers += layer_multiply_adds - before if type.block > 1 else 0
+    share = integers / max(1, layer_multiply_adds)
+    return Cost(spec, kv_dtype, weight_bytes, step_bytes, expert_bytes, layer_multiply_adds, output_multiply_adds, share)
 
 
 def _mean_seen(length: int, window: int | None) -> float:

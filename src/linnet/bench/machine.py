@@ -1,4 +1,4 @@
-"""What the machine can do, and what this process takes of it: read bandwidth and peak memory."""
+"""What the machine can do, and what this process takes of it: read bandwidth, peaks of arithmetic, peak memory."""
 
 from __future__ import annotations
 
@@ -6,15 +6,36 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from linnet.ops.native import arithmetic_peaks
 
 PROBE_BYTES = 2**28
 """Read at a time: several times the largest caches of today, so that memory has to give it."""
 PROBE_PASSES = 7
 
 _PROCESS = Path("/proc/self")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Of so many threads together: bytes a second read from memory in order; multiply-adds a second of bytes and of float32, as the
+    instruction set that runs does them in loops of nothing else (csrc/core/peaks.cc), 0 where there is no such loop."""
+
+    threads: int
+    isa: str
+    read_bandwidth: float
+    integer_peak: float
+    float_peak: float
+
+
+def measure(threads: int) -> Machine:
+    """Measures the machine, for about a second."""
+    isa, integer_peak, float_peak = arithmetic_peaks(threads)
+    return Machine(threads, isa, read_bandwidth(threads), integer_peak, float_peak)
 
 
 def read_bandwidth(threads: int, nbytes: int = PROBE_BYTES) -> float:

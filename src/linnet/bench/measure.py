@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from linnet.bench.cases import Case
 from linnet.bench.cost import Cost
-from linnet.bench.machine import peak_memory, reset_peak_memory
+from linnet.bench.machine import Machine, peak_memory, reset_peak_memory
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Request
 from linnet.errors import InvalidRequestError
@@ -34,7 +34,8 @@ class Result:
     generates (where short answers leave no such step: while any does; None for answers of one token):
     generated_tokens_per_s of all requests together, inter_token_p50_s and inter_token_p95_s of every request's tokens.
     peak_memory_bytes: resident memory, mapped weights included. read_bandwidth_share: bytes read in generating, of what
-    memory gave when it was probed. prompt_multiply_adds_per_s: done for the prompts.
+    memory gave when it was probed. prompt_multiply_adds_per_s: done for the prompts. arithmetic_share: the least time that these can
+    take, at the peaks that were probed, of the time they took.
     """
 
     case: Case
@@ -46,6 +47,7 @@ class Result:
     peak_memory_bytes: int | None = None
     read_bandwidth_share: float | None = None
     prompt_multiply_adds_per_s: float | None = None
+    arithmetic_share: float | None = None
     error: str | None = None
 
     def record(self) -> dict[str, Any]:
@@ -76,13 +78,13 @@ def run_cases(
     *,
     repeat: int = 3,
     cost: Cost | None = None,
-    bandwidth: float | None = None,
+    machine: Machine | None = None,
     advance: Advance = lambda tokens: None,
 ) -> Generator[Result, None, None]:
     """Runs each case once unmeasured and `repeat` times measured, in the order given; a result as soon as there is one.
 
     Prompts are random token ids, new ones for every run; answers are greedy and go past end tokens. `opening_options` are
-    what to open `llm` with. cost, bandwidth (bytes a second): what shares are taken of; without them these are None. advance:
+    what to open `llm` with. cost, machine: what shares are taken of; without them these are None. advance:
     called with the number of tokens done. A case that runs out of memory has that as its `error`, and the next one runs. Raises
     InvalidRequestError, before any runs, where `llm` was opened for smaller batches.
     """
@@ -95,10 +97,10 @@ def run_cases(
                 f"{case}: needs room for {case.batch_size} requests and {case.pages} KV pages at once, and the LLM was opened with "
                 f"{most} and {pages}; open it with a larger max_batch or kv_memory"
             )
-    return (_run_case(llm, case, repeat, cost, bandwidth, advance) for case in cases)
+    return (_run_case(llm, case, repeat, cost, machine, advance) for case in cases)
 
 
-def _run_case(llm: LLM, case: Case, repeat: int, cost: Cost | None, bandwidth: float | None, advance: Advance) -> Result:
+def _run_case(llm: LLM, case: Case, repeat: int, cost: Cost | None, machine: Machine | None, advance: Advance) -> Result:
     random = np.random.default_rng((case.batch_size, case.input_len, case.output_len))
     reset_peak_memory()
     try:
@@ -108,11 +110,13 @@ def _run_case(llm: LLM, case: Case, repeat: int, cost: Cost | None, bandwidth: f
         return Result(case, error=f"out of memory: {error}")
     medians = {name: _median([run[name] for run in runs]) for name in runs[0]}
     prompt_rate, rate = medians["prompt_tokens_per_s"], medians["generated_tokens_per_s"]
-    share = done = None
-    if cost is not None and bandwidth is not None and rate is not None:
-        share = cost.generated_step_bytes(case) * rate / case.batch_size / bandwidth
+    read = done = busy = None
+    if cost is not None and machine is not None and rate is not None:
+        read = cost.generated_step_bytes(case) * rate / case.batch_size / machine.read_bandwidth
     if cost is not None and prompt_rate is not None:
         done = cost.prompt_multiply_adds(case.input_len) * prompt_rate
+        least = None if machine is None else cost.prompt_seconds(case.input_len, machine)
+        busy = None if least is None else least * prompt_rate
     return Result(
         case,
         prompt_tokens_per_s=prompt_rate,
@@ -121,8 +125,9 @@ def _run_case(llm: LLM, case: Case, repeat: int, cost: Cost | None, bandwidth: f
         inter_token_p50_s=medians["inter_token_p50_s"],
         inter_token_p95_s=medians["inter_token_p95_s"],
         peak_memory_bytes=peak_memory(),
-        read_bandwidth_share=share,
+        read_bandwidth_share=read,
         prompt_multiply_adds_per_s=done,
+        arithmetic_share=busy,
     )
 
 

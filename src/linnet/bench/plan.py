@@ -52,8 +52,8 @@ def prepare(
     opened = open_random(model, target) if skip_load else open_checkpoint(model)
     checkpoint = replace(opened, path=None, metadata=None)  # token ids go in and come out: reading the tokenizer could only fail
     try:
-        cost = model_cost(checkpoint, checked.kv_dtype, target)
-        cases = make_cases(checkpoint.spec, checked.kv_dtype, batch_sizes, input_lens, output_lens)
+        cost = model_cost(checkpoint, checked.kv_type, target)
+        cases = make_cases(checkpoint.spec, checked.kv_type, batch_sizes, input_lens, output_lens)
         available = max(0, int((available_memory() - cost.weight_bytes) * CACHE_SHARE))
         refused = refuse(cases, available)
         fitting = cases[: len(cases) - len(refused)]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from linnet.bench.measure import Result
 from linnet.errors import InvalidRequestError, MissingDependencyError
+from linnet.options import check_writable
 
 DIMENSIONS = {"batch_size": "batch", "input_len": "input", "output_len": "output"}
 FIGURES = {"prompt_tokens_per_s": "prompt tokens/s", "generated_tokens_per_s": "generated tokens/s"}
@@ -14,18 +15,10 @@ FIGURES = {"prompt_tokens_per_s": "prompt tokens/s", "generated_tokens_per_s": "
 
 def check_plot(path: Path) -> None:
     """Raises MissingDependencyError without matplotlib, and InvalidRequestError for a path that is no .png or cannot be written.
-    Leaves no file where there was none, and one that is there as it is."""
+    Nothing is written yet."""
     if path.suffix.lower() != ".png":
         raise InvalidRequestError(f"--plot {path}: the chart is a PNG file; give it a name that ends in .png")
-    existed = path.exists()
-    try:
-        with path.open("ab"):
-            pass
-        if not existed:
-            path.unlink()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidRequestError(f"--plot {path}: cannot be written ({reason})") from None
+    check_writable("--plot", path)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:

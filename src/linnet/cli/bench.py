@@ -12,24 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.opening import check
+from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, with_options
 from linnet.cli.terminal import one_interrupt, write
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from linnet.bench.machine import Machine
     from linnet.bench.measure import Result
     from linnet.bench.plan import Plan
 
 _LISTED = "an integer, a comma list, or a JSON list"
 
 
-@with_options(load=model_group(("weights", "threads", "kv_dtype", "tp")))
+@with_options(load=model_group(("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "tp")))
 def bench(
-    model: Annotated[
-        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
-    ],
+    model: ModelArgument,
     batch_size: Annotated[str, typer.Option(help=f"requests at once: {_LISTED} (default: 1)", metavar="N,...", show_default=False)] = "1",
     input_len: Annotated[
         str, typer.Option(help=f"tokens of each prompt: {_LISTED} (default: 512)", metavar="N,...", show_default=False)
@@ -85,16 +84,16 @@ def bench(
 
 def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
     """Runs the cases and prints their results, as far as they came, whatever ends them."""
-    from linnet.bench.machine import read_bandwidth
+    from linnet.bench.machine import measure
     from linnet.bench.measure import run_cases, work
     from linnet.llm import LLM
 
     results: list[Result] = []
-    bandwidth = 0.0
+    machine = None
     try:
         with _progress() as bar:
-            task = bar.add_task("measuring read bandwidth", total=sum(work(case, repeat) for case in plan.cases))
-            bandwidth = read_bandwidth(plan.threads)
+            task = bar.add_task("measuring the machine", total=sum(work(case, repeat) for case in plan.cases))
+            machine = measure(plan.threads)
             bar.update(task, description="loading")
             with LLM.from_checkpoint(plan.checkpoint, **plan.options) as llm:
                 bar.update(task, description="running")
@@ -103,7 +102,7 @@ def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
                     plan.cases,
                     repeat=repeat,
                     cost=plan.cost,
-                    bandwidth=bandwidth,
+                    machine=machine,
                     advance=lambda tokens: bar.advance(task, tokens),
                 )
                 with closing(measured):
@@ -114,8 +113,8 @@ def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
     finally:
         if as_json and results:
             write("]\n")
-        elif results:
-            _print_table(plan, results, bandwidth)
+        elif results and machine is not None:
+            _print_table(plan, results, machine)
     return results
 
 
@@ -133,7 +132,7 @@ def _progress() -> Iterator[Progress]:
         yield bar
 
 
-def _print_table(plan: Plan, results: list[Result], bandwidth: float) -> None:
+def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
     """The results as a table, and below it what its figures are measured against."""
     from rich import box
     from rich.console import Console
@@ -152,8 +151,11 @@ def _print_table(plan: Plan, results: list[Result], bandwidth: float) -> None:
         f"A step reads {_number(cost.step_bytes / 1e6)} MB of weights, and the keys and values so far. A token takes "
         f"{_number(cost.layer_multiply_adds / 1e6)} million multiply-adds with weights in a prompt, "
         f"{_number((cost.layer_multiply_adds + cost.output_multiply_adds) / 1e6)} million where it is generated.",
-        f"of read: of the {_number(bandwidth / 1e9)} GB/s that {plan.threads} threads read from memory in this run; weights that fit in "
-        "caches are read faster. The processor's peak of multiply-adds is not measured yet.",
+        f"of read: of the {_number(machine.read_bandwidth / 1e9)} GB/s that {machine.threads} threads read from memory in this run; "
+        "weights that fit in caches are read faster.",
+        f"of peak: of what {machine.threads} threads do in loops of nothing else ({machine.isa}): {_number(machine.integer_peak / 1e9)} "
+        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, "
+        "for the rest.",
     ]
     for line in lines:
         console.print(line, soft_wrap=True)
@@ -166,6 +168,7 @@ _COLUMNS = (
     "KV cache\nMB",
     "prompt\ntokens/s",
     "prompt\nGmadd/s",
+    "of\npeak",
     "generated\ntokens/s",
     "of\nread",
     "first\nms",
@@ -182,6 +185,7 @@ def _row(result: Result) -> list[str]:
     figures = (
         (result.prompt_tokens_per_s, 1.0),
         (result.prompt_multiply_adds_per_s, 1e-9),
+        (result.arithmetic_share, 100.0),
         (result.generated_tokens_per_s, 1.0),
         (result.read_bandwidth_share, 100.0),
         (result.first_token_s, 1e3),
@@ -190,7 +194,8 @@ def _row(result: Result) -> list[str]:
         (result.peak_memory_bytes, 1e-6),
     )
     shown = ["-" if value is None else _number(value * scale) for value, scale in figures]
-    shown[3] += "" if shown[3] == "-" else "%"
+    for share in (2, 4):
+        shown[share] += "" if shown[share] == "-" else "%"
     return [str(case.batch_size), str(case.input_len), str(case.output_len), _number(case.kv_cache_bytes / 1e6), *shown]
 
 

@@ -17,7 +17,9 @@ from linnet import LinnetError, __version__
 from linnet.cli import terminal
 from linnet.cli.bench import bench
 from linnet.cli.chat import chat
+from linnet.cli.inspect import inspect
 from linnet.cli.run import run
+from linnet.cli.trace import trace
 
 app = typer.Typer(
     name="linnet",
@@ -30,6 +32,8 @@ app = typer.Typer(
 app.command()(run)
 app.command()(chat)
 app.command()(bench)
+app.command()(inspect)
+app.command()(trace)
 
 # The root of usage errors is click's, of which newer versions of Typer carry their own copy without a public name.
 _UsageError: Any = typer.BadParameter.__mro__[1]

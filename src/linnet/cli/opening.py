@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
 
 from linnet.engine.params import SamplingParams
 from linnet.errors import ChatTemplateError, InvalidRequestError
@@ -15,15 +17,22 @@ if TYPE_CHECKING:
     from linnet.llm import LLM
 
 
+ModelArgument: TypeAlias = Annotated[
+    str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
+]
+
+
 def check(model: str, load: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:
     """Raises InvalidRequestError for bad options and ModelFileError for a model that is not there; reads nothing else."""
     SamplingParams(**sampling)
     ModelOptions(**load)
-    threads, processors = load.get("threads") or 1, usable_processors()
-    if threads > processors:
-        raise InvalidRequestError(
-            f"threads is {threads} and this process may run on {processors} processors; more would wait for each other"
-        )
+    processors = usable_processors()
+    for name in ("threads", "prefill_threads"):
+        threads = load.get(name) or 1
+        if threads > processors:
+            raise InvalidRequestError(
+                f"{name} is {threads} and this process may run on {processors} processors; more would wait for each other"
+            )
     locate(model)
 
 

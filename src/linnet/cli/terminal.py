@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from linnet.errors import LinnetError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 """A terminal obeys control characters (move, recolour, paste ...); what a model or a file says shall not reach it so."""
+
+
+PAGE_WIDTH = 200
+"""Columns of a page: on a narrower terminal the lines of a table wrap, rather than lose figures."""
 
 
 def write(text: str) -> None:
@@ -55,6 +64,23 @@ def _line(text: str, style: str) -> None:
     line = " ".join(text.split("\n")).translate(_CONTROLS)
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False, emoji=False)
     console.print(line, style="" if os.environ.get("NO_COLOR") else style)
+
+
+def clean(text: str) -> str:
+    """A text of a model or a file, with no control characters but tabs and line ends."""
+    return text.translate(_CONTROLS)
+
+
+def page() -> Console:
+    """A console for tables on standard output."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False, width=PAGE_WIDTH, no_color=bool(os.environ.get("NO_COLOR")))
+
+
+def text_width() -> int:
+    """Columns of running text on a page: no more than a terminal has."""
+    return min(PAGE_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else PAGE_WIDTH
 
 
 @contextmanager

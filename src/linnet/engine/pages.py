@@ -8,12 +8,13 @@ from pathlib import Path
 
 from linnet.arch.spec import ModelSpec
 from linnet.errors import OutOfMemoryError
-from linnet.ops.base import PAGE_SIZE
+from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 
 logger = logging.getLogger("linnet.engine")
 
 KV_BYTES = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
 """Bytes of one stored key or value entry, by kv_dtype; with its share of the scale of its block of 32."""
+assert set(KV_BYTES) == set(KV_DTYPES)
 
 VALUE_LANES = 16
 """Values of a head are stored in whole vectors of this many entries (csrc/kernels/kernels.h)."""
@@ -74,7 +75,7 @@ def plan_pages(
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
     each = max(1, page_bytes(spec, kv_dtype))
-    budget = max(0, int((available_memory() - reserved) * MEMORY_SHARE)) if kv_memory is None else kv_memory
+    budget = cache_budget(reserved) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else pages_for(context)
     if affordable < needed:
@@ -90,6 +91,11 @@ def plan_pages(
     pages = min(pages_for(context) * max_batch, affordable)
     logger.debug("KV cache: %d pages of %d bytes (%s), context %d", pages, each, kv_dtype, context)
     return pages, context
+
+
+def cache_budget(reserved: int) -> int:
+    """Bytes that the pool may take where no `kv_memory` is given, besides `reserved` bytes of weights."""
+    return max(0, int((available_memory() - reserved) * MEMORY_SHARE))
 
 
 def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_SAMPLES = 256
+MAX_CANDIDATES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,8 @@ class SamplingParams(Options):
     ignore_eos: bool = option(False, "go on past the model's end token")
     min_tokens: int = option(0, "no end token and no stop before this many tokens", 0)
     n: int = option(1, "independent samples per prompt", 1, MAX_SAMPLES)
-    logprobs: int | None = option(None, "report the log-probability of each token and of this many candidates", 0, 1024)
-    prompt_logprobs: int | None = option(None, "the same for the prompt's tokens", 0, 1024)
+    logprobs: int | None = option(None, "report the log-probability of each token and of this many candidates", 0, MAX_CANDIDATES)
+    prompt_logprobs: int | None = option(None, "the same for the prompt's tokens", 0, MAX_CANDIDATES)
     logits_processor: Callable[[list[int], NDArray[np.float32]], NDArray[np.float32]] | None = option(
         None, "callable (token_ids, logits float32 [vocab]) -> logits, run before sampling"
     )

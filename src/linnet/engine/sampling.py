@@ -40,10 +40,13 @@ def uniform(seed: int, sample: int, position: int) -> float:
 @dataclass(frozen=True)
 class TokenLogprob:
     """Log-probability of a token under the model itself (log-softmax in float64 of its logits, before temperature,
-    bias and penalties), with the likeliest candidates as (token id, log-probability), best first."""
+    bias and penalties), with the likeliest candidates as (token id, log-probability), best first.
+
+    entropy: of all candidates for its place, in bits: 0 where the model is sure of one, log2(vocab) where it knows nothing."""
 
     token_id: int
     logprob: float
+    entropy: float
     top: tuple[tuple[int, float], ...] = ()
 
 
@@ -51,9 +54,12 @@ def token_logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLog
     """The log-probability of `token` under logits [vocab], and of the `top` likeliest tokens."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max()
-    log_sum = math.log(np.exp(shifted).sum())
+    weights = np.exp(shifted)
+    total = weights.sum()
+    log_sum = math.log(total)
+    mean = np.multiply(weights, shifted, out=np.zeros_like(weights), where=weights > 0).sum() / total
     candidates = tuple((int(i), float(shifted[i] - log_sum)) for i in largest(logits, top))
-    return TokenLogprob(token, float(shifted[token] - log_sum), candidates)
+    return TokenLogprob(token, float(shifted[token] - log_sum), max(0.0, float(log_sum - mean) / math.log(2)), candidates)
 
 
 def largest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:

@@ -26,17 +26,19 @@ FIRST_WIDTH = 4096
 
 class Scheduler:
     """Continuous batching (Yu et al., Orca, 2022): every running sequence that only lacks its last token gets that
-    row in every step; the others share `prefill_chunk` rows (None: prompts are never cut). A sequence is admitted when pages for all that it can
-    ever need are free, so nothing that runs is ever preempted.
+    row in every step; the others share `prefill_chunk` rows. Where `whole_prompts`, none is cut: one that is longer has a step of
+    its own. A sequence is admitted when pages for all that it can ever need are free, so nothing that runs is ever preempted.
 
     page_table, int32 [max_batch, widest], rope_lengths and prompt_lengths, int32 [max_batch], hold one row per running
     sequence, in the form that `Batch` takes.
     """
 
-    def __init__(self, pool: PagePool, context: int, max_batch: int, prefill_chunk: int | None, logit_rows: int) -> None:
+    def __init__(
+        self, pool: PagePool, context: int, max_batch: int, prefill_chunk: int, logit_rows: int, whole_prompts: bool = False
+    ) -> None:
         self.pool = pool
         self.context = context
-        self.prefill_chunk = prefill_chunk
+        self.prefill_chunk, self.whole_prompts = prefill_chunk, whole_prompts
         self.logit_rows = logit_rows
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -51,19 +53,29 @@ class Scheduler:
         chunks = []
         tokens_left, rows_left = self.prefill_chunk, self.logit_rows
         for sequence in self.running:
-            lacking = len(sequence.tokens) - sequence.computed
-            count = lacking if lacking == 1 or tokens_left is None else min(lacking, tokens_left)
+            lacking = sequence.lacking
+            count = self._count(sequence, tokens_left, rows_left)
             if sequence.scores_prompt:
-                count = count if tokens_left is None else min(count, rows_left)
-                rows_left -= count
+                rows_left = max(0, rows_left - count)
                 wanted = count
             else:
                 wanted = int(count == lacking)
-            if lacking > 1 and tokens_left is not None:
-                tokens_left -= count
+            if lacking > 1:
+                tokens_left = max(0, tokens_left - count)
             if count:
                 chunks.append(Chunk(sequence, count, wanted))
         return chunks
+
+    def _count(self, sequence: Sequence, tokens_left: int, rows_left: int) -> int:
+        """How many tokens of a sequence run in a step that has room for so many more of prompts, and rows of prompt logits."""
+        lacking = sequence.lacking
+        count = lacking if lacking == 1 else min(lacking, tokens_left)
+        if sequence.scores_prompt:
+            count = min(count, rows_left)
+        if count < lacking and self.whole_prompts:
+            untouched = (tokens_left, rows_left) == (self.prefill_chunk, self.logit_rows)
+            return lacking if untouched else 0
+        return count
 
     def remove(self, sequence: Sequence) -> None:
         """Forgets a sequence, wherever it stands, and frees what it held."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from linnet.arch.fields import layer_fields, outer_fields
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Row, Stored, Table, dimensions
 from linnet.errors import ModelFileError, UnsupportedModelError
@@ -21,6 +22,9 @@ from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, N
 log = logging.getLogger("linnet.load")
 
 Naming = Literal["hf", "gguf"]
+Place = tuple[int | None, str]
+"""A field: of which layer (None: outside them), and its path."""
+
 MAX_LISTED = 200
 
 
@@ -36,21 +40,23 @@ def assemble(
     """The weights of `spec`, converted by `ops`, whose copies replace the source's pages as they are made.
 
     Matrices in a type without kernels are converted to one that has them (see `convert.py`), with a warning for each type.
-    `target` re-encodes the matrices whose columns its block divides; the others keep their type, with a warning, and
-    vectors stay float32. Before any of it, raises one ModelFileError that lists every tensor that is missing, unexpected
-    (unless not `strict`) or of the wrong shape, UnsupportedModelError for types that do not run, and MissingDependencyError
-    where converting needs a package that is not installed.
+    `target` re-encodes the matrices whose columns its block divides; the others keep their type, with a warning, as do those that
+    choose or gate (`field.KEPT`), and vectors stay float32. Before any of it, raises one ModelFileError that lists every tensor
+    that is missing, unexpected (unless not `strict`) or of the wrong shape, and every field that spec and table disagree about;
+    UnsupportedModelError for types that do not run, and MissingDependencyError where converting needs a package that is not
+    installed.
     """
     slots = plan(spec, table, source, naming, strict)
     _announce_conversions(source, slots, target)
     outside: dict[str, Any] = {}
     layers: list[dict[str, Any]] = [{} for _ in spec.layers]
-    last_use = {name: slot for slot in slots for name in slot.names}
-    for slot in slots:
+    uses = Counter(name for slot in slots for name in slot.names)
+    for slot in sorted(slots, key=lambda slot: -1 if slot.layer is None else slot.layer):  # so that what shares a tensor lies together
         fields = outside if slot.layer is None else layers[slot.layer]
-        fields[slot.field] = load_field(ops, source, slot, target)
+        fields[slot.field], reads_source = load_field(ops, source, slot, target)
         for name in slot.names:
-            if last_use[name] is slot and (not slot.is_matrix or ops.owns(fields[slot.field])):
+            uses[name] -= not reads_source  # never 0 for a tensor of which a part is still read
+            if not uses[name]:
                 source.release(name)
     if spec.tied:
         outside["output.matrix"] = outside["embedding"]
@@ -64,57 +70,104 @@ def assemble(
 
 def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", strict: bool = True) -> list[Slot]:
     """What to load, in the order of the table; reads no tensor's data. Raises as `assemble` does."""
+    left = dict.fromkeys(source.names())
     slots: list[Slot] = []
     missing: list[str] = []
-    left = dict.fromkeys(source.names())
+    absent_fields: dict[Place, list[str]] = {}
     used: set[str] = set()
-    for row, slot in wanted(spec, table, naming):
+    try:
+        asked = list(wanted(spec, table, naming, left))
+    except ModelFileError as error:
+        raise ModelFileError(f"{source.where}: {error}") from None
+    for row, slot in asked:
         absent = [name for name in slot.names if name not in left]
+        used.update(slot.names)
         if not absent:
             slots.append(slot)
-            used.update(slot.names)
-        elif not row.optional:
+            continue
+        ways = absent_fields.setdefault((slot.layer, slot.field), [])
+        if row.optional and len(absent) == len(slot.names):
+            ways.append(slot.names[0])
+        else:  # of experts, all have it or none
             missing += absent
+    lacking, disagreeing = _compare_fields(spec, slots, absent_fields)
+    missing += lacking
     unexpected = [name for name in left if name not in used and not any(fnmatchcase(name, pattern) for pattern in table.ignored)]
-    shapes = {name: slot.shape for slot in slots for name in slot.names}
     misshapen = [
-        f"{name} is {list(source.shape(name))}, not {list(shape)}" for name, shape in shapes.items() if source.shape(name) != shape
+        f"{name} is {list(source.shape(name))}, not {list(slot.shape)}"
+        for slot in slots
+        for name in slot.names
+        if source.shape(name) != slot.shape
     ]
-    problems = [_listed("missing", list(dict.fromkeys(missing))), _listed("of the wrong shape", misshapen)]
+    problems = [("missing", missing), ("of the wrong shape", misshapen), ("spec and table disagree", disagreeing)]
     if strict:
-        problems.insert(1, _listed("unexpected", unexpected))
+        problems.insert(1, ("unexpected", unexpected))
     elif unexpected:
         log.warning("%s: %s", source.where, _listed("ignored", unexpected))
-    if any(problems):
-        raise ModelFileError(f"{source.where}: not the weights of this {spec.family} model; " + "; ".join(filter(None, problems)))
+    if any(found for _, found in problems):
+        said = "; ".join(_listed(what, list(dict.fromkeys(found))) for what, found in problems if found)
+        raise ModelFileError(f"{source.where}: not the weights of this {spec.family} model; {said}")
     _check_types(source, slots)
     return slots
 
 
-def wanted(spec: ModelSpec, table: Table, naming: Naming) -> Iterator[tuple[Row, Slot]]:
-    """Every field that a table asks for, and its row, in the order of the table."""
+def _compare_fields(spec: ModelSpec, slots: Iterable[Slot], absent: Mapping[Place, list[str]]) -> tuple[list[str], list[str]]:
+    """Tensors of fields that the spec cannot do without, though their rows are optional (absent: of each such field); and what is
+    wrong with spec or table: a field that no row fills, or two do, or that the spec does not read."""
+    read = {(None, field): needed for field, needed in outer_fields(spec).items()}
+    for index, layer in enumerate(spec.layers):
+        read |= {(index, field): needed for field, needed in layer_fields(layer).items()}
+    filled = Counter((slot.layer, slot.field) for slot in slots)
+    empty = [place for place, needed in read.items() if needed and place not in filled]
+    lacking = [" or ".join(absent[place]) for place in empty if absent.get(place)]
+    disagreeing = [f"no row fills {_path(place)}" for place in empty if place not in absent]
+    disagreeing += [f"{count} rows fill {_path(place)}" for place, count in filled.items() if count > 1]
+    disagreeing += [f"a row fills {_path(place)}, which the spec does not read" for place in filled if place not in read]
+    return lacking, disagreeing
+
+
+def _path(place: Place) -> str:
+    layer, field = place
+    return field if layer is None else f"layers.{layer}.{field}"
+
+
+def wanted(spec: ModelSpec, table: Table, naming: Naming, present: Container[str] = ()) -> Iterator[tuple[Row, Slot]]:
+    """Every field that a table asks for, and its row, in the order of the table; of several ways to store it, the first whose
+    tensors are all `present`, or else the first."""
+    sizes = [dimensions(spec, layer) for layer in spec.layers]
     for row in table.rows:
         how = row.hf if naming == "hf" else row.gguf
         if how is None:
             continue
-        stored = Stored(how) if isinstance(how, str) else how
+        ways = [Stored(way) if isinstance(way, str) else way for way in (how if isinstance(how, tuple) else (how,))]
         for index, layer in enumerate(spec.layers):
             if row.when is not None and not row.when(layer):
                 continue
-            sizes = dimensions(spec, layer)
-            shape = tuple(sizes[size] if isinstance(size, str) else size for size in row.shape)
+            shape = _shape(row, sizes[index])
+            field, place = (row.field.removeprefix("layers."), index) if row.per_layer else (row.field, None)
+            slots = [slot_of(spec, field, place, stored, shape) for stored in ways]
+            yield row, next((slot for slot in slots if all(name in present for name in slot.names)), slots[0])
             if not row.per_layer:
-                yield row, slot_of(spec, row.field, None, stored, shape)
                 break
-            yield row, slot_of(spec, row.field.removeprefix("layers."), index, stored, shape)
+
+
+def _shape(row: Row, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    try:
+        return tuple(sizes[size] if isinstance(size, str) else size for size in row.shape)
+    except KeyError as unknown:
+        known = ", ".join(sizes)
+        raise ModelFileError(f"the table's row of {row.field} has the size {unknown}; a layer of this spec has {known}") from None
 
 
 def _check_types(source: Source, slots: Iterable[Slot]) -> None:
     wrong: list[str] = []
     converted: set[TensorType] = set()
     for slot in slots:
-        for name in slot.names:
-            type = source.type(name)
+        types = {name: source.type(name) for name in slot.names}
+        if len(set(types.values())) > 1:
+            names = sorted({type.name for type in types.values()})
+            wrong.append(f"{slot.names[0]} and the other experts ({' and '.join(names)}: they must be alike)")
+        for name, type in types.items():
             loaded = loaded_as(type)
             if loaded not in (FLOATS if slot.needs_floats else TYPES.values()):
                 wrong.append(f"{name} ({type.name})")
@@ -135,8 +188,6 @@ def _announce_conversions(source: Source, slots: Iterable[Slot], target: TensorT
 
 
 def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return f"{what}: {', '.join(names[:MAX_LISTED])}{more}"
 
@@ -152,7 +203,5 @@ def _nested(kind: Any, fields: Mapping[str, Any]) -> Any:
 
 _PARTS: dict[str, Any] = {"attention": AttentionWeights, "mlp": MlpWeights, "experts": MlpWeights}
 _PARTS |= {field.name: NormWeights for kind in (AttentionWeights, LayerWeights, Weights) for field in fields(kind) if "norm" in field.name}
-_PARTS |= dict.fromkeys(
-    "query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear
-)
+_PARTS |= dict.fromkeys("query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear)
 _PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate".split(), Linear)

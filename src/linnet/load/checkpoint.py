@@ -9,23 +9,27 @@ from typing import Any
 
 import numpy as np
 
+from linnet.arch.check import check
 from linnet.arch.config import Config
-from linnet.arch.gguf_config import gguf_config
+from linnet.arch.gguf_config import FACTOR_TENSORS, gguf_config
 from linnet.arch.registry import build, table_of
 from linnet.arch.sizes import MAX_HEAD_DIM
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
-from linnet.errors import LinnetError, ModelFileError, UnsupportedModelError
+from linnet.errors import InvalidRequestError, LinnetError, ModelFileError, UnsupportedModelError
 from linnet.load.assemble import Naming, assemble, plan
-from linnet.load.field import WeightOps
 from linnet.load.convert import loaded_as
 from linnet.load.dequantize import dequantize
+from linnet.load.field import WeightOps
 from linnet.load.files import check_regular, read_json
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
-from linnet.load.hub import locate
+from linnet.load.hub import TORCH_SUFFIXES, locate
 from linnet.load.memory import MemorySource
+from linnet.load.mxfp4 import with_blocks_joined
 from linnet.load.safetensors import INDEX, read_safetensors, read_sharded_safetensors
 from linnet.load.source import Source
+from linnet.load.torch_checkpoint import newest_step, read_torch_checkpoint
+from linnet.load.torch_file import read_torch_weights
 from linnet.tensors import TensorType
 from linnet.weights import Weights
 
@@ -42,6 +46,8 @@ class Checkpoint:
     metadata: GGUF's, tokenizer included; None elsewhere (the tokenizer's files lie in `path`).
     nbytes: bytes of all tensors, in the types that they are loaded as. eos_token_ids: what ends an answer.
     generation: generation_config.json, as published.
+    tokenizer: a file that is no part of `path`, or None. encoding: the name of what such models take without one.
+    slides: whether the model's own code goes on past the context with the last tokens that it holds.
     """
 
     name: str
@@ -55,6 +61,9 @@ class Checkpoint:
     eos_token_ids: tuple[int, ...] = ()
     generation: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = True
+    tokenizer: Path | None = None
+    encoding: str | None = None
+    slides: bool = False
 
     def assemble(self, ops: WeightOps, target: TensorType | None = None) -> Weights:
         """The weights, converted by `ops`; see `linnet.load.assemble.assemble`."""
@@ -65,15 +74,18 @@ class Checkpoint:
         self.source.close()
 
     @classmethod
-    def from_memory(cls, config: Any, state_dict: Mapping[str, Any], strict: bool = True) -> Checkpoint:
-        """A model whose weights are in memory, under their Hugging Face names.
+    def from_memory(cls, config: Any, state_dict: Mapping[str, Any], strict: bool = True, table: Table | None = None) -> Checkpoint:
+        """A model whose weights are in memory, under their Hugging Face names, or those that `table` gives them.
 
-        config: a ModelSpec, the content of a config.json, or a transformers config. Raises ModelFileError that lists
-        every missing, unexpected (unless not `strict`) and misshapen tensor.
+        config: a ModelSpec, the content of a config.json, or a transformers config; with a table, a ModelSpec. Raises
+        ModelFileError that lists every missing, unexpected (unless not `strict`) and misshapen tensor.
         """
+        eos: tuple[int, ...] = ()
         if isinstance(config, ModelSpec):
-            spec, table = config, table_of(config)
-            eos: tuple[int, ...] = ()
+            check(config, "spec")
+            spec, table = config, table_of(config) if table is None else table
+        elif table is not None:
+            raise InvalidRequestError(f"a table goes with a ModelSpec, and config is a {type(config).__name__}")
         else:
             values = config.to_dict() if hasattr(config, "to_dict") else config
             if not isinstance(values, Mapping):
@@ -85,7 +97,7 @@ class Checkpoint:
 
 
 def open_checkpoint(model: str | Path) -> Checkpoint:
-    """Opens "tiny", a Hugging Face folder, a GGUF file, or a hub id that is in the local cache.
+    """Opens "tiny", a Hugging Face folder, a GGUF file, a plain PyTorch checkpoint, or a hub id that is in the local cache.
 
     Everything is checked that can be without reading weights: raises ModelFileError for files that are missing, damaged
     or contradict each other (every missing, unexpected and misshapen tensor listed), UnsupportedModelError for models
@@ -96,9 +108,11 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
         return _open_folder(str(model), path)
     if path.suffix.lower() == ".gguf" or _begins(path, b"GGUF"):
         return _open_gguf(str(model), path)
-    if path.name.endswith((".safetensors", ".json")):
+    if path.suffix.lower() in TORCH_SUFFIXES:
+        return _open_torch(str(model), path)
+    if path.name.endswith((".safetensors", ".json", ".bin")):
         raise ModelFileError(f"{path}: give the folder that holds this file (config.json and the tokenizer are read from it)")
-    raise UnsupportedModelError(f"{path}: not a kind of model file that is read; give a Hugging Face folder or a .gguf file")
+    raise UnsupportedModelError(f"{path}: not a kind of model file that is read; give a Hugging Face folder, a .gguf file or a .pt file")
 
 
 def _begins(path: Path, magic: bytes) -> bool:
@@ -113,21 +127,36 @@ def _begins(path: Path, magic: bytes) -> bool:
 
 def _open_folder(name: str, folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
-        files = sorted(file for file in folder.glob("*.gguf") if not is_later_part(file))
-        if len(files) == 1:
-            return _open_gguf(name, files[0])
-        several = f"; name one of {', '.join(file.name for file in files)}" if files else ""
-        raise ModelFileError(f"{folder}: holds no model (no config.json){several}")
+        return _open_only_file(name, folder)
     values = read_json(folder / "config.json")
     spec, table = build(Config(values, str(folder / "config.json")))
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.is_file() else {}
     eos = _token_ids(str(generation_file), generation.get("eos_token_id"), spec)
     eos = eos or _token_ids(str(folder / "config.json"), values.get("eos_token_id"), spec)
-    source = _open_weights(folder)
+    source = with_blocks_joined(_open_weights(folder))
     return _checked(
         Checkpoint(name, spec, table, source, "hf", _nbytes(source), folder, eos_token_ids=eos, generation=generation),
     )
+
+
+def _open_only_file(name: str, folder: Path) -> Checkpoint:
+    """The one model file of a folder without config.json; of nanochat's, the last step."""
+    files = sorted(file for file in folder.glob("*.gguf") if not is_later_part(file))
+    if not files and (newest := newest_step(folder)) is not None:
+        return _open_torch(name, newest)
+    files = files or sorted(file for file in folder.iterdir() if file.suffix.lower() in TORCH_SUFFIXES)
+    if len(files) == 1:
+        return _open_gguf(name, files[0]) if files[0].suffix == ".gguf" else _open_torch(name, files[0])
+    several = f"; name one of {', '.join(file.name for file in files)}" if files else ""
+    raise ModelFileError(f"{folder}: holds no model (no config.json){several}")
+
+
+def _open_torch(name: str, path: Path) -> Checkpoint:
+    found = read_torch_checkpoint(path)
+    spec, table = build(found.config)
+    rest = {"tokenizer": found.tokenizer, "encoding": found.encoding, "slides": found.slides}
+    return _checked(Checkpoint(name, spec, table, found.source, "hf", _nbytes(found.source), path, **rest))
 
 
 def _open_weights(folder: Path) -> Source:
@@ -135,9 +164,11 @@ def _open_weights(folder: Path) -> Source:
         return read_safetensors(folder / "model.safetensors")
     if (folder / INDEX).is_file():
         return read_sharded_safetensors(folder / INDEX)
-    if any(folder.glob("pytorch_model*.bin")):
-        raise UnsupportedModelError(f"{folder}: its weights are pytorch_model.bin, which is not read; convert them to safetensors")
-    raise ModelFileError(f"{folder}: has a config.json but no weights (model.safetensors or {INDEX}); download it again")
+    pickled = read_torch_weights(folder)
+    if pickled is None:
+        names = f"model.safetensors, {INDEX}, pytorch_model.bin or its index"
+        raise ModelFileError(f"{folder}: has a config.json but no weights ({names}); download it again")
+    return pickled
 
 
 def _open_gguf(name: str, path: Path) -> Checkpoint:
@@ -155,14 +186,15 @@ def _open_gguf(name: str, path: Path) -> Checkpoint:
     return _checked(Checkpoint(name, spec, table, source, "gguf", _nbytes(source), path, source.metadata, eos))
 
 
-def _rope_factors(source: GgufFile) -> list[float] | None:
-    """The divisors of the rotary frequencies, [dim / 2], that some files carry as a tensor."""
-    if "rope_freqs.weight" not in source.homes:
-        return None
-    raw = source.read("rope_freqs.weight")
-    if len(raw.shape) != 1 or raw.shape[0] > MAX_HEAD_DIM // 2:
-        raise ModelFileError(f"{source.where}: rope_freqs.weight has the impossible shape {list(raw.shape)}")
-    factors: list[float] = dequantize(raw).tolist()
+def _rope_factors(source: GgufFile) -> dict[str, list[float]]:
+    """The divisors of the rotary frequencies, [dim / 2], that some files carry as tensors."""
+    factors: dict[str, list[float]] = {}
+    for name in FACTOR_TENSORS:
+        if name in source.homes:
+            raw = source.read(name)
+            if len(raw.shape) != 1 or raw.shape[0] > MAX_HEAD_DIM // 2:
+                raise ModelFileError(f"{source.where}: {name} has the impossible shape {list(raw.shape)}")
+            factors[name] = dequantize(raw).tolist()
     return factors
 
 

@@ -5,21 +5,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Part, Stored
+from linnet.errors import ModelFileError
 from linnet.load.convert import convert, loaded_as
 from linnet.load.dequantize import dequantize, quantize
 from linnet.load.source import Source
-from linnet.tensors import F32, RawTensor, TensorType
+from linnet.tensors import F32, FLOATS, RawTensor, TensorType
 
 log = logging.getLogger("linnet.load")
 
 TABLES = ("embedding", "positions", "attention.value_embedding")
 """Matrices whose field is not called so."""
+
+KEPT = ("router.matrix", "shared_gate.matrix", "attention.value_gate.matrix", "smear_gate.matrix", "positions")
+"""Matrices that are never re-encoded: a fraction of a model's bytes, and whatever their rounding shifts, experts among it, shifts
+the answer."""
 
 
 class WeightOps(Protocol):
@@ -37,7 +43,7 @@ class WeightOps(Protocol):
 @dataclass(frozen=True)
 class Slot:
     """One field to load: where it goes (layer None: outside the layers), its shape, the tensors that hold it (one, or one per
-    expert), the shape that each must have in the file, and how the file stores it."""
+    expert or head), the shape that each must have in the file, and how the file stores it."""
 
     field: str
     layer: int | None
@@ -56,7 +62,7 @@ class Slot:
 
     @property
     def needs_floats(self) -> bool:
-        return not self.is_matrix or self.stored.transposed or self.stored.unit_rows
+        return not self.is_matrix or self.stored.unit_rows
 
 
 def slot_of(spec: ModelSpec, field: str, layer: int | None, stored: Stored, shape: tuple[int, ...]) -> Slot:
@@ -66,31 +72,63 @@ def slot_of(spec: ModelSpec, field: str, layer: int | None, stored: Stored, shap
         names = tuple(slot.names[0].replace("{expert}", str(expert)) for expert in range(shape[0]))
         slot = replace(slot, names=names)
         shape = shape[1:]
+    if "{head}" in stored.name:
+        assert layer is not None
+        attention = spec.layers[layer].attention
+        heads = attention.kv_heads if field.startswith(("attention.key", "attention.value")) else attention.heads
+        slot = replace(slot, names=tuple(slot.names[0].replace("{head}", str(head)) for head in range(heads)))
+        shape = (shape[0] // heads, *shape[1:])
     if stored.by_layer:
         shape = (len(spec.layers),)
     if stored.part is not None:
         axis = 1 if slot.is_stack and "{expert}" not in stored.name else 0
-        shape = (*shape[:axis], stored.part.rows * stored.part.groups, *shape[axis + 1 :])
+        shape = (*shape[:axis], _whole(slot, stored.part, shape[axis]), *shape[axis + 1 :])
     if stored.transposed:
         shape = (*shape[:-2], shape[-1], shape[-2])
-    return replace(slot, shape=shape)
+    if stored.shape is not None and prod(stored.shape) != prod(shape):
+        raise _misfit(slot, f"is stored as {list(stored.shape)}, which holds not as much as its {list(shape)}")
+    return replace(slot, shape=stored.shape or shape)
 
 
-def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> Any:
-    """The op set's matrix, stack or vector of a slot; `target` re-encodes matrices whose columns its block divides."""
-    raws = [_as_wanted(source.read(name), slot) for name in slot.names]
+def type_in_memory(slot: Slot, stored: TensorType, target: TensorType | None) -> TensorType:
+    """The type that a matrix of type `stored` is loaded as."""
+    type = loaded_as(stored)
+    if slot.stored.transposed and type not in FLOATS:
+        type = F32
+    return type if target is None or slot.field in KEPT or slot.field_shape[-1] % target.block else target
+
+
+def _whole(slot: Slot, part: Part, count: int) -> int:
+    """Rows of the tensor of which a field's `count` rows are the part."""
+    taken = len(range(part.start, part.stop, part.step)) * part.groups
+    if not 0 <= part.start < part.stop <= part.rows or taken != count:
+        raise _misfit(slot, f"takes {taken} rows ({part}) and has {count}")
+    return part.rows * part.groups
+
+
+def _misfit(slot: Slot, what: str) -> ModelFileError:
+    place = slot.field if slot.layer is None else f"layers.{slot.layer}.{slot.field}"
+    return ModelFileError(f"{slot.names[0]}: spec and table disagree: {place} {what}")
+
+
+def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> tuple[Any, bool]:
+    """The op set's matrix, stack or vector of a slot, and whether it still reads the source; `target` re-encodes matrices as
+    `type_in_memory` says."""
+    stored = [source.read(name) for name in slot.names]
+    raws = [_as_wanted(raw, slot) for raw in stored]
+    if len(raws) > 1 and not slot.is_stack:
+        raws = [_rows_joined(raws)]
     if not slot.is_matrix:
-        return ops.vector(raws[0] if len(raws) == 1 else _joined(raws))
-    raws = [raw if (loaded := loaded_as(raw.type)) == raw.type else convert(raw, target or loaded) for raw in raws]
-    first = raws[0]
-    if target is not None and first.shape[-1] % target.block:
-        columns, name = first.shape[-1], first.type.name
-        log.warning("%s stays %s: its rows of %d are not a multiple of %s's %d", first.name, name, columns, target.name, target.block)
-        target = None
-    wanted = None if target == first.type else target
-    if not slot.is_stack:
-        return ops.matrix(first, wanted)
-    return ops.stack([expert for raw in raws for expert in _experts(raw)], wanted)
+        return ops.vector(raws[0] if len(raws) == 1 else _joined(raws)), False
+    wanted = type_in_memory(slot, stored[0].type, target)
+    if target is not None and target != wanted and slot.field not in KEPT:
+        columns, name = slot.field_shape[-1], wanted.name
+        log.warning("%s stays %s: its rows of %d are not a multiple of %s's %d", raws[0].name, name, columns, target.name, target.block)
+    raws = [raw if loaded_as(raw.type) == raw.type else convert(raw, wanted) for raw in raws]
+    target = None if wanted == raws[0].type else wanted
+    matrix = ops.stack([expert for raw in raws for expert in _experts(raw)], target) if slot.is_stack else ops.matrix(raws[0], target)
+    views = any(np.may_share_memory(given.data, raw.data) for given, raw in zip(raws, stored, strict=False))
+    return matrix, views and not ops.owns(matrix)
 
 
 def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
@@ -100,7 +138,7 @@ def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
         assert slot.layer is not None
         return RawTensor(raw.name, (1,), raw.type, raw.data.reshape(-1, raw.type.block_bytes)[slot.layer])
     if stored.transposed:
-        raw = _transposed(raw)
+        raw = _transposed(_floats(raw))
     if stored.part is not None:
         raw = _part(raw, stored.part, slot.is_stack and len(slot.names) == 1)
     if stored.plus:
@@ -109,7 +147,16 @@ def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
         values = dequantize(raw)
         values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
         raw = replace(raw, data=quantize(values, raw.type))
-    return raw
+    return raw if stored.shape is None else replace(raw, shape=slot.field_shape)
+
+
+def _floats(raw: RawTensor) -> RawTensor:
+    """A tensor of floats as it is, one of blocks as float32."""
+    if raw.type in FLOATS:
+        return raw
+    loaded = loaded_as(raw.type)
+    values = dequantize(raw if loaded == raw.type else convert(raw, loaded))
+    return RawTensor(raw.name, raw.shape, F32, values.reshape(-1).view(np.uint8))
 
 
 def _transposed(raw: RawTensor) -> RawTensor:
@@ -123,8 +170,8 @@ def _part(raw: RawTensor, part: Part, stacked: bool) -> RawTensor:
     """Some rows of a matrix, or of every matrix of a stack; whole rows, so that any type will do."""
     lead = raw.shape[:1] if stacked else ()
     row_shape = raw.shape[len(lead) + 1 :]
-    data = raw.data.reshape(*lead, part.groups, part.rows, -1)[..., part.start : part.stop, :]
-    return RawTensor(raw.name, (*lead, part.groups * (part.stop - part.start), *row_shape), raw.type, data.reshape(-1))
+    data = raw.data.reshape(*lead, part.groups, part.rows, -1)[..., part.start : part.stop : part.step, :]
+    return RawTensor(raw.name, (*lead, part.groups * data.shape[-2], *row_shape), raw.type, data.reshape(-1))
 
 
 def _experts(raw: RawTensor) -> list[RawTensor]:
@@ -133,6 +180,13 @@ def _experts(raw: RawTensor) -> list[RawTensor]:
         return [raw]
     data = raw.data.reshape(raw.shape[0], -1)
     return [RawTensor(raw.name, raw.shape[1:], raw.type, expert) for expert in data]
+
+
+def _rows_joined(raws: Sequence[RawTensor]) -> RawTensor:
+    """Matrices or vectors of one type and width under each other."""
+    first = raws[0]
+    rows = sum(raw.shape[0] for raw in raws)
+    return RawTensor(first.name, (rows, *first.shape[1:]), first.type, np.concatenate([raw.data for raw in raws]))
 
 
 def _joined(raws: Sequence[RawTensor]) -> RawTensor:

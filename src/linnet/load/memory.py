@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,14 @@ class MemorySource:
     text, and UnsupportedModelError for a value that is no such array; both name it.
     """
 
-    where = "state dict"
+    files: tuple[Path, ...] = ()
 
-    def __init__(self, tensors: Mapping[str, Any]) -> None:
+    def __init__(self, tensors: Mapping[str, Any], where: str = "state dict") -> None:
+        self.where = where
         if not isinstance(tensors, Mapping):
-            raise ModelFileError(f"state dict: a {type(tensors).__name__}; a mapping from names to tensors was expected")
+            raise ModelFileError(f"{where}: a {type(tensors).__name__}; a mapping from names to tensors was expected")
         self._tensors = dict(tensors)
-        self._types = {name: _type(name, value) for name, value in self._tensors.items()}
+        self._types = {name: self._type_of(name, value) for name, value in self._tensors.items()}
 
     def names(self) -> list[str]:
         return list(self._tensors)
@@ -56,23 +58,24 @@ class MemorySource:
         except KeyError:
             raise ModelFileError(f"{self.where}: no tensor {name!r}") from None
 
+    def _type_of(self, name: Any, value: Any) -> TensorType:
+        if not isinstance(name, str):
+            raise ModelFileError(f"{self.where}: the name {name!r} is not a string")
+        if not _is_torch(value) and not isinstance(value, np.ndarray):
+            raise UnsupportedModelError(f"{self.where}: {name!r} is a {type(value).__name__}; a NumPy array or torch tensor was expected")
+        if _is_torch(value) and (value.is_meta or value.layout != sys.modules["torch"].strided):
+            kind = "a meta tensor without data" if value.is_meta else "sparse"
+            raise ModelFileError(f"{self.where}: {name!r} is {kind}; give dense values")
+        dtype = str(value.dtype).removeprefix("torch.") if _is_torch(value) else value.dtype.name
+        return _TYPES[dtype] if dtype in _TYPES else self._other_type(name, dtype, value)
+
+    def _other_type(self, name: str, dtype: str, value: Any) -> TensorType:
+        raise UnsupportedModelError(f"{self.where}: {name!r} is {dtype}; convert it to {', '.join(_TYPES)}")
+
 
 def _is_torch(value: Any) -> bool:
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
-
-
-def _type(name: Any, value: Any) -> TensorType:
-    if not isinstance(name, str):
-        raise ModelFileError(f"state dict: the name {name!r} is not a string")
-    if not _is_torch(value) and not isinstance(value, np.ndarray):
-        raise UnsupportedModelError(f"state dict: {name!r} is a {type(value).__name__}; a NumPy array or torch tensor was expected")
-    if _is_torch(value) and (value.is_meta or value.layout != sys.modules["torch"].strided):
-        raise ModelFileError(f"state dict: {name!r} is {'a meta tensor without data' if value.is_meta else 'sparse'}; give dense values")
-    dtype = str(value.dtype).removeprefix("torch.") if _is_torch(value) else value.dtype.name
-    if dtype not in _TYPES:
-        raise UnsupportedModelError(f"state dict: {name!r} is {dtype}; convert it to {', '.join(_TYPES)}")
-    return _TYPES[dtype]
 
 
 def _bytes(value: Any) -> NDArray[np.uint8]:

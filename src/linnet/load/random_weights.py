@@ -17,6 +17,7 @@ from linnet.load.assemble import wanted
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.convert import loaded_as
 from linnet.load.dequantize import ENCODABLE, dequantize, quantize
+from linnet.load.field import type_in_memory
 from linnet.load.files import read_json
 from linnet.load.hub import locate
 from linnet.tensors import (
@@ -70,6 +71,7 @@ class RandomSource:
 
     def __init__(self, where: str, tensors: Mapping[str, tuple[tuple[int, ...], TensorType]]) -> None:
         self.where = where
+        self.files: tuple[Path, ...] = ()
         self.tensors = tensors
 
     def names(self) -> list[str]:
@@ -103,8 +105,9 @@ class RandomSource:
 def open_random(model: str | Path, target: TensorType | None = None) -> Checkpoint:
     """A checkpoint of a model's shape with random weights; of its files only configuration and headers are read.
 
-    model: what `open_checkpoint` takes; of a folder with a config.json nothing else needs to be there. Matrices have the type
-    `target` where its block divides their columns; else that of the file, or a config.json's dtype (float32 where it has none).
+    model: what `open_checkpoint` takes; of a folder with a config.json nothing else needs to be there. Matrices that loading with
+    `target` would re-encode are in that type already; the others in that of the file, or a config.json's dtype (float32 where it
+    has none).
     Raises what `open_checkpoint` does, but for weights that are missing or damaged.
     """
     folder = locate(model)
@@ -123,14 +126,15 @@ def open_random(model: str | Path, target: TensorType | None = None) -> Checkpoi
 
 
 def _checkpoint(like: Checkpoint, stored: Mapping[str, tuple[tuple[int, ...], TensorType]], target: TensorType | None) -> Checkpoint:
-    tensors = {name: (shape, _loaded(shape, type, target)) for name, (shape, type) in stored.items()}
+    tensors = dict(stored)
+    for _, slot in wanted(like.spec, like.table, like.naming, stored):
+        if slot.is_matrix and not slot.needs_floats and not slot.stored.transposed:
+            for name in slot.names:
+                if name in stored:
+                    tensors[name] = (stored[name][0], type_in_memory(slot, stored[name][1], target))
     source = RandomSource(f"{like.name} (random weights)", tensors)
     nbytes = sum(type.nbytes(shape) for shape, type in tensors.values())
     return Checkpoint(like.name, like.spec, like.table, source, like.naming, nbytes)
-
-
-def _loaded(shape: tuple[int, ...], type: TensorType, target: TensorType | None) -> TensorType:
-    return target if target is not None and len(shape) > 1 and shape[-1] % target.block == 0 else type
 
 
 def _dtype(values: Mapping[str, Any], folder: Path) -> TensorType:

@@ -21,6 +21,9 @@ class Source(Protocol):
     where: str
     """What messages call this source: a path, or "memory"."""
 
+    files: tuple[Path, ...]
+    """The files that hold the tensors; none in memory."""
+
     def names(self) -> list[str]:
         """Every tensor's name, in the order of the file."""
 
@@ -60,6 +63,7 @@ class MappedTensors:
     def __init__(self, file: MappedFile, entries: Iterable[TensorEntry]) -> None:
         self.file = file
         self.where = str(file.path)
+        self.files: tuple[Path, ...] = (file.path,)
         self.tensors: dict[str, TensorEntry] = {}
         for entry in entries:
             if entry.name in self.tensors:
@@ -109,6 +113,7 @@ class JoinedTensors:
 
     def __init__(self, where: str, parts: Sequence[MappedTensors]) -> None:
         self.where, self.parts = where, parts
+        self.files: tuple[Path, ...] = tuple(part.file.path for part in parts)
         self.homes: dict[str, MappedTensors] = {}
         for part in parts:
             for name in part.names():

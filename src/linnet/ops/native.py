@@ -1,131 +1,227 @@
-"""The native op set: the C++ core behind the `Ops` protocol. Arguments go through as they are; no arithmetic here."""
+"""The native op set: the C++ core behind the `Ops` protocol. No arithmetic here: a forward is recorded, and the core replays it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linnet import _core
-from linnet.arch.rope import angles
-from linnet.arch.spec import Activation, Attention, ModelSpec, Norm, Output, Rope
+from linnet.arch.rope import effective_length, inverse_frequencies, is_length_dependent
+from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
-from linnet.ops.base import PAGE_SIZE, Batch, Step
+from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
 from linnet.tensors import RawTensor, TensorType
-from linnet.weights import NormWeights
+from linnet.weights import Linear, MlpWeights, NormWeights
 
-ACTIVATIONS: dict[Activation, int] = {"silu": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
+Value = int
+"""What X is here: the number of a value on the tape being recorded."""
+
+# The core's numbers for what a spec spells out.
+ACTIVATIONS = {name: number for number, name in enumerate(get_args(Activation))}
+NORMS = {"rms": 0, "layer": 1}
+SOURCES = {"tokens": 0, "previous": 1, "positions": 2}
+ROPE_POSITIONS = {"absolute": 0, "prompt": 1, "block": 2}
+SCORINGS = {"softmax": 0, "sigmoid": 1, "softmax_chosen": 2}
+KV_TYPES = {name: number for number, name in enumerate(KV_DTYPES)}
+
 MAX_THREADS = 1024
 
 assert _core.PAGE_SIZE == PAGE_SIZE
 
 
 class NativeOps:
-    """`Ops` in C++. X is a `_core.Tensor`, float32 [rows, width]; matrices are packed, or mapped where they are floats.
+    """`Ops` in C++.
 
-    threads: how many threads share an operation; None: one per physical core that this process may use.
+    threads: how many threads share an operation; None: one per physical core that this process may use. prefill_threads: the same
+    for steps in which a request has several tokens; None: as many as `threads`.
     isa: "scalar", "avx2", "avx512"; None: LINNET_ISA from the environment, or the best that the processor has.
+    pack: whether block formats are rearranged for speed when they are loaded; else they stay where the file maps them, and are
+        rearranged each time they are used, which takes longer and no memory.
     Raises InvalidRequestError for a thread count out of range or an instruction set that is not there.
     """
 
     name = "native"
 
-    def __init__(self, threads: int | None = None, isa: str | None = None) -> None:
+    def __init__(
+        self, threads: int | None = None, isa: str | None = None, *, prefill_threads: int | None = None, pack: bool = True
+    ) -> None:
         threads = default_threads() if threads is None else threads
-        if not 1 <= threads <= MAX_THREADS:
-            raise InvalidRequestError(f"threads is {threads}; it must be from 1 to {MAX_THREADS}")
+        prefill_threads = threads if prefill_threads is None else prefill_threads
+        for name, count in (("threads", threads), ("prefill_threads", prefill_threads)):
+            if not 1 <= count <= MAX_THREADS:
+                raise InvalidRequestError(f"{name} is {count}; it must be from 1 to {MAX_THREADS}")
         try:
-            self.context = _core.Context(threads, isa or "")
+            self.context = _core.Context(threads, prefill_threads, isa or "")
         except ValueError as error:
             raise InvalidRequestError(str(error)) from None
+        self.pack = pack
         self.cache: _core.Cache | None = None
 
     # ---- weights
     def matrix(self, raw: RawTensor, target: TensorType | None = None) -> _core.Matrix:
-        rows, columns = raw.shape
+        return self.stack([raw], target)
+
+    def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> _core.Matrix:
+        first = raws[0]
+        rows, columns = first.shape
+        stored, target = first.type, target or first.type
+        data = [raw.data for raw in raws]
         try:
-            matrix = _core.matrix(self.context, raw.data, raw.type.gguf_id, (target or raw.type).gguf_id, rows, columns)
+            matrix = _core.matrix(self.context, data, stored.gguf_id, target.gguf_id, rows, columns, self.pack)
         except ValueError as error:
-            raise ModelFileError(f"tensor {raw.name!r} {error}: it cannot be stored as {(target or raw.type).name}") from None
+            raise ModelFileError(f"tensor {first.name!r} {error}: it cannot be stored as {target.name}") from None
         except MemoryError:
-            raise OutOfMemoryError(f"there is no memory for tensor {raw.name!r} {raw.shape}; choose smaller weights, as q4_0") from None
+            raise OutOfMemoryError(f"there is no memory for tensor {first.name!r} {first.shape}; choose smaller weights, as q4_0") from None
         if not self.owns(matrix):
-            matrix.source = raw.data  # keeps the mapping alive
+            matrix.source = data  # keeps the mapping alive
         return matrix
 
-    def vector(self, raw: RawTensor) -> _core.Tensor:
-        as_matrix = _core.matrix(self.context, raw.data, raw.type.gguf_id, raw.type.gguf_id, 1, int(np.prod(raw.shape)))
-        return _core.tensor(self.context, _core.matrix_floats(as_matrix))
+    def vector(self, raw: RawTensor) -> _core.Vector:
+        id, size = raw.type.gguf_id, int(np.prod(raw.shape))
+        return _core.Vector(_core.matrix_floats(_core.matrix(self.context, [raw.data], id, id, 1, size, True)).reshape(-1))
 
     def owns(self, matrix: _core.Matrix) -> bool:
         return bool(matrix.owned_bytes)
 
-    # ---- one step
+    # ---- running a forward
     def stepper(self, spec: ModelSpec, build: Callable[[], Any]) -> Step:
-        def step(batch: Batch) -> NDArray[np.float32]:
-            self.begin(spec, batch)
-            logits: NDArray[np.float32] = build()
-            return logits
+        return Recorded(self, spec, build)
 
-        return step
+    def begin(self, spec: ModelSpec) -> None:
+        """Starts a recording: what follows goes on a new tape."""
+        self.spec = spec
+        self.tape = _core.Tape(self.context)
+        self.angles: dict[Rope, Value] = {}
+        self.varying: list[Rope] = []
 
-    def begin(self, spec: ModelSpec, batch: Batch) -> None:
-        assert self.cache is not None, "allocate_cache comes before the first step"
-        self.batch = batch
-        self.step = _core.Step(batch.positions, batch.sequence, batch.page_table, self.cache.pages)
-        self.angles: dict[Rope, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    # ---- ops of a forward
+    def embed(self, table: _core.Matrix, source: Literal["tokens", "previous", "positions"], offset: int = 0) -> Value:
+        return self.tape.embed(table, SOURCES[source], offset)
 
-    def embed(self, table: _core.Matrix, source: str, offset: int = 0) -> _core.Tensor:
-        return _core.embed(self.context, self.batch.tokens, table)
+    def norm(self, x: Value, weights: NormWeights, norm: Norm, groups: int = 1) -> Value:
+        return self.tape.norm(x, weights.weight, weights.bias, NORMS[norm.kind], norm.epsilon, groups)
 
-    def norm(self, x: _core.Tensor, weights: NormWeights, norm: Norm, groups: int = 1) -> _core.Tensor:
-        return _core.rms_norm(self.context, x, weights.weight, norm.epsilon, groups)
+    def linear(self, x: Value, matrix: _core.Matrix, bias: _core.Vector | None) -> Value:
+        return self.tape.linear(x, matrix, bias)
 
-    def linear(self, x: _core.Tensor, matrix: _core.Matrix, bias: _core.Tensor | None) -> _core.Tensor:
-        return _core.linear(self.context, x, matrix, bias)
+    def rotate(self, x: Value, rope: Rope, head_dim: int) -> Value:
+        if rope not in self.angles:
+            frequencies = None if is_length_dependent(rope) else _core.Vector(frequencies_and_factor(rope, 0))
+            if frequencies is None:
+                self.varying.append(rope)
+            positions = ROPE_POSITIONS[rope.positions]
+            self.angles[rope] = self.tape.angles(rope.start, rope.dim, rope.interleaved, positions, frequencies)
+        return self.tape.rotate(x, self.angles[rope], rope.start, rope.dim, rope.interleaved, head_dim)
 
-    def rotate(self, x: _core.Tensor, rope: Rope, head_dim: int) -> _core.Tensor:
-        found = self.angles.get(rope)
-        if found is None:
-            found = self.angles[rope] = angles(rope, self.batch.positions, self.batch.rope_lengths[self.batch.sequence])
-        return _core.rotate(self.context, x, *found, head_dim, rope.interleaved)
+    def attend(self, q: Value, k: Value, v: Value, layer: int, attention: Attention, sinks: _core.Vector | None) -> Value:
+        kv = (attention.kv_heads, attention.head_dim, attention.value_head_dim)
+        slopes = None if attention.alibi is None else _core.Vector(np.array(attention.alibi, np.float32))
+        softcap, window = attention.softcap or 0.0, attention.window or 0
+        bidirectional = self.spec.bidirectional_prompt
+        return self.tape.attend(q, k, v, layer, attention.heads, kv, attention.scale, softcap, window, bidirectional, slopes, sinks)
 
-    def attend(self, q: _core.Tensor, k: _core.Tensor, v: _core.Tensor, layer: int, attention: Attention, sinks: Any) -> _core.Tensor:
-        window = attention.window or 0
-        return _core.attend(self.context, self.cache, self.step, q, k, v, layer, attention.heads, attention.scale, window)
+    def experts(self, x: Value, logits: Value, weights: MlpWeights, moe: Moe, correction: _core.Vector | None) -> Value:
+        linears = [weights.gate or Linear(None), weights.up, weights.down]
+        router = moe.router
+        settings = (router.active, SCORINGS[router.scoring], router.normalise, router.scale, router.groups, router.active_groups)
+        matrices, biases = [linear.matrix for linear in linears], [linear.bias for linear in linears]
+        return self.tape.experts(x, logits, matrices, biases, settings, ACTIVATIONS[moe.expert.activation], correction)
 
-    def activate(self, x: _core.Tensor, activation: Activation) -> _core.Tensor:
-        return _core.activate(self.context, x, ACTIVATIONS[activation])
+    def activate(self, x: Value, activation: Activation) -> Value:
+        return self.tape.activate(x, ACTIVATIONS[activation])
 
-    def gate(self, gate: _core.Tensor, up: _core.Tensor, activation: Activation) -> _core.Tensor:
-        return _core.gate(self.context, gate, up, ACTIVATIONS[activation])
+    def gate(self, gate: Value, up: Value, activation: Activation) -> Value:
+        return self.tape.gate(gate, up, ACTIVATIONS[activation])
 
-    def add(self, a: _core.Tensor, b: _core.Tensor, a_scale: float = 1.0, b_scale: float = 1.0) -> _core.Tensor:
-        return _core.add(self.context, a, b)
+    def add(self, a: Value, b: Value, a_scale: float = 1.0, b_scale: float = 1.0) -> Value:
+        return self.tape.add(a, b, a_scale, b_scale)
 
-    def take(self, x: _core.Tensor) -> _core.Tensor:
-        return _core.take(self.context, x, self.batch.rows)
+    def scale(self, x: Value, factor: float | _core.Vector) -> Value:
+        return self.tape.scale(x, factor)
 
-    def logits(self, x: _core.Tensor, matrix: _core.Matrix, bias: Any, output: Output) -> NDArray[np.float32]:
-        return _core.linear(self.context, x, matrix, None).numpy()
+    def weigh(self, x: Value, weights: Value) -> Value:
+        return self.tape.weigh(x, weights)
+
+    def columns(self, x: Value, start: int, count: int) -> Value:
+        return self.tape.columns(x, start, count)
+
+    def append_shared(self, x: Value, shared: Value, heads: int) -> Value:
+        return self.tape.append_shared(x, shared, heads)
+
+    def take(self, x: Value) -> Value:
+        return self.tape.take(x)
+
+    def logits(self, x: Value, matrix: _core.Matrix, bias: _core.Vector | None, output: Output) -> Value:
+        x = self.tape.linear(x, matrix, bias)
+        if output.scale != 1.0:
+            x = self.tape.scale(x, output.scale)
+        return x if output.softcap is None else self.tape.softcap(x, output.softcap)
 
     # ---- KV pages and sampling
     def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
-        if kv_dtype not in ("f16", "f32"):
-            raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of f16, f32")
-        shapes = [(layer.attention.kv_heads, layer.attention.head_dim) for layer in spec.layers]
-        self.cache = _core.Cache(shapes, pages, kv_dtype == "f16")
+        if kv_dtype not in KV_TYPES:
+            raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
+        attentions = [layer.attention for layer in spec.layers]
+        shapes = [(attention.kv_heads, attention.head_dim, attention.value_head_dim) for attention in attentions]
+        self.cache = _core.Cache(shapes, pages, KV_TYPES[kv_dtype])
 
     def free_cache(self) -> None:
         self.cache = None
 
     def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
         return _core.sample(logits, temperature, top_k, top_p, min_p, uniform)
+
+
+def arithmetic_peaks(threads: int) -> tuple[str, float, float]:
+    """The instruction set that runs, and the most multiply-adds a second of bytes and of float32 that it does on so many threads."""
+    context = _core.Context(threads, threads)
+    return context.isa, *context.peaks()
+
+
+class Recorded:
+    """A `Step` that records the forward at its first batch and replays it from then on."""
+
+    def __init__(self, ops: NativeOps, spec: ModelSpec, build: Callable[[], Any]) -> None:
+        self.ops, self.spec = ops, spec
+        self.build: Callable[[], Any] | None = build
+
+    def __call__(self, batch: Batch) -> NDArray[np.float32]:
+        if self.build is not None:
+            self.ops.begin(self.spec)
+            self.result: Value = self.build()
+            self.tape, self.varying, self.build = self.ops.tape, self.ops.varying, None
+        rotations = [frequencies_of_requests(rope, batch.rope_lengths) for rope in self.varying]
+        logits: NDArray[np.float32] = self.tape.run(
+            self.result,
+            self.ops.cache,
+            batch.tokens,
+            batch.positions,
+            batch.previous,
+            batch.sequence,
+            batch.page_table,
+            batch.prompt_lengths,
+            batch.rows,
+            rotations,
+        )
+        return logits
+
+
+def frequencies_of_requests(rope: Rope, lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Float32 [sequences, dim / 2 + 1]: of every sequence, by the length that its request is fixed to."""
+    return np.stack([frequencies_and_factor(rope, effective_length(rope, length)) for length in lengths.tolist()])
+
+
+@lru_cache(maxsize=1024)
+def frequencies_and_factor(rope: Rope, length: int) -> NDArray[np.float32]:
+    """Float32 [dim / 2 + 1]: radians per position of each pair, then the factor of cosines and sines."""
+    frequencies, factor = inverse_frequencies(rope, length)
+    return np.append(frequencies, np.float32(factor))
 
 
 @lru_cache

@@ -124,6 +124,7 @@ class _GgufVocabulary:
         named = {"bos_token": self.bos_id, "eos_token": self.eos_id, "unk_token": self.unknown_id}
         return Vocabulary(
             source=self.source,
+            kind=self.kind(),
             size=len(self.tokens),
             encode=encode,
             token_bytes=self.token_bytes,
@@ -134,10 +135,15 @@ class _GgufVocabulary:
             bos_id=self.bos_id,
             eos_id=self.eos_id,
             eos_ids=self.eos_ids,
-            add_bos=self.adds_bos(add_bos),
+            beginning=(self.bos_id,) if self.adds_bos(add_bos) and self.bos_id is not None else (),
             named_tokens={name: self.tokens[id] for name, id in named.items() if id is not None},
             chat_templates=_chat_templates(self.metadata),
         )
+
+    def kind(self) -> str:
+        names = {"gpt2": "byte-level BPE", "llama": "SentencePiece BPE", "t5": "SentencePiece unigram", "bert": "WordPiece"}
+        pre = self.metadata.get("tokenizer.ggml.pre", "default")
+        return f"{names[self.model]} (GGUF {self.model}{f', words cut as {pre}' if self.model == 'gpt2' else ''})"
 
     def adds_bos(self, default: bool) -> bool:
         stated = self.metadata.get("tokenizer.ggml.add_bos_token")

@@ -21,7 +21,8 @@ MAX_PIECES = 2**19
 
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
-_TREAT_WHITESPACE_AS_SUFFIX = 24
+_MODEL_TYPE, _TREAT_WHITESPACE_AS_SUFFIX = 3, 24
+_KINDS = {UNIGRAM: "unigram", BPE: "BPE", 3: "words", 4: "characters"}
 _NAMES = {"unk_token": (45, b"<unk>"), "bos_token": (46, b"<s>"), "eos_token": (47, b"</s>")}
 _CHARSMAP, _ADD_DUMMY_PREFIX = 2, 3
 
@@ -35,6 +36,11 @@ class SentencePieceModel:
     types: Sequence[int]
     trainer: bytes
     normalizer: bytes
+
+    @property
+    def kind(self) -> str:
+        """Which of the library's models it is."""
+        return _KINDS.get(_last(self.trainer, _MODEL_TYPE, UNIGRAM), "model")
 
     @property
     def adds_prefix(self) -> bool:
@@ -65,12 +71,15 @@ class SentencePieceModel:
         return encode
 
     def serialized(self) -> bytes:
-        fields = []
-        for i, (piece, score, kind) in enumerate(zip(self.pieces, self.scores, self.types, strict=True)):
-            if b"\0" in piece:  # the library takes none; no token of a model that runs needs one
-                piece = f"\ue000{i}".encode()
-            message = _field(1, piece) + b"\x15" + struct.pack("<f", score) + b"\x18" + _SMALL[kind]
-            fields.append(_field(_PIECES, message))
+        # The library takes no zero bytes; no token of a model that runs needs one.
+        pieces = [f"\ue000{i}".encode() if b"\0" in piece else piece for i, piece in enumerate(self.pieces)]
+        scores = np.array(self.scores, "<f4").tobytes()
+        fields = [
+            _PIECE_TAG + _SMALL[len(piece) + 9] + b"\x0a" + _SMALL[len(piece)] + piece + b"\x15" + scores[4 * i : 4 * i + 4] + _KIND[kind]
+            if len(piece) < 119  # nearly all: written out, since a vocabulary has 100,000
+            else _field(_PIECES, _field(1, piece) + b"\x15" + scores[4 * i : 4 * i + 4] + _KIND[kind])
+            for i, (piece, kind) in enumerate(zip(pieces, self.types, strict=True))
+        ]
         return b"".join(fields) + _field(_TRAINER, self.trainer) + _field(_NORMALIZER, self.normalizer)
 
 
@@ -154,6 +163,8 @@ def _last(message: bytes, number: int, default: Any) -> Any:
 
 
 _SMALL = [bytes([value]) for value in range(128)]
+_KIND = [b"\x18" + small for small in _SMALL]
+_PIECE_TAG = bytes([_PIECES << 3 | _BYTES])
 
 
 def _varint(value: int) -> bytes:

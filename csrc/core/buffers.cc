@@ -1,4 +1,4 @@
-#include "tensor.h"
+#include "buffers.h"
 
 #include <cstdlib>
 #include <new>

@@ -1,4 +1,4 @@
-// Activations: float32 [rows, width] in recycled, 64-byte aligned memory with exactly one owner.
+// Memory: recycled, 64-byte aligned buffers with exactly one owner, and large pages for weights.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -29,23 +29,12 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
   void* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
 
  private:
   std::shared_ptr<BufferPool> pool_;
   size_t bytes_;
   void* data_;
-};
-
-// A tensor is not changed once an op has given it out, so its quantized forms are made once and kept with it.
-struct Tensor {
-  int64_t rows, width;
-  std::shared_ptr<Buffer> buffer;
-  std::shared_ptr<Buffer> q8_0, q8_k;
-
-  Tensor(const std::shared_ptr<BufferPool>& pool, int64_t rows, int64_t width)
-      : rows(rows), width(width), buffer(std::make_shared<Buffer>(pool, sizeof(float) * (size_t)(rows * width))) {}
-  float* data() const { return (float*)buffer->data(); }
-  float* row(int64_t r) const { return data() + r * width; }
 };
 
 // Large aligned memory on huge pages where the system has them; throws std::bad_alloc.

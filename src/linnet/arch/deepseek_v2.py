@@ -1,0 +1,51 @@
+"""DeepSeek V2 (2024): latent attention, and experts chosen from the best groups of them."""
+
+from __future__ import annotations
+
+from linnet.arch.config import Config
+from linnet.arch.deepseek import later_layers
+from linnet.arch.latent import latent_rows, read_attention
+from linnet.arch.moe import moe_rows, read_experts, read_router, read_shared, with_experts
+from linnet.arch.rope_config import longest
+from linnet.arch.sizes import MAX_LAYERS
+from linnet.arch.spec import Layer, Mlp, ModelSpec, Moe, Norm, Router
+from linnet.arch.table import Table, biases, standard_table
+from linnet.errors import UnsupportedModelError
+
+
+def build(config: Config) -> tuple[ModelSpec, Table]:
+    gguf = config.format == "gguf"
+    norm = Norm(config.number("rms_norm_eps", 1e-6))
+    attention = read_attention(config, norm if gguf else Norm(1e-6))  # DeepSeek's code does not read it there
+    layer = Layer(attention, Mlp(config.integer("intermediate_size"), config.activation()), norm, norm)
+    layers, context = config.integer("num_hidden_layers", high=MAX_LAYERS), longest(attention.ropes[0])
+    vocab, hidden, tied = config.integer("vocab_size"), config.integer("hidden_size"), config.flag("tie_word_embeddings", False)
+    dense = ModelSpec("deepseek_v2", vocab, hidden, context, (layer,) * layers, norm, tied)
+    experts, width = read_experts(config), config.integer("moe_intermediate_size")
+    moe = Moe(experts, Mlp(width, config.activation()), group_router(config, experts), read_shared(config, width))
+    spec = with_experts(dense, moe, later_layers(config, layers))
+    if gguf:
+        return spec, table(spec)
+    return spec, table(spec, config.flag("attention_bias", False), config.flag("mlp_bias", False))
+
+
+def group_router(config: Config, experts: int) -> Router:
+    """From all experts ("greedy"), or from the best groups of them, which GGUF shows by there being several."""
+    method = config.text("topk_method", "greedy" if config.format == "hf" else "group_limited_greedy")
+    if method not in ("greedy", "group_limited_greedy"):
+        known = "greedy, group_limited_greedy"
+        raise UnsupportedModelError(f"{config.where}: {config.name('topk_method')} is {method!r}; known are {known}")
+    if config.flag("norm_topk_prob", False):  # DeepSeek's code then leaves out the scale, llama.cpp does not, transformers does neither
+        raise UnsupportedModelError(f"{config.where}: {config.name('norm_topk_prob')} is true; only false runs in this family")
+    groups, active = config.integer("n_group", 1), config.integer("topk_group", 1)
+    if method == "greedy":
+        groups = active = 1
+    return read_router(config, experts, False, "softmax", config.number("routed_scaling_factor", 1.0), groups, active)
+
+
+def table(spec: ModelSpec, attention_bias: bool | None = None, mlp_bias: bool | None = None) -> Table:
+    """Biases: on attention's first and last projections, and on blocks that are not experts; or on none, or (None) as the checkpoint
+    has them."""
+    rows = moe_rows(spec)
+    blocks = [row for row in rows if row.field.startswith("layers.mlp.")]
+    return standard_table(spec, (*latent_rows(spec.layers[0].attention, attention_bias), *rows, *biases(blocks, mlp_bias)))

@@ -1,0 +1,74 @@
+"""What a model takes of memory: its weights as they are loaded, and the KV cache of so many requests of such a length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from linnet.arch.spec import ModelSpec
+from linnet.engine.pages import KV_BYTES, cache_budget, page_bytes, pages_for
+from linnet.errors import ContextLengthError
+from linnet.load.field import Slot, type_in_memory
+from linnet.load.source import Source
+from linnet.model_options import longest_context
+from linnet.tensors import F32, TensorType
+
+BATCH_SIZES = (1, 4, 16)
+SHORTEST = 512
+"""Least context that is planned for unasked, where the model is made for more."""
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Of `batch_size` requests at once, each of `context` tokens, prompt and answer together.
+
+    kv_cache_bytes: in whole pages, as `LLM(context=..., max_batch=..., kv_dtype=...)` takes them. fits: whether it does so here and
+    now, unless it is told kv_memory; else fewer requests run at once, or none.
+    """
+
+    context: int
+    batch_size: int
+    kv_dtype: str
+    weight_bytes: int
+    kv_cache_bytes: int
+    total_bytes: int
+    fits: bool
+
+
+def weight_bytes(spec: ModelSpec, slots: Iterable[Slot], source: Source, target: TensorType | None) -> int:
+    """Bytes of all weights in memory, loaded with `target` (None: as stored)."""
+    positions = spec.embedding.positions
+    total = F32.nbytes((positions.count, spec.hidden)) if positions is not None and positions.kind == "sinusoidal" else 0
+    for slot in slots:
+        type = type_in_memory(slot, source.type(slot.names[0]), target) if slot.is_matrix else F32
+        total += type.nbytes(slot.field_shape)
+    return total
+
+
+def plan_memory(
+    spec: ModelSpec, weights: int, reserved: int, contexts: Sequence[int] | None = None, batch_sizes: Sequence[int] = BATCH_SIZES
+) -> list[MemoryNeed]:
+    """The product of KV cache types, contexts (None: some up to the model's own) and batch sizes.
+
+    weights: bytes of them in memory; reserved: as `LLM` counts them when it plans. Raises ContextLengthError for a context past
+    what the model's positions reach.
+    """
+    longest = int(longest_context(spec))
+    beyond = [context for context in contexts or () if context > longest]
+    if beyond:
+        raise ContextLengthError(f"context is {beyond[0]} and the model was made for {longest}; lower it")
+    budget = cache_budget(reserved)
+    needs = []
+    for kv_dtype, context, batch_size in product(KV_BYTES, contexts or usual_contexts(spec.context), batch_sizes):
+        cache = pages_for(context) * batch_size * page_bytes(spec, kv_dtype)
+        needs.append(MemoryNeed(context, batch_size, kv_dtype, weights, cache, weights + cache, cache <= budget))
+    return needs
+
+
+def usual_contexts(longest: int) -> list[int]:
+    """The longest context, and up to three of a quarter of the next."""
+    contexts = [longest]
+    while len(contexts) < 4 and contexts[0] // 4 >= SHORTEST:
+        contexts.insert(0, contexts[0] // 4)
+    return contexts
