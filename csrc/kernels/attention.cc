@@ -187,7 +187,7 @@ static void attend_tile_of(const AttentionShape& shape, const Running* tile, int
 
 // `count` rows in tiles, the first of which fetches the next page.
 template <class Format>
-static void attend_page(const AttentionShape& shape, const Running* rows, int count, LeadingPage<Format> page) {
+static void attend_tiles(const AttentionShape& shape, const Running* rows, int count, LeadingPage<Format> page) {
   int r = 0;
   for (; r + kTile <= count; r += kTile) {
     r == 0 ? attend_tile<kTile>(shape, rows, page) : attend_tile<kTile, Page<Format>>(shape, rows + r, page);
@@ -236,7 +236,7 @@ static void attend_stored(const AttentionShape& shape, const Running* rows, int 
     using Value = typename Format::Value;
     Page<Format> here{(const Value*)keys, (const Value*)values, start};
     int entry_bytes = shape.type == KvType::F32 ? 4 : shape.type == KvType::Q8_0 ? 1 : 2;
-    attend_page(shape, rows, count, LeadingPage<Format>{here, (const char*)next.keys, (const char*)next.values, entry_bytes});
+    attend_tiles(shape, rows, count, LeadingPage<Format>{here, (const char*)next.keys, (const char*)next.values, entry_bytes});
   };
   int key_count = shape.head_dim * kPage, value_count = padded_values(shape.value_dim) * kPage;
   float *keys = scratch, *values = keys + key_count;
@@ -266,7 +266,8 @@ static void attend_stored(const AttentionShape& shape, const Running* rows, int 
 static void attend(const AttentionShape& shape, const QueryRow* rows, int count, const PageView* pages, int64_t page_count,
                    int64_t first_page, float* scratch) {
   int padded = padded_values(shape.value_dim);
-  float* states = scratch + attend_scratch(shape, 0);
+  scratch = (float*)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);  // vectors across two cache lines would be read twice
+  float* states = scratch + page_floats(shape);
   for (int r = 0; r < count; r++) {
     // A sink is a score seen before all others, with a weight of 1 and no value; without one that weight decays to nothing.
     float* sum = states + r * attend_state(shape);
