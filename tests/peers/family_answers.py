@@ -92,8 +92,8 @@ def our_answer(path: Path, ops: str, expected: FamilyAnswer) -> tuple[list[int],
 class Fingerprint:
     """Of a GGUF file: what it says, exactly, and its (float32) numbers, up to the last bits of whoever draws them at random.
 
-    words: a digest of the architecture's metadata, to six digits, and of the names and shapes of tensors. weighed: the sum of all numbers, each times
-    a weight that belongs to its place. magnitude: the sum of their magnitudes.
+    words: a digest of the architecture's metadata, to six digits, and of the names and shapes of tensors. weighed: the sum of all
+    numbers, each times a weight that belongs to its place. magnitude: the sum of their magnitudes.
     """
 
     words: str
