@@ -43,7 +43,7 @@ class NativeOps:
     isa: "scalar", "avx2", "avx512"; None: LINNET_ISA from the environment, or the best that the processor has.
     pack: whether block formats are rearranged for speed when they are loaded; else they stay where the file maps them, and are
         rearranged each time they are used, which takes longer and no memory.
-    Raises InvalidRequestError for a thread count out of range or an instruction set that is not there.
+    Raises InvalidRequestError for a thread count out of range or past what the system starts, or an instruction set that is not there.
     """
 
     name = "native"
@@ -58,7 +58,7 @@ class NativeOps:
                 raise InvalidRequestError(f"{name} is {count}; it must be from 1 to {MAX_THREADS}")
         try:
             self.context = _core.Context(threads, prefill_threads, isa or "")
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise InvalidRequestError(str(error)) from None
         self.pack = pack
         self.cache: _core.Cache | None = None
@@ -196,6 +196,7 @@ class Recorded:
             self.ops.begin(self.spec)
             self.result: Value = self.build()
             self.tape, self.varying, self.build = self.ops.tape, self.ops.varying, None
+            del self.ops.tape  # it holds the weights, which are given back once this step is
         rotations = [frequencies_of_requests(rope, batch.rope_lengths) for rope in self.varying]
         logits: NDArray[np.float32] = self.tape.run(
             self.result,
