@@ -13,12 +13,35 @@ constexpr int kTile = 8, kScoreVectors = 2, kAccumulators = 16;
 constexpr int kTile = 4, kScoreVectors = 1, kAccumulators = 4;
 #endif
 
+constexpr int kFew = 8;  // most rows for which halves are widened at every load
+
 #define LINNET_UNROLL _Pragma("GCC unroll 16")
 
-// A page in float32, keys [head_dim][kPage] and values [kPage][padded], from position `start`.
-struct WidePage {
-  const float *keys, *values;
+// A page from position `start`: keys [head_dim][kPage] and values [kPage][padded] of the format that the tile reads.
+template <class Format>
+struct Page {
+  const typename Format::Value *keys, *values;
   int64_t start;
+
+  inline F keys_at(int i) const { return Format::load(keys + i); }
+  inline F values_at(int i) const { return Format::load(values + i); }
+};
+
+// The same for the first tile, which asks for each entry of the next page, as it is stored, when it loads this one's: into the
+// second-level cache, and spread out, since a burst would hold up the loads behind it.
+template <class Format>
+struct LeadingPage : Page<Format> {
+  const char *next_keys, *next_values;
+  int entry_bytes;
+
+  inline F keys_at(int i) const {
+    __builtin_prefetch(next_keys + i * entry_bytes, 0, 2);
+    return Page<Format>::keys_at(i);
+  }
+  inline F values_at(int i) const {
+    __builtin_prefetch(next_values + i * entry_bytes, 0, 2);
+    return Page<Format>::values_at(i);
+  }
 };
 
 // A query row and its running state: sum [padded], then attend_state's lanes of the weight and of the largest score.
@@ -28,8 +51,8 @@ struct Running {
 };
 
 // score[r][j] = q_r . key_j, entries of the head ascending.
-template <int rows>
-static inline void score_keys(const Running* tile, const float* keys, int head_dim, float (*score)[kPage]) {
+template <int rows, class AnyPage>
+static inline void score_keys(const Running* tile, const AnyPage& page, int head_dim, float (*score)[kPage]) {
   const float* query[rows];
   for (int r = 0; r < rows; r++) query[r] = tile[r].row->q;
   for (int j = 0; j < kPage; j += 16 * kScoreVectors) {
@@ -39,7 +62,7 @@ static inline void score_keys(const Running* tile, const float* keys, int head_d
     }
     for (int d = 0; d < head_dim; d++) {
       F key[kScoreVectors];
-      LINNET_UNROLL for (int i = 0; i < kScoreVectors; i++) key[i] = f_load(keys + d * kPage + j + 16 * i);
+      LINNET_UNROLL for (int i = 0; i < kScoreVectors; i++) key[i] = page.keys_at(d * kPage + j + 16 * i);
       LINNET_UNROLL for (int r = 0; r < rows; r++) {
         F q = f_set(query[r][d]);
         LINNET_UNROLL for (int i = 0; i < kScoreVectors; i++) {
@@ -55,8 +78,8 @@ static inline void score_keys(const Running* tile, const float* keys, int head_d
 }
 
 // sum[r] += weight[r][j] * value_j over positions [from, to) of the page, ascending, for entries [d, padded) of the head.
-template <int rows, int vectors>
-static inline void add_values(const Running* tile, const float (*weight)[kPage], const float* values, int from, int to, int d, int padded) {
+template <int rows, int vectors, class AnyPage>
+static inline void add_values(const Running* tile, const float (*weight)[kPage], const AnyPage& page, int from, int to, int d, int padded) {
   for (; d + 16 * vectors <= padded; d += 16 * vectors) {
     F sum[rows][vectors];
     LINNET_UNROLL for (int r = 0; r < rows; r++) {
@@ -64,7 +87,7 @@ static inline void add_values(const Running* tile, const float (*weight)[kPage],
     }
     for (int j = from; j < to; j++) {
       F value[vectors];
-      LINNET_UNROLL for (int i = 0; i < vectors; i++) value[i] = f_load(values + j * padded + d + 16 * i);
+      LINNET_UNROLL for (int i = 0; i < vectors; i++) value[i] = page.values_at(j * padded + d + 16 * i);
       LINNET_UNROLL for (int r = 0; r < rows; r++) {
         F w = f_set(weight[r][j]);
         LINNET_UNROLL for (int i = 0; i < vectors; i++) {
@@ -77,7 +100,7 @@ static inline void add_values(const Running* tile, const float (*weight)[kPage],
       LINNET_UNROLL for (int i = 0; i < vectors; i++) f_store(tile[r].sum + d + 16 * i, sum[r][i]);
     }
   }
-  if constexpr (vectors > 1) add_values<rows, vectors / 2>(tile, weight, values, from, to, d, padded);
+  if constexpr (vectors > 1) add_values<rows, vectors / 2>(tile, weight, page, from, to, d, padded);
 }
 
 // Positions [begin, end) of the page that a row sees.
@@ -97,7 +120,7 @@ static inline void mask(F& low, F& high, int begin, int end) {
   high = f_min(f_min(high, f_load(from + 16)), f_load(to + 16));
 }
 
-// Scores of a page become weights e^(score - largest so far); sums of earlier pages shrink where the largest grows.
+// A row's scores of a page become weights e^(score - largest so far); its sums of earlier pages shrink where the largest grows.
 static inline void soften(const AttentionShape& shape, const Running& running, int64_t start, int padded, float* score) {
   const QueryRow& row = *running.row;
   F scale = f_set(shape.scale), low = f_mul(f_load(score), scale), high = f_mul(f_load(score + 16), scale);
@@ -129,121 +152,140 @@ static inline void soften(const AttentionShape& shape, const Running& running, i
   f_store(total, f_add(f_load(total), f_add(low, high)));
 }
 
-// `rows` query rows, all of which see some of the page.
-template <int rows>
-static void attend_tile(const AttentionShape& shape, const Running* tile, const WidePage& page) {
-  int padded = padded_values(shape.value_dim), from = kPage, to = 0;
-  float score[rows][kPage];
-  score_keys<rows>(tile, page.keys, shape.head_dim, score);
+// All rows of a tile, and the positions [from, to) that any of them sees. Stands once: inlined in every tile it would be most of them.
+__attribute__((noinline)) static void soften_tile(const AttentionShape& shape, const Running* tile, int rows, int64_t start,
+                                                  float (*score)[kPage], int& from, int& to) {
+  from = kPage;
+  to = 0;
   for (int r = 0; r < rows; r++) {
-    soften(shape, tile[r], page.start, padded, score[r]);
-    int begin = begin_of(*tile[r].row, page.start), end = end_of(*tile[r].row, page.start);
+    soften(shape, tile[r], start, padded_values(shape.value_dim), score[r]);
+    int begin = begin_of(*tile[r].row, start), end = end_of(*tile[r].row, start);
     from = begin < from ? begin : from;
     to = end > to ? end : to;
   }
-  constexpr int fit = kAccumulators / rows;
-  add_values<rows, fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1>(tile, score, page.values, from, to, 0, padded);
 }
 
-template <int rows>
-static void attend_rows(const AttentionShape& shape, const Running* tile, int count, const WidePage& page) {
+// `rows` query rows, all of which see some of the page.
+template <int rows, class AnyPage>
+static void attend_tile(const AttentionShape& shape, const Running* tile, const AnyPage& page) {
+  int from, to;
+  float score[rows][kPage];
+  score_keys<rows>(tile, page, shape.head_dim, score);
+  soften_tile(shape, tile, rows, page.start, score, from, to);
+  constexpr int fit = kAccumulators / rows, vectors = fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+  add_values<rows, vectors>(tile, score, page, from, to, 0, padded_values(shape.value_dim));
+}
+
+template <int rows, class AnyPage>
+static void attend_tile_of(const AttentionShape& shape, const Running* tile, int count, const AnyPage& page) {
   if (count == rows) {
     attend_tile<rows>(shape, tile, page);
   } else if constexpr (rows > 1) {
-    attend_rows<rows - 1>(shape, tile, count, page);
+    attend_tile_of<rows - 1>(shape, tile, count, page);
   }
 }
 
-// count values (a multiple of 32) to float32; asks for the same lines of the next page meanwhile.
-static void widen_f16(const void* half, const void* next, int count, float* to) {
-  for (int i = 0; i < count; i += 32) {
-    __builtin_prefetch((const uint16_t*)next + i);
-    f_store(to + i, f_load_f16((const uint16_t*)half + i));
-    f_store(to + i + 16, f_load_f16((const uint16_t*)half + i + 16));
+// `count` rows in tiles, the first of which fetches the next page.
+template <class Format>
+static void attend_tiles(const AttentionShape& shape, const Running* rows, int count, LeadingPage<Format> page) {
+  int r = 0;
+  for (; r + kTile <= count; r += kTile) {
+    r == 0 ? attend_tile<kTile>(shape, rows, page) : attend_tile<kTile, Page<Format>>(shape, rows + r, page);
   }
-}
-static void widen_bf16(const void* half, const void* next, int count, float* to) {
-  for (int i = 0; i < count; i += 32) {
-    __builtin_prefetch((const uint16_t*)next + i);
-    f_store(to + i, f_load_bf16((const uint16_t*)half + i));
-    f_store(to + i + 16, f_load_bf16((const uint16_t*)half + i + 16));
-  }
+  if (r) page.entry_bytes = 0;
+  attend_tile_of<kTile - 1>(shape, rows + r, count - r, page);
 }
 
-static void widen_q8_0_keys(const void* page, const void* next, int head_dim, float* to) {
+template <class Format>
+static void widen_floats(const void* from, int count, float* to) {
+  for (int i = 0; i < count; i += 16) f_store(to + i, Format::load((const typename Format::Value*)from + i));
+}
+
+static void widen_q8_0_keys(const void* page, int head_dim, float* to) {
   const int8_t* q = (const int8_t*)page;
   const uint16_t* scales = (const uint16_t*)(q + head_dim * kPage);
-  for (int d = 0; d < head_dim; d++, q += kPage, to += kPage) {
-    if (d % 2 == 0) __builtin_prefetch((const int8_t*)next + d * kPage);
-    f_store(to, f_mul(f_load_i8(q), f_load_f16(scales + d / 32 * kPage)));
-    f_store(to + 16, f_mul(f_load_i8(q + 16), f_load_f16(scales + d / 32 * kPage + 16)));
-  }
-}
-
-// scales: room for those of a page in float32.
-static void widen_q8_0_values(const void* page, const void* next, int value_dim, float* scales, float* to) {
-  int padded = padded_values(value_dim), blocks = kv_blocks(value_dim);
-  const int8_t* q = (const int8_t*)page;
-  widen_f16(q + padded * kPage, (const int8_t*)next + padded * kPage, blocks * kPage, scales);
-  for (int j = 0; j < kPage; j++, scales += blocks) {
-    for (int d = 0; d < padded; d += 16, q += 16, to += 16) {
-      if (d % 64 == 0) __builtin_prefetch((const int8_t*)next + j * padded + d);
-      f_store(to, f_mul(f_load_i8(q), f_set(scales[d / 32])));
+  for (int block = 0; block < head_dim; block += 32, scales += kPage) {
+    F low = f_load_f16(scales), high = f_load_f16(scales + 16);
+    for (int d = block; d < head_dim && d < block + 32; d++) {
+      f_store(to + d * kPage, f_mul(f_load_i8(q + d * kPage), low));
+      f_store(to + d * kPage + 16, f_mul(f_load_i8(q + d * kPage + 16), high));
     }
   }
 }
 
-// scratch: key, value and scale floats of one page.
-static WidePage widen(const AttentionShape& shape, const PageView& page, const PageView& next, float* scratch) {
+// scales: room for those of a page in float32.
+static void widen_q8_0_values(const void* page, int value_dim, float* scales, float* to) {
+  int padded = padded_values(value_dim), blocks = kv_blocks(value_dim);
+  const int8_t* q = (const int8_t*)page;
+  widen_floats<Float16>(q + padded * kPage, blocks * kPage, scales);
+  for (int j = 0; j < kPage; j++, scales += blocks, q += padded, to += padded) {
+    for (int d = 0; d < padded; d += 16) f_store(to + d, f_mul(f_load_i8(q + d), f_set(scales[d / 32])));
+  }
+}
+
+// Asks for the scales behind `entries` integers a position of a page's keys or values: a line a block.
+static void fetch_q8_0_scales(const void* page, int entries, int blocks) {
+  for (int b = 0; b < blocks; b++) __builtin_prefetch((const char*)page + (entries + 2 * b) * kPage, 0, 2);
+}
+
+// `count` rows that see a page as it is stored. Many read a copy in float32, made once for all; a few widen halves as they load them.
+static void attend_stored(const AttentionShape& shape, const Running* rows, int count, const PageView& page, const PageView& next,
+                          int64_t start, float* scratch) {
+  auto run = [&](auto format, const void* keys, const void* values) {
+    using Format = decltype(format);
+    using Value = typename Format::Value;
+    Page<Format> here{(const Value*)keys, (const Value*)values, start};
+    int entry_bytes = shape.type == KvType::F32 ? 4 : shape.type == KvType::Q8_0 ? 1 : 2;
+    attend_tiles(shape, rows, count, LeadingPage<Format>{here, (const char*)next.keys, (const char*)next.values, entry_bytes});
+  };
   int key_count = shape.head_dim * kPage, value_count = padded_values(shape.value_dim) * kPage;
   float *keys = scratch, *values = keys + key_count;
   switch (shape.type) {
+    case KvType::F32:
+      return run(Float32(), page.keys, page.values);
     case KvType::F16:
-      widen_f16(page.keys, next.keys, key_count, keys);
-      widen_f16(page.values, next.values, value_count, values);
+      if (count <= kFew) return run(Float16(), page.keys, page.values);
+      widen_floats<Float16>(page.keys, key_count, keys);
+      widen_floats<Float16>(page.values, value_count, values);
       break;
     case KvType::BF16:
-      widen_bf16(page.keys, next.keys, key_count, keys);
-      widen_bf16(page.values, next.values, value_count, values);
+      if (count <= kFew) return run(BFloat16(), page.keys, page.values);
+      widen_floats<BFloat16>(page.keys, key_count, keys);
+      widen_floats<BFloat16>(page.values, value_count, values);
       break;
     case KvType::Q8_0:
-      widen_q8_0_keys(page.keys, next.keys, shape.head_dim, keys);
-      widen_q8_0_values(page.values, next.values, shape.value_dim, values + value_count, values);
+      fetch_q8_0_scales(next.keys, shape.head_dim, kv_blocks(shape.head_dim));
+      fetch_q8_0_scales(next.values, padded_values(shape.value_dim), kv_blocks(shape.value_dim));
+      widen_q8_0_keys(page.keys, shape.head_dim, keys);
+      widen_q8_0_values(page.values, shape.value_dim, values + value_count, values);
       break;
-    case KvType::F32:
-      return WidePage{(const float*)page.keys, (const float*)page.values, 0};
   }
-  return WidePage{keys, values, 0};
+  run(Float32(), keys, values);
 }
 
 static void attend(const AttentionShape& shape, const QueryRow* rows, int count, const PageView* pages, int64_t page_count,
                    int64_t first_page, float* scratch) {
   int padded = padded_values(shape.value_dim);
-  size_t stride = attend_state(shape);
-  float* states = scratch + attend_scratch(shape, 0);
+  scratch = (float*)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);  // vectors across two cache lines would be read twice
+  float* states = scratch + page_floats(shape);
   for (int r = 0; r < count; r++) {
     // A sink is a score seen before all others, with a weight of 1 and no value; without one that weight decays to nothing.
-    float* sum = states + r * stride;
+    float* sum = states + r * attend_state(shape);
     for (int d = 0; d < padded + 16; d++) sum[d] = d == padded;
     f_store(sum + padded + 16, f_set(rows[r].sink));
   }
+  static_assert(sizeof(Running) <= 4 * sizeof(float), "attend_scratch has room for one a row");
+  Running* seeing = (Running*)(states + (size_t)count * attend_state(shape));
   for (int64_t p = 0; p < page_count; p++) {
-    WidePage page = widen(shape, pages[p], pages[p + 1 < page_count ? p + 1 : p], scratch);
-    page.start = (first_page + p) * kPage;
-    Running tile[kTile];
+    int64_t start = (first_page + p) * kPage;
     int active = 0;
     for (int r = 0; r < count; r++) {
-      if (rows[r].last < page.start || rows[r].first >= page.start + kPage) continue;
-      tile[active++] = Running{&rows[r], states + r * stride};
-      if (active == kTile) {
-        attend_tile<kTile>(shape, tile, page);
-        active = 0;
-      }
+      if (rows[r].first < start + kPage && rows[r].last >= start) seeing[active++] = Running{&rows[r], states + r * attend_state(shape)};
     }
-    attend_rows<kTile - 1>(shape, tile, active, page);
+    attend_stored(shape, seeing, active, pages[p], pages[p + 1 < page_count ? p + 1 : p], start, scratch);
   }
   for (int r = 0; r < count; r++) {
-    const float* sum = states + r * stride;
+    const float* sum = states + r * attend_state(shape);
     F total = f_sum_all(f_load(sum + padded));
     for (int d = 0; d < shape.value_dim; d += 16) {
       int rest = shape.value_dim - d;

@@ -14,19 +14,6 @@ constexpr int kRowTile = 4, kTokenTile = 6;
 constexpr int kRowTile = 2, kTokenTile = 3;
 #endif
 
-struct Float32 {
-  using Value = float;
-  static inline F load(const float* p) { return f_load(p); }
-};
-struct Float16 {
-  using Value = uint16_t;
-  static inline F load(const uint16_t* p) { return f_load_f16(p); }
-};
-struct BFloat16 {
-  using Value = uint16_t;
-  static inline F load(const uint16_t* p) { return f_load_bf16(p); }
-};
-
 template <class Format>
 static inline F load_part(const typename Format::Value* p, int n) {
   typename Format::Value v[16] = {0};

@@ -60,6 +60,20 @@ static inline uint16_t float_to_half(float f) {
 #include "simd_scalar.h"
 #endif
 
+// Stored floats, as kernels that take several kinds load them.
+struct Float32 {
+  using Value = float;
+  static inline F load(const float* p) { return f_load(p); }
+};
+struct Float16 {
+  using Value = uint16_t;
+  static inline F load(const uint16_t* p) { return f_load_f16(p); }
+};
+struct BFloat16 {
+  using Value = uint16_t;
+  static inline F load(const uint16_t* p) { return f_load_bf16(p); }
+};
+
 // Lanes added in one fixed order: halves, quarters, eighths, pairs; every lane of the answer holds the sum.
 static inline F f_sum_all(F a) {
   a = f_add(a, f_swap<8>(a));

@@ -103,7 +103,7 @@ struct Experts {
   int activation;
 };
 
-// What one mixture computes in between, kept from step to step.
+// What a mixture computes in between, kept from step to step.
 struct Workspace {
   Plan plan;
   std::vector<float> inputs, gate, up, down;
@@ -199,7 +199,8 @@ int record_experts(Tape& tape, int x, int logits, const ExpertWeights& w, const 
       route(run.row(logits, r), experts, router, correction ? correction->data() : nullptr, run.row<Choice>(choices, r));
     }
   });
-  auto work = std::make_shared<Workspace>();
+  if (!tape.expert_workspace) tape.expert_workspace = std::make_shared<Workspace>();
+  auto work = std::static_pointer_cast<Workspace>(tape.expert_workspace);
   Experts mixture{x, choices, y, w, router, activation};
   tape.add_whole({x, choices}, {y}, [=](const Run& run) { run_experts(run, mixture, *work); });
   return y;

@@ -58,6 +58,8 @@ class Tape {
   // Runs everything and leaves the value `result` in `out`. One run at a time.
   void run(Context&, Cache*, const StepView&, int result, float* out);
 
+  // What mixtures of experts compute in between: one for all, since they run one after another.
+  std::shared_ptr<void> expert_workspace;
   // Forms of a value that are made once: keyed by value and kind.
   std::map<std::pair<int, int>, int> forms;
 

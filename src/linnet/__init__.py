@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from linnet.engine.params import SamplingParams
     from linnet.engine.sampling import TokenLogprob
     from linnet.llm import LLM
+    from linnet.look.report import ModelReport, inspect_model
     from linnet.outputs import Candidate, Chunk, Completion, Timings, TraceStep, Usage
     from linnet.text.tokenizer import Tokenizer
 
@@ -39,6 +40,7 @@ __all__ = [
     "LinnetError",
     "MissingDependencyError",
     "ModelFileError",
+    "ModelReport",
     "OutOfMemoryError",
     "SamplingParams",
     "Timings",
@@ -48,14 +50,17 @@ __all__ = [
     "UnsupportedModelError",
     "Usage",
     "__version__",
+    "inspect_model",
 ]
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.
 _HOMES = {
     "LLM": "linnet.llm",
+    "ModelReport": "linnet.look.report",
     "SamplingParams": "linnet.engine.params",
     "TokenLogprob": "linnet.engine.sampling",
     "Tokenizer": "linnet.text.tokenizer",
+    "inspect_model": "linnet.look.report",
     **dict.fromkeys(("Candidate", "Chunk", "Completion", "Timings", "TraceStep", "Usage"), "linnet.outputs"),
 }
 

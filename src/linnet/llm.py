@@ -56,8 +56,8 @@ class LLM:
         threads: int | None = None,
         prefill_threads: int | None = None,
         context: int | None = None,
-        overflow: str = "error",
-        kv_dtype: str = "f16",
+        overflow: str = "auto",
+        kv_dtype: str = "auto",
         kv_memory: int | None = None,
         max_batch: int = 16,
         prefill_chunk: int = 512,
@@ -113,12 +113,13 @@ class LLM:
         spec = checkpoint.spec
         try:
             options.check_context(spec)
+            slides = options.slides(spec, checkpoint.slides)
             ops = _ops(options)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, read_chat_template(options.chat_template, self.tokenizer))
-            pages, context = plan_pages(
-                spec, options.kv_dtype, options.context, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes
-            )
+            # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
+            wanted = spec.context if slides and options.context is None else options.context
+            pages, context = plan_pages(spec, options.kv_type, wanted, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes)
             weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
             self._engine = Engine(
                 ops,
@@ -126,9 +127,10 @@ class LLM:
                 weights,
                 context=context,
                 pages=pages,
-                kv_dtype=options.kv_dtype,
+                kv_dtype=options.kv_type,
                 max_batch=options.max_batch,
                 prefill_chunk=options.prefill_chunk,
+                slides=slides,
             )
         except BaseException:
             checkpoint.close()
@@ -145,7 +147,7 @@ class LLM:
 
     @property
     def context(self) -> int:
-        """Most tokens of a prompt and its answer together."""
+        """Most tokens of a prompt and its answer together; of a model that slides past it, most that it sees at once."""
         return self._engine.context
 
     @property
@@ -321,4 +323,4 @@ def _ops(options: ModelOptions) -> Ops:
         return ReferenceOps()
     from linnet.ops.native import NativeOps
 
-    return NativeOps(threads=options.threads)
+    return NativeOps(options.threads, prefill_threads=options.prefill_threads, pack=not options.low_memory)

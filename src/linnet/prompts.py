@@ -8,7 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from linnet.errors import InvalidRequestError, ModelFileError
+from linnet.errors import InvalidRequestError, MissingDependencyError, ModelFileError
 
 if TYPE_CHECKING:
     from linnet.load.checkpoint import Checkpoint
@@ -78,6 +78,13 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
     if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
         return Tokenizer(checkpoint.path)
+    if checkpoint.tokenizer is not None:
+        return Tokenizer(checkpoint.tokenizer)
+    if checkpoint.encoding is not None:
+        try:
+            return Tokenizer(checkpoint.encoding)
+        except (ModelFileError, MissingDependencyError) as error:
+            logger.warning("%s names no tokenizer, and the one that such models have is not here (%s)", checkpoint.name, error)
     logger.info("%s has no tokenizer: prompts are token ids, answers have no text", checkpoint.name)
     return None
 

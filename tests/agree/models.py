@@ -55,7 +55,13 @@ class Draw:
     def model(self) -> PreTrainedModel:
         """The model in float32, with eager attention (but where a family says otherwise) and experts, the same at each call."""
         made = FAMILIES[self.family]
-        shared = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+        shared: Settings = {
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": CONTEXT,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": None,
+        }
         shared |= {"attn_implementation": "eager", "experts_implementation": "eager"}
         config = made.config(**(shared | made.settings | self.settings))
         model: PreTrainedModel = made.model(config)
@@ -122,7 +128,7 @@ def save(model: PreTrainedModel, folder: Path, name: str | None = None, dtype: t
             for parameter in model.parameters():
                 parameter.copy_(parameter.to(dtype))
         # A copy, because `to` would round the rotary frequencies as well.
-        rounded = copy.deepcopy(model).to(dtype)
+        rounded = copy.deepcopy(rounded).to(dtype)
     rounded.save_pretrained(folder, max_shard_size=shard)
     convert = name and FAMILIES[name].checkpoint
     if convert:

@@ -99,12 +99,18 @@ def mock_logits(history: list[int], rope_length: int) -> NDArray[np.float32]:
 
 
 def mock_engine(
-    context: int = CONTEXT, pages: int = 64, max_batch: int = 8, prefill_chunk: int = 64, bidirectional: bool = False
+    context: int = CONTEXT,
+    pages: int = 64,
+    max_batch: int = 8,
+    prefill_chunk: int = 64,
+    bidirectional: bool = False,
+    slides: bool = False,
 ) -> Engine:
     """bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
     spec = ModelSpec("mock", VOCAB, 1, context, layers=(), final_norm=None, tied=True, bidirectional_prompt=bidirectional)
     weights = Weights(embedding=None, layers=(), output=Linear(None))
-    return Engine(MockOps(), spec, weights, context=context, pages=pages, kv_dtype="f32", max_batch=max_batch, prefill_chunk=prefill_chunk)  # type: ignore[arg-type]
+    sizes = {"context": context, "pages": pages, "max_batch": max_batch, "prefill_chunk": prefill_chunk}
+    return Engine(MockOps(), spec, weights, kv_dtype="f32", slides=slides, **sizes)  # type: ignore[arg-type]
 
 
 def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # peer.py serves both
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("agree", "load")]  # as do the families and the writer of GGUF files
 from peer import LlamaCpp
 
 PROMPTS = (
@@ -76,13 +77,13 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(x - np.log(np.exp(x).sum(axis=1, keepdims=True)))
 
 
-def pack(logits: NDArray[np.float32]) -> str:
-    """Base64 of little-endian int16 multiples of STEP."""
-    steps = np.rint(logits / STEP)
+def pack(logits: NDArray[np.float32], step: float = STEP) -> str:
+    """Base64 of little-endian int16 multiples of `step`."""
+    steps = np.rint(logits / step)
     assert np.abs(steps).max() < 2**15
     return base64.b64encode(steps.astype("<i2").tobytes()).decode()
 
 
-def unpack(text: str, rows: int) -> NDArray[np.float32]:
+def unpack(text: str, rows: int, step: float = STEP) -> NDArray[np.float32]:
     """The inverse of `pack`: float32 [rows, vocab]."""
-    return np.frombuffer(base64.b64decode(text), "<i2").reshape(rows, -1).astype(np.float32) * np.float32(STEP)
+    return np.frombuffer(base64.b64decode(text), "<i2").reshape(rows, -1).astype(np.float32) * np.float32(step)

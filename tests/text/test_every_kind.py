@@ -55,7 +55,7 @@ def sentencepiece_pair(folder: Path, **options: Any) -> Pair:
     return Pair(Tokenizer(folder / "tokenizer.model"), processor.encode, decode, merges_spaces=merges_spaces)
 
 
-def tiktoken_pair(folder: Path, vocabulary: str, ranks: int, pattern: str) -> Pair:
+def tiktoken_pair(folder: Path, vocabulary: str, ranks: int, pattern: str, composed: bool = False) -> Pair:
     tiktoken = pytest.importorskip("tiktoken")
     path = VOCABULARIES / f"ggml-vocab-{vocabulary}.gguf"
     if not path.is_file():
@@ -63,7 +63,7 @@ def tiktoken_pair(folder: Path, vocabulary: str, ranks: int, pattern: str) -> Pa
     file = folder / "ranks.tiktoken"
     table = write_ranks(file, path, ranks)
     peer = tiktoken.Encoding("peer", pat_str=pattern, mergeable_ranks=table, special_tokens={})
-    return Pair(Tokenizer(file), peer.encode_ordinary, peer.decode)
+    return Pair(Tokenizer(file), lambda text: peer.encode_ordinary(unicodedata.normalize("NFC", text) if composed else text), peer.decode)
 
 
 def write_ranks(file: Path, vocabulary: Path, count: int) -> dict[bytes, int]:
@@ -97,7 +97,7 @@ KINDS: dict[str, Callable[[Path, Any], Pair]] = {
     "model normalizing bpe": lambda folder, _: sentencepiece_pair(folder, normalization_rule_name="nfkc", remove_extra_whitespaces=True),
     "model unigram": lambda folder, _: sentencepiece_pair(folder, **NMT, vocab_size=110),
     "model unigram with bytes": lambda folder, _: sentencepiece_pair(folder, model_type="unigram", vocab_size=360),
-    "tiktoken qwen": lambda folder, _: tiktoken_pair(folder, "qwen2", 151643, QWEN),
+    "tiktoken qwen": lambda folder, _: tiktoken_pair(folder, "qwen2", 151643, QWEN, composed=True),
     "tiktoken gpt2": lambda folder, _: tiktoken_pair(folder, "gpt-2", 50256, GPT2),
     "gguf sentencepiece": lambda folder, _: llama_cpp_pair(VOCABULARIES / "ggml-vocab-llama-spm.gguf"),
     "gguf word pieces": lambda folder, _: llama_cpp_pair(write_gguf(folder / "bert.gguf", bert_metadata(), "bert")),

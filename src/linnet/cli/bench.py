@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.opening import check
+from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, with_options
-from linnet.cli.terminal import one_interrupt, write
+from linnet.cli.terminal import one_interrupt, page, write
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -28,9 +28,7 @@ _LISTED = "an integer, a comma list, or a JSON list"
 
 @with_options(load=model_group(("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "tp")))
 def bench(
-    model: Annotated[
-        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
-    ],
+    model: ModelArgument,
     batch_size: Annotated[str, typer.Option(help=f"requests at once: {_LISTED} (default: 1)", metavar="N,...", show_default=False)] = "1",
     input_len: Annotated[
         str, typer.Option(help=f"tokens of each prompt: {_LISTED} (default: 512)", metavar="N,...", show_default=False)
@@ -137,7 +135,6 @@ def _progress() -> Iterator[Progress]:
 def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
     """The results as a table, and below it what its figures are measured against."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -145,7 +142,7 @@ def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         table.add_row(*_row(result))
-    console = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
+    console = page()
     console.print(table)
     cost = plan.cost
     lines = [f"not run: {result.case}: {result.error}" for result in results if result.error is not None]
@@ -156,7 +153,8 @@ def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
         f"of read: of the {_number(machine.read_bandwidth / 1e9)} GB/s that {machine.threads} threads read from memory in this run; "
         "weights that fit in caches are read faster.",
         f"of peak: of what {machine.threads} threads do in loops of nothing else ({machine.isa}): {_number(machine.integer_peak / 1e9)} "
-        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, for all others.",
+        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, "
+        "for the rest.",
     ]
     for line in lines:
         console.print(line, soft_wrap=True)
@@ -177,8 +175,6 @@ _COLUMNS = (
     "p95\nms",
     "peak\nMB",
 )
-_WIDTH = 200
-"""Columns of the table's page: on a narrower terminal lines wrap, rather than lose figures."""
 
 
 def _row(result: Result) -> list[str]:

@@ -15,7 +15,7 @@ import typer
 from linnet.cli import terminal
 from linnet.cli.conversation import Conversation
 from linnet.cli.line_editor import turn_reader
-from linnet.cli.opening import check, require_chat_template
+from linnet.cli.opening import ModelArgument, check, require_chat_template
 from linnet.cli.options import model_group, sampling_group, with_options
 from linnet.errors import ContextLengthError, InvalidRequestError
 
@@ -28,9 +28,7 @@ _SAMPLING = sampling_group(without=("n", "logprobs", "prompt_logprobs"))
 
 @with_options(sampling=_SAMPLING, load=model_group())
 def chat(
-    model: Annotated[
-        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
-    ],
+    model: ModelArgument,
     system: Annotated[str | None, typer.Option(help="a system message to start with", metavar="TEXT")] = None,
     *,
     sampling: dict[str, Any],

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.opening import check
+from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, with_options
-from linnet.cli.terminal import clean, page
+from linnet.cli.terminal import clean, page, text_width
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _LISTED = "an integer, a comma list, or a JSON list"
 _TEMPLATE_LINES = 6
 _SPECIAL_TOKENS = 12
+_LEAST_TEXT = 40
+"""Columns of what is said beside a name, at least."""
 
 
 @with_options(load=model_group(("weights",)))
 def inspect(
-    model: Annotated[
-        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
-    ],
+    model: ModelArgument,
     tensors: Annotated[
         str | None,
         typer.Option(
@@ -180,16 +180,17 @@ def _table(*columns: str, left: tuple[str, ...] = ()) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
     for index, column in enumerate(columns):
         is_text = index == 0 or column in left
-        table.add_column(f"  {column}" if index == 0 else column, justify="left" if is_text else "right", no_wrap=index > 0)
+        table.add_column(f"  {column}" if index == 0 else column, justify="left" if is_text else "right", no_wrap=True)
     return table
 
 
 def _grid(rows: list[tuple[str, str]]) -> Table:
     from rich.table import Table
 
+    names = max(len(name) for name, _ in rows)
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
-    grid.add_column()
+    grid.add_column(max_width=max(_LEAST_TEXT, text_width() - names - 4))
     for name, text in rows:
         grid.add_row(f"  {name}", clean(text))
     return grid

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
 
 from linnet.engine.params import SamplingParams
 from linnet.errors import ChatTemplateError, InvalidRequestError
@@ -13,6 +15,11 @@ from linnet.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from linnet.llm import LLM
+
+
+ModelArgument: TypeAlias = Annotated[
+    str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
+]
 
 
 def check(model: str, load: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_system, figures, read_prompt
-from linnet.cli.opening import check
+from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, write
 from linnet.errors import InvalidRequestError
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 @with_options(sampling=sampling_group(), load=model_group())
 def run(
-    model: Annotated[
-        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
-    ],
+    model: ModelArgument,
     prompt: Annotated[str | None, typer.Argument(help=PROMPT_HELP, metavar="PROMPT")] = None,
     raw: Annotated[bool, typer.Option("--raw", help=RAW_HELP)] = False,
     system: Annotated[str | None, typer.Option(help="a system message before the prompt", metavar="TEXT")] = None,

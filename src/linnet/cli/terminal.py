@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -20,8 +21,8 @@ _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(co
 """A terminal obeys control characters (move, recolour, paste ...); what a model or a file says shall not reach it so."""
 
 
-_PAGE_WIDTH, _FILE_WIDTH = 100, 200
-"""Columns of a page on a terminal, at least, and elsewhere."""
+PAGE_WIDTH = 200
+"""Columns of a page: on a narrower terminal the lines of a table wrap, rather than lose figures."""
 
 
 def write(text: str) -> None:
@@ -71,12 +72,15 @@ def clean(text: str) -> str:
 
 
 def page() -> Console:
-    """A console for tables on standard output: no narrower than tables need, as a terminal wraps lines rather than lose figures."""
+    """A console for tables on standard output."""
     from rich.console import Console
 
-    console = Console(markup=False, highlight=False, emoji=False, no_color=bool(os.environ.get("NO_COLOR")))
-    console.width = max(console.width, _PAGE_WIDTH) if console.is_terminal else _FILE_WIDTH
-    return console
+    return Console(markup=False, highlight=False, emoji=False, width=PAGE_WIDTH, no_color=bool(os.environ.get("NO_COLOR")))
+
+
+def text_width() -> int:
+    """Columns of running text on a page: no more than a terminal has."""
+    return min(PAGE_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else PAGE_WIDTH
 
 
 @contextmanager

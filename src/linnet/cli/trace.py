@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_system, figures, read_prompt
-from linnet.cli.opening import check
+from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, page
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
@@ -35,9 +35,7 @@ _TAIL = 60
 
 @with_options(sampling=sampling_group(without=("n", "logprobs")), load=model_group())
 def trace(
-    model: Annotated[
-        str, typer.Argument(help="tiny (built in), a model folder, a .gguf file, or a hub id in the local cache", metavar="MODEL")
-    ],
+    model: ModelArgument,
     prompt: Annotated[str | None, typer.Argument(help=PROMPT_HELP, metavar="PROMPT")] = None,
     top: Annotated[
         int,

@@ -38,17 +38,29 @@ class Engine:
     """Runs requests over one model, in continuous batches over `pages` KV pages.
 
     The same request gives the same tokens alone or among others, in any prefill chunks, with its cache or without.
-    Safe to use from several threads.
+    slides: a request may go on past the context; the model then sees the last tokens that the context holds, their positions
+    counted from 0, computed anew for each token. Safe to use from several threads.
     """
 
     def __init__(
-        self, ops: Ops, spec: ModelSpec, weights: Weights, *, context: int, pages: int, kv_dtype: str, max_batch: int, prefill_chunk: int
+        self,
+        ops: Ops,
+        spec: ModelSpec,
+        weights: Weights,
+        *,
+        context: int,
+        pages: int,
+        kv_dtype: str,
+        max_batch: int,
+        prefill_chunk: int,
+        slides: bool = False,
     ) -> None:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
         self.spec = spec
         self._run: Step | None = ops.stepper(spec, partial(forward, ops, spec, weights))
         self.context = context
+        self.slides = slides
         self.pool = PagePool(pages)
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
@@ -74,7 +86,11 @@ class Engine:
                 outside = next(token for token in tokens if not 0 <= token < vocab)
                 raise InvalidRequestError(f"token id {outside} in {where} is outside the model's {vocab} embedding rows")
         total = len(prompt) + self._limit(request)
-        if params.max_tokens is None and len(prompt) >= self.context:
+        if self.slides:
+            if request.prompt_logits is not None and len(prompt) > self.context:
+                raise ContextLengthError(f"a prompt of {len(prompt)} tokens cannot be scored in a context of {self.context}: {_ROOM}")
+            total = min(total, self.context)
+        if params.max_tokens is None and len(prompt) >= self.context and not self.slides:
             raise ContextLengthError(f"the prompt has {len(prompt)} tokens and the context holds {self.context}: {_ROOM}")
         if total > self.context:
             raise ContextLengthError(
@@ -95,8 +111,10 @@ class Engine:
         samples = request.params.n if limit else 1  # only the first sample scores the prompt
         for index in range(samples):
             sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
-            need = pages_for(len(request.prompt) + limit)
-            request.sequences.append(Sequence(request, index, list(request.prompt), limit, need, sampler))
+            need = pages_for(min(len(request.prompt) + limit, self.context))
+            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler)
+            sequence.slide(self.context)
+            request.sequences.append(sequence)
         request.unfinished = samples
         with self._lock:
             self._refuse_closed()
@@ -229,10 +247,11 @@ class Engine:
         slots: list[int] = []
         rows: list[int] = []
         for chunk in plan:
-            sequence, start, end = chunk.sequence, chunk.sequence.computed, chunk.sequence.computed + chunk.count
-            tokens += sequence.tokens[start:end]
-            positions += range(start, end)
-            previous += sequence.tokens[start - 1 : end - 1] if start else [-1, *sequence.tokens[: end - 1]]
+            sequence, position, first = chunk.sequence, chunk.sequence.computed, chunk.sequence.start + chunk.sequence.computed
+            rowed = sequence.tokens[first : first + chunk.count]
+            tokens += rowed
+            positions += range(position, position + chunk.count)
+            previous += [sequence.tokens[first - 1] if position else -1, *rowed[:-1]]
             slots += [sequence.slot] * chunk.count
             rows += range(len(tokens) - chunk.wanted, len(tokens))
         if logger.isEnabledFor(logging.DEBUG):
@@ -249,7 +268,7 @@ class Engine:
             assert request.prompt_logits is not None
             request.prompt_logits(sequence.computed, rows)
         sequence.computed += chunk.count
-        if sequence.computed < len(sequence.tokens):
+        if sequence.lacking:
             return
         if sequence.limit == 0:
             self._emit(sequence, Output(0, None, None, "length", time.perf_counter()))
@@ -260,6 +279,7 @@ class Engine:
         sequence.tokens.append(token)
         if not request.cache:
             sequence.computed = 0
+        sequence.slide(self.context)
         reason = self._finish_reason(sequence, token)
         self._emit(sequence, Output(sequence.index, token, logprob, reason, time.perf_counter()))
 
@@ -295,7 +315,9 @@ class Engine:
     def _limit(self, request: Request) -> int:
         """Most tokens each answer may have."""
         most = request.params.max_tokens
-        return max(0, self.context - len(request.prompt)) if most is None else most
+        if most is None:
+            return self.context if self.slides else max(0, self.context - len(request.prompt))
+        return most
 
 
 _LOST = 1.0

@@ -72,8 +72,9 @@ class Request:
 class Sequence:
     """One sample of a request.
 
-    tokens: prompt and answer. limit: most tokens the answer may have. need: KV pages for all of it. computed: how many
-    tokens have their keys and values in the pages. slot: row of the page table while running, else -1.
+    tokens: prompt and answer. limit: most tokens the answer may have. need: KV pages for all of it. start: the first token that
+    the model sees, whose position is 0. computed: how many tokens from there on have their keys and values in the pages. slot: row
+    of the page table while running, else -1.
     """
 
     request: Request
@@ -82,6 +83,7 @@ class Sequence:
     limit: int
     need: int
     sampler: Sampler
+    start: int = 0
     computed: int = 0
     slot: int = -1
     pages: list[int] = field(default_factory=list)
@@ -90,6 +92,16 @@ class Sequence:
     @property
     def generated(self) -> int:
         return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def lacking(self) -> int:
+        """How many tokens the model sees whose keys and values are not in the pages."""
+        return len(self.tokens) - self.start - self.computed
+
+    def slide(self, context: int) -> None:
+        """Lets go of tokens from the front until the context holds the rest, all of which is then to be computed anew."""
+        if len(self.tokens) - self.start > context:
+            self.start, self.computed = len(self.tokens) - context, 0
 
     @property
     def scores_prompt(self) -> bool:

@@ -53,7 +53,7 @@ class Scheduler:
         chunks = []
         tokens_left, rows_left = self.prefill_chunk, self.logit_rows
         for sequence in self.running:
-            lacking = len(sequence.tokens) - sequence.computed
+            lacking = sequence.lacking
             count = self._count(sequence, tokens_left, rows_left)
             if sequence.scores_prompt:
                 rows_left = max(0, rows_left - count)
@@ -68,7 +68,7 @@ class Scheduler:
 
     def _count(self, sequence: Sequence, tokens_left: int, rows_left: int) -> int:
         """How many tokens of a sequence run in a step that has room for so many more of prompts, and rows of prompt logits."""
-        lacking = len(sequence.tokens) - sequence.computed
+        lacking = sequence.lacking
         count = lacking if lacking == 1 else min(lacking, tokens_left)
         if sequence.scores_prompt:
             count = min(count, rows_left)

@@ -23,7 +23,7 @@ from linnet.load.dequantize import dequantize
 from linnet.load.field import WeightOps
 from linnet.load.files import check_regular, read_json
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
-from linnet.load.hub import locate
+from linnet.load.hub import TORCH_SUFFIXES, locate
 from linnet.load.memory import MemorySource
 from linnet.load.mxfp4 import with_blocks_joined
 from linnet.load.safetensors import INDEX, read_safetensors, read_sharded_safetensors
@@ -44,6 +44,8 @@ class Checkpoint:
     metadata: GGUF's, tokenizer included; None elsewhere (the tokenizer's files lie in `path`).
     nbytes: bytes of all tensors, in the types that they are loaded as. eos_token_ids: what ends an answer.
     generation: generation_config.json, as published.
+    tokenizer: a file that is no part of `path`, or None. encoding: the name of what such models take without one.
+    slides: whether the model's own code goes on past the context with the last tokens that it holds.
     """
 
     name: str
@@ -57,6 +59,9 @@ class Checkpoint:
     eos_token_ids: tuple[int, ...] = ()
     generation: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = True
+    tokenizer: Path | None = None
+    encoding: str | None = None
+    slides: bool = False
 
     def assemble(self, ops: WeightOps, target: TensorType | None = None) -> Weights:
         """The weights, converted by `ops`; see `linnet.load.assemble.assemble`."""
@@ -90,7 +95,7 @@ class Checkpoint:
 
 
 def open_checkpoint(model: str | Path) -> Checkpoint:
-    """Opens "tiny", a Hugging Face folder, a GGUF file, or a hub id that is in the local cache.
+    """Opens "tiny", a Hugging Face folder, a GGUF file, a plain PyTorch checkpoint, or a hub id that is in the local cache.
 
     Everything is checked that can be without reading weights: raises ModelFileError for files that are missing, damaged
     or contradict each other (every missing, unexpected and misshapen tensor listed), UnsupportedModelError for models
@@ -101,9 +106,11 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
         return _open_folder(str(model), path)
     if path.suffix.lower() == ".gguf" or _begins(path, b"GGUF"):
         return _open_gguf(str(model), path)
-    if path.name.endswith((".safetensors", ".json")):
+    if path.suffix.lower() in TORCH_SUFFIXES:
+        return _open_torch(str(model), path)
+    if path.name.endswith((".safetensors", ".json", ".bin")):
         raise ModelFileError(f"{path}: give the folder that holds this file (config.json and the tokenizer are read from it)")
-    raise UnsupportedModelError(f"{path}: not a kind of model file that is read; give a Hugging Face folder or a .gguf file")
+    raise UnsupportedModelError(f"{path}: not a kind of model file that is read; give a Hugging Face folder, a .gguf file or a .pt file")
 
 
 def _begins(path: Path, magic: bytes) -> bool:
@@ -118,11 +125,7 @@ def _begins(path: Path, magic: bytes) -> bool:
 
 def _open_folder(name: str, folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
-        files = sorted(file for file in folder.glob("*.gguf") if not is_later_part(file))
-        if len(files) == 1:
-            return _open_gguf(name, files[0])
-        several = f"; name one of {', '.join(file.name for file in files)}" if files else ""
-        raise ModelFileError(f"{folder}: holds no model (no config.json){several}")
+        return _open_only_file(name, folder)
     values = read_json(folder / "config.json")
     spec, table = build(Config(values, str(folder / "config.json")))
     generation_file = folder / "generation_config.json"
@@ -135,14 +138,41 @@ def _open_folder(name: str, folder: Path) -> Checkpoint:
     )
 
 
+def _open_only_file(name: str, folder: Path) -> Checkpoint:
+    """The one model file of a folder without config.json; of nanochat's, the last step."""
+    from linnet.load.torch_checkpoint import newest_step  # here and below: what unpickles costs 10 ms, which few models need
+
+    files = sorted(file for file in folder.glob("*.gguf") if not is_later_part(file))
+    if not files and (newest := newest_step(folder)) is not None:
+        return _open_torch(name, newest)
+    files = files or sorted(file for file in folder.iterdir() if file.suffix.lower() in TORCH_SUFFIXES)
+    if len(files) == 1:
+        return _open_gguf(name, files[0]) if files[0].suffix == ".gguf" else _open_torch(name, files[0])
+    several = f"; name one of {', '.join(file.name for file in files)}" if files else ""
+    raise ModelFileError(f"{folder}: holds no model (no config.json){several}")
+
+
+def _open_torch(name: str, path: Path) -> Checkpoint:
+    from linnet.load.torch_checkpoint import read_torch_checkpoint
+
+    found = read_torch_checkpoint(path)
+    spec, table = build(found.config)
+    rest: dict[str, Any] = {"tokenizer": found.tokenizer, "encoding": found.encoding, "slides": found.slides}
+    return _checked(Checkpoint(name, spec, table, found.source, "hf", _nbytes(found.source), path, **rest))
+
+
 def _open_weights(folder: Path) -> Source:
     if (folder / "model.safetensors").is_file():
         return read_safetensors(folder / "model.safetensors")
     if (folder / INDEX).is_file():
         return read_sharded_safetensors(folder / INDEX)
-    if any(folder.glob("pytorch_model*.bin")):
-        raise UnsupportedModelError(f"{folder}: its weights are pytorch_model.bin, which is not read; convert them to safetensors")
-    raise ModelFileError(f"{folder}: has a config.json but no weights (model.safetensors or {INDEX}); download it again")
+    from linnet.load.torch_file import read_torch_weights
+
+    pickled = read_torch_weights(folder)
+    if pickled is None:
+        names = f"model.safetensors, {INDEX}, pytorch_model.bin or its index"
+        raise ModelFileError(f"{folder}: has a config.json but no weights ({names}); download it again")
+    return pickled
 
 
 def _open_gguf(name: str, path: Path) -> Checkpoint:

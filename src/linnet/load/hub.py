@@ -10,6 +10,9 @@ from linnet.errors import ModelFileError
 
 BUILT_IN = "tiny"
 
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
+"""Of plain PyTorch checkpoints: out/ckpt.pt is no hub id."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -27,7 +30,7 @@ def locate(model: str | Path) -> Path:
         raise ModelFileError(f"{str(model)[:200]!r}: not a file or folder that can be opened ({error})") from error
     if exists:
         return path
-    if isinstance(model, str) and _HUB_ID.fullmatch(model) and path.suffix != ".gguf":
+    if isinstance(model, str) and _HUB_ID.fullmatch(model) and path.suffix not in (".gguf", *TORCH_SUFFIXES):
         return _cached(model)
     raise ModelFileError(f"{str(model)!r}: no such file or folder, and not a hub id (owner/name)")
 

@@ -15,6 +15,7 @@ from linnet.load.source import JoinedTensors, MappedTensors, TensorEntry, open_p
 from linnet.tensors import BF16, F16, F32, TensorType
 
 INDEX = "model.safetensors.index.json"
+LARGEST = 2**63 - 1
 
 # F32, F16 and BF16 run; tensors of the others are listed and bounded, and whoever would compute with one refuses it by name.
 _TYPES = {
@@ -62,13 +63,15 @@ def _entry(file: MappedFile, name: str, info: Any, start: int) -> TensorEntry:
     if not isinstance(info["dtype"], str) or info["dtype"] not in _TYPES:
         raise UnsupportedModelError(f"{what} has the unknown dtype {str(info['dtype'])[:40]!r}")
     type, shape, offsets = _TYPES[info["dtype"]], _sizes(info["shape"], what), _sizes(info["data_offsets"], what)
+    if prod(shape) > LARGEST:
+        raise ModelFileError(f"{what} has the impossible shape {list(shape)}")
     if len(offsets) != 2 or offsets[1] - offsets[0] != type.nbytes(shape):
         raise ModelFileError(f"{what} of shape {list(shape)} in {type.name} has the contradictory offsets {list(offsets)}")
     return TensorEntry(name, shape, type, start + offsets[0], start + offsets[1])
 
 
 def _sizes(values: Any, what: str) -> tuple[int, ...]:
-    if not isinstance(values, list) or len(values) > 8 or not all(type(v) is int and v >= 0 for v in values) or prod(values) >= 2**63:
+    if not isinstance(values, list) or len(values) > 8 or not all(type(v) is int and 0 <= v <= LARGEST for v in values):
         raise ModelFileError(f"{what} has the impossible shape or offsets {str(values)[:80]}")
     return tuple(values)
 
@@ -79,12 +82,8 @@ def read_sharded_safetensors(index: str | Path) -> JoinedTensors:
     Raises ModelFileError for a shard that is not there or that leaves the folder, and where index and shards disagree.
     """
     index = Path(index)
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
-        raise ModelFileError(f"{index}: weight_map, a table from tensors to files, was expected")
+    weight_map = read_weight_map(index)
     files = sorted(set(weight_map.values()))
-    for file in files:
-        _check_shard(index, file)
     shards = JoinedTensors(str(index), open_parts((index.parent / file for file in files), read_safetensors))
     for name, file in weight_map.items():
         home = shards.homes.get(name)
@@ -92,6 +91,16 @@ def read_sharded_safetensors(index: str | Path) -> JoinedTensors:
             shards.close()
             raise ModelFileError(f"{index}: says that tensor {name!r} is in {file}, but it is not")
     return shards
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, as an index of shards has it; every file is there, and below the index."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(v, str) for v in weight_map.values()):
+        raise ModelFileError(f"{index}: weight_map, a table from tensors to files, was expected")
+    for file in sorted(set(weight_map.values())):
+        _check_shard(index, file)
+    return weight_map
 
 
 def _check_shard(index: Path, file: str) -> None:

@@ -112,5 +112,5 @@ def _scaling(scaling: RopeScaling, context: int) -> str:
 
 
 def _range(values: Sequence[float]) -> str:
-    low, high = f"{values[0]:.4g}", f"{values[-1]:.4g}"
+    low, high = f"{min(values):.4g}", f"{max(values):.4g}"
     return low if low == high else f"from {low} to {high}"

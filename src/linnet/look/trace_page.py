@@ -59,9 +59,9 @@ def trace_page(model: str, prompt: Sequence[tuple[int, str]], steps: Sequence[Tr
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["digest"] = _digest
     scale = entropy_scale([step.entropy for step in steps])
-    told = {step.position: _told(step, scale) for step in steps}
+    told = {step.position: _told(step, scale) for step in steps if step.in_prompt}
     given = [told.get(position) or _Token(token, _shown(token, text)) for position, (token, text) in enumerate(prompt)]
-    answer = [told[step.position] for step in steps if not step.in_prompt]
+    answer = [_told(step, scale) for step in steps if not step.in_prompt]
     return environment.from_string(source).render(
         model=model, prompt=given, answer=answer, scale=scale, facts=facts, style=Markup(style), script=Markup(script)
     )

@@ -47,7 +47,8 @@ def layer_sections(layers: Sequence[Layer], context: int) -> list[Section]:
     common = _common(list(facts.values()))
     sections = [Section("every layer", common)] if common else []
     if len(kinds) > 1:
-        sections += [Section(f"layers {numbers(indices)}", _without(facts[layer], common)) for layer, indices in kinds.items()]
+        titles = {layer: f"{'layer' if len(found) == 1 else 'layers'} {numbers(found)}" for layer, found in kinds.items()}
+        sections += [Section(title, _without(facts[layer], common)) for layer, title in titles.items()]
     return sections
 
 
@@ -57,7 +58,7 @@ def layer_facts(layer: Layer, context: int) -> Facts:
         "rotary": rotary_facts(layer.attention, context),
         **mlp_facts(layer.mlp),
         "norms": norm_facts(layer),
-        "sums": sum_facts(layer),
+        "residual": sum_facts(layer),
     }
     return {topic: said for topic, said in facts.items() if said}
 

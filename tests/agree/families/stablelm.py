@@ -31,6 +31,7 @@ FAMILY = replace(
         "mqa-norm": {**GQA, "num_key_value_heads": 1, "qk_layernorm": True, "tie_word_embeddings": True, "partial_rotary_factor": 0.5},
         "yarn": {**GQA, **scaled("yarn"), "partial_rotary_factor": 0.5},
     },
+    blocks={**PHI.blocks, "num_key_value_heads": 2},
     gguf="stablelm",
     settings={**PHI.settings, "hidden_size": 72, "num_key_value_heads": 3},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from linnet.errors import ModelFileError
 from linnet.text.tokenizer import byte_level
 from linnet.text.tokenizer.added_tokens import AddedToken, AddedTokens, is_marker
 from linnet.text.tokenizer.config import TokenizerConfig, read_config
+from linnet.text.tokenizer.conventions import convention_of
 from linnet.text.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, read_model
 from linnet.text.tokenizer.vocabulary import LARGEST_ID, Vocabulary, end_ids
 
@@ -26,6 +27,7 @@ class _SentencePieceVocabulary:
     def __init__(self, path: Path, data: bytes) -> None:
         self.source = str(path)
         self.config: TokenizerConfig = read_config(path.parent)
+        self.convention = convention_of(path, self.config)
         model = read_model(data, self.source)
         self.tokens = {id: piece.decode("utf-8", "surrogateescape") for id, piece in enumerate(model.pieces)}
         self.types = dict(enumerate(model.types))
@@ -36,6 +38,8 @@ class _SentencePieceVocabulary:
             if self.tokens.get(token.id) != token.content:
                 self.tokens[token.id] = token.content
                 self.types[token.id] = CONTROL if token.flags.get("special") else USER_DEFINED
+        for id, content in enumerate(self.convention.appended, self.piece_count):
+            self.tokens[id], self.types[id] = content, CONTROL
         self.ids = {token: id for id, token in reversed(self.tokens.items())}
         self.added = AddedTokens(self.added_tokens(), self.source)
         control = self.added.control_ids
@@ -53,19 +57,20 @@ class _SentencePieceVocabulary:
         for id, content in self.tokens.items():
             kind, flags = self.types[id], listed.get(id, {})
             control = kind in (CONTROL, UNKNOWN) or content in self.config.special
-            if not control and kind != USER_DEFINED:
+            if content in self.convention.spelled or (not control and kind != USER_DEFINED):
                 continue
             if kind == USER_DEFINED:
                 control = control or is_marker(content)
                 if not control and id < self.piece_count and id not in listed:
                     continue  # the library matches it by itself
-            yield AddedToken(id, content, control, flags.get("single_word", False), flags.get("lstrip", False), flags.get("rstrip", False))
+            word = flags.get("single_word", False) or (content in self.convention.appended and content.isalpha())  # no "eop" in "people"
+            yield AddedToken(id, content, control, word, flags.get("lstrip", False), flags.get("rstrip", False))
 
     def encode(self, text: str, special: bool, start: bool) -> list[int]:
         ids: list[int] = []
         for id, piece in self.added.split(text, special):
             if id is None:
-                ids += (self.encode_start if start or self.config.flag("legacy") else self.encode_later)(piece)
+                ids += (self.encode_start if start or self.convention.apart else self.encode_later)(self.convention.spell(piece))
             else:
                 ids.append(id)
             start = False
@@ -77,13 +82,21 @@ class _SentencePieceVocabulary:
             return byte_level.fallback_byte(token) or b""
         if kind not in (NORMAL, UNUSED, USER_DEFINED):
             return token.encode("utf-8", "surrogateescape")
+        if token in self.convention.spelled:
+            return self.convention.spelled[token].encode()
         data = token.replace("▁", " ").encode("utf-8", "surrogateescape")
         return data.removeprefix(b" ") if first and self.model.adds_prefix else data
+
+    def named_ids(self, tokens: Iterable[str]) -> tuple[int, ...]:
+        if missing := [token for token in tokens if token not in self.ids]:
+            raise ModelFileError(f"{self.source}: the vocabulary has no {missing[0]}, which texts of this model need; download it again")
+        return tuple(self.ids[token] for token in tokens)
 
     def build(self) -> Vocabulary:
         named = {**self.model.named_tokens(), **self.config.named}
         bos_id, eos_id = (self.ids.get(named.get(name, "")) for name in ("bos_token", "eos_token"))
-        stated = self.config.flag("add_bos_token")
+        first = () if bos_id is None or self.config.flag("add_bos_token") is False else (bos_id,)
+        convention = self.convention
         special = {id for id, kind in self.types.items() if kind in (CONTROL, UNKNOWN)}
         return Vocabulary(
             source=self.source,
@@ -97,8 +110,9 @@ class _SentencePieceVocabulary:
             special_ids=frozenset(special | {self.ids[text] for text in self.config.special if text in self.ids}),
             bos_id=bos_id,
             eos_id=eos_id,
-            eos_ids=end_ids(self.ids, eos_id),
-            add_bos=bos_id is not None and stated is not False,
+            eos_ids=end_ids(self.ids, eos_id, *(self.ids[text] for text in convention.ends)),
+            beginning=self.named_ids(convention.beginning) if convention.beginning or convention.ending else first,
+            ending=self.named_ids(convention.ending),
             named_tokens=named,
             chat_templates=self.config.chat_templates,
         )

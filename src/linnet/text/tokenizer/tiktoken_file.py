@@ -14,11 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from linnet.errors import MissingDependencyError, ModelFileError, UnsupportedModelError
 from linnet.text.tokenizer.added_tokens import AddedToken, AddedTokens, is_marker
 from linnet.text.tokenizer.byte_level import BYTE_OF
 from linnet.text.tokenizer.config import TokenizerConfig, read_config
+from linnet.text.tokenizer.library import library_errors
 from linnet.text.tokenizer.vocabulary import LARGEST_ID, Vocabulary, end_ids
 
 _LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?(?:\n|\Z)")
@@ -26,13 +28,19 @@ _END = "<|endoftext|>"
 
 
 @dataclass(frozen=True)
-class _Encoding:
-    """`pattern` as the publisher's own code has it; `special`: control tokens by id; `bos`, `eos`: their texts."""
+class Encoding:
+    """`pattern` as the publisher's own code has it; `special`: control tokens by id; `bos`, `eos`: their texts; `ends`: those of
+    further tokens that end an answer; `template`: the chat template where no file has one; `beginning`: those of the tokens that
+    texts start with, where that is not `bos`; `composed`: whether texts are brought to Unicode's NFC first."""
 
     pattern: str
     special: Mapping[int, str]
     eos: str = _END
     bos: str | None = None
+    ends: tuple[str, ...] = ()
+    template: str | None = None
+    beginning: tuple[str, ...] = ()
+    composed: bool = False
 
 
 def _numbered(texts: Iterable[str], first: int) -> dict[int, str]:
@@ -57,17 +65,28 @@ _LLAMA3_SPECIAL = (
     "begin_of_text end_of_text reserved_special_token_0 reserved_special_token_1 finetune_right_pad_id reserved_special_token_2 "
     "start_header_id end_header_id eom_id eot_id python_tag"
 ).split() + [f"reserved_special_token_{i}" for i in range(3, 248)]
+_GLM4_SPECIAL = (
+    f"{_END} [MASK] [gMASK] [sMASK] <sop> <eop> <|system|> <|user|> <|assistant|> <|observation|> "
+    "<|begin_of_image|> <|end_of_image|> <|begin_of_video|> <|end_of_video|>"
+).split()
 _BY_RANKS = {
-    50256: _Encoding(_GPT2, {50256: _END}),
-    50280: _Encoding(_GPT2, {50256: _END}),
-    100256: _Encoding(
+    50256: Encoding(_GPT2, {50256: _END}),
+    50280: Encoding(_GPT2, {50256: _END}),
+    100256: Encoding(
         _CL100K, {**_numbered([_END, "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"], 100257), 100276: "<|endofprompt|>"}
     ),
-    199998: _Encoding(_O200K, {199999: _END, 200018: "<|endofprompt|>"}),
-    128000: _Encoding(
+    199998: Encoding(_O200K, {199999: _END, 200018: "<|endofprompt|>"}),
+    128000: Encoding(
         _llama3(r"\p{N}{1,3}"), _numbered([f"<|{name}|>" for name in _LLAMA3_SPECIAL], 128000), "<|end_of_text|>", "<|begin_of_text|>"
     ),
-    151643: _Encoding(_llama3(r"\p{N}"), _numbered([_END, "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))], 151643)),
+    151643: Encoding(
+        _llama3(r"\p{N}"),
+        _numbered([_END, "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))], 151643),
+        composed=True,
+    ),
+    151329: Encoding(
+        _llama3(r"\p{N}{1,3}"), _numbered(_GLM4_SPECIAL, 151329), ends=("<|user|>", "<|observation|>"), beginning=("[gMASK]", "<sop>")
+    ),
 }
 
 _OPENAI = "https://openaipublic.blob.core.windows.net/"
@@ -142,11 +161,16 @@ def _vocabulary(ranks: dict[bytes, int], source: str, config: TokenizerConfig) -
             f"{source}: {len(ranks)} ranks are none of a known encoding, and the file does not hold the pattern that cuts words; "
             "pass tokenizer= a folder with this model's tokenizer.json"
         )
+    return encoding_vocabulary(known, ranks, source, config)
+
+
+def encoding_vocabulary(known: Encoding, ranks: dict[bytes, int], source: str, config: TokenizerConfig) -> Vocabulary:
+    """The vocabulary of an encoding with these ranks, and the control tokens and templates of the config beside it, if any."""
     tokens = {rank: token for token, rank in ranks.items()}
     if wrong := set(range(len(ranks))) - tokens.keys() - known.special.keys():  # p50k_base has a control token in between
         raise ModelFileError(f"{source}: not a whole tiktoken file: rank {min(wrong)} is missing or stands twice")
     special = {**known.special, **{token.id: token.content for token in config.added}}
-    if (largest := max(special)) > LARGEST_ID:
+    if (largest := max(special, default=0)) > LARGEST_ID:
         raise ModelFileError(f"{config.path}: gives {special[largest]!r} the id {largest}; ids up to {LARGEST_ID} are read")
     content = {token.content for token in config.added if not token.flags.get("special") and not is_marker(token.content)}
     added = AddedTokens((AddedToken(id, text, control=text not in content) for id, text in special.items()), source)
@@ -155,11 +179,15 @@ def _vocabulary(ranks: dict[bytes, int], source: str, config: TokenizerConfig) -
     named = {name: text for name, text in (("bos_token", known.bos), ("eos_token", known.eos)) if text}
     named = {**named, **config.named}
     eos_id, bos_id = ids.get(named["eos_token"]), ids.get(named.get("bos_token", ""))
+    beginning = tuple(ids[text] for text in known.beginning if text in ids)
+    if known.bos is not None and bos_id is not None:
+        beginning = beginning or (bos_id,)
 
     def encode(text: str, special: bool, start: bool) -> list[int]:
         found: list[int] = []
-        for id, piece in added.split(text, special):
-            found.extend(encoding.encode_ordinary(piece) if id is None else (id,))
+        for id, piece in added.split(normalize("NFC", text) if known.composed else text, special):
+            with library_errors(f"{source}: this tokenizer fails on the text"):
+                found.extend(encoding.encode_ordinary(piece) if id is None else (id,))
         return found
 
     def token_bytes(id: int, first: bool) -> bytes:
@@ -181,10 +209,10 @@ def _vocabulary(ranks: dict[bytes, int], source: str, config: TokenizerConfig) -
         special_ids=added.control_ids,
         bos_id=bos_id,
         eos_id=eos_id,
-        eos_ids=end_ids(ids, eos_id),
-        add_bos=known.bos is not None and config.flag("add_bos_token") is not False and bos_id is not None,
+        eos_ids=end_ids(ids, eos_id, *(ids.get(text) for text in known.ends)),
+        beginning=() if config.flag("add_bos_token") is False else beginning,
         named_tokens=named,
-        chat_templates=config.chat_templates,
+        chat_templates=config.chat_templates or ({"default": known.template} if known.template else {}),
     )
 
 
@@ -193,4 +221,5 @@ def _library_encoding(pattern: str, ranks: dict[bytes, int], source: str) -> Any
         import tiktoken
     except ImportError:
         raise MissingDependencyError(f"{source} is a tiktoken file; to read it: pip install 'linnet[tiktoken]'") from None
-    return tiktoken.Encoding("linnet", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    with library_errors(f"{source}: the pattern or the ranks cannot be used"):
+        return tiktoken.Encoding("linnet", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})

@@ -15,8 +15,8 @@ from linnet.text.tokenizer.vocabulary import Vocabulary
 class Tokenizer:
     """The tokenizer of a model: `Tokenizer("folder-or-file")`.
 
-    path: a folder with tokenizer.json, tokenizer.model or a .tiktoken file, one of these files, a .gguf file with or without
-    tensors, or the name of an encoding of OpenAI's (`cl100k_base` ...) that tiktoken has in its cache.
+    path: a folder with tokenizer.json, tokenizer.model, a .tiktoken file or nanochat's tokenizer.pkl, one of these files, a .gguf
+    file with or without tensors, or the name of an encoding of OpenAI's (`cl100k_base` ...) that tiktoken has in its cache.
     Raises ModelFileError where the file is missing or malformed, UnsupportedModelError where it is of another kind.
     Immutable, safe to share between threads.
     """
@@ -39,15 +39,15 @@ class Tokenizer:
     def encode(self, text: str, bos: bool | None = None, eos: bool = False, special: bool = False) -> list[int]:
         """Ids of `text`.
 
-        bos: start with the beginning token (None: if the model's texts do); it is never put before itself.
+        bos: start with the beginning token (None: if the model's texts do); it is never put before itself. Models that have several
+        there, or some after a text to continue, get those.
         eos: end with the end token. special: control tokens written out in the text become themselves; otherwise they
         are text like any other. Raises InvalidRequestError for lone surrogates, and for a bos or eos that the model lacks.
         """
         _check_text(text)
         ids = self._vocabulary.encode(text, special, True)
-        if self._vocabulary.add_bos if bos is None else bos:
-            bos_id = self._needed(self.bos_id, "bos")
-            ids = ids if special and ids[:1] == [bos_id] else [bos_id, *ids]
+        if bos is not False:
+            ids = self._framed(ids, special, bool(bos))
         return [*ids, self._needed(self.eos_id, "eos")] if eos else ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
@@ -93,11 +93,6 @@ class Tokenizer:
     def bos_id(self) -> int | None:
         """The beginning token."""
         return self._vocabulary.bos_id
-
-    @property
-    def add_bos(self) -> bool:
-        """Whether the model's texts start with the beginning token."""
-        return self._vocabulary.add_bos
 
     @property
     def eos_id(self) -> int | None:
@@ -181,7 +176,19 @@ class Tokenizer:
             ids = []
             for id, piece in pieces:
                 ids += vocabulary.encode(disguise.take_off(piece), False, not ids) if id is None else (id,)
-        return [self.bos_id, *ids] if self.bos_id is not None and vocabulary.add_bos and ids[:1] != [self.bos_id] else ids
+        return self._framed(ids, True)
+
+    def _framed(self, ids: list[int], special: bool, bos: bool = False) -> list[int]:
+        """The ids between what the model's texts begin and end with, or, if `bos`, after the beginning token where that is nothing;
+        not what, in a text with control tokens, is there already."""
+        beginning, ending = list(self._vocabulary.beginning), list(self._vocabulary.ending)
+        if bos and not beginning and not ending:
+            beginning = [self._needed(self.bos_id, "bos")]
+        if special and ids[: len(beginning)] == beginning:
+            beginning = []
+        if special and ids[len(ids) - len(ending) :] == ending:
+            ending = []
+        return [*beginning, *ids, *ending]
 
     def _template_name(self, template: str) -> str:
         own = template in self.chat_templates.values()
@@ -194,7 +201,7 @@ class Tokenizer:
 
 
 _LARGEST_FILE = 16 * 2**20  # three times the largest known; both readers are slow
-_FILES = ("tokenizer.json", "tokenizer.model")
+_FILES = ("tokenizer.json", "tokenizer.model", "ice_text.model", "tokenizer.pkl")
 _EXPECTED = "pass a folder with tokenizer.json, tokenizer.model or a .tiktoken file, one of these files, or a .gguf file"
 
 
@@ -214,6 +221,10 @@ def _load(path: Path) -> Vocabulary:
         from linnet.text.tokenizer.tokenizer_json import load_tokenizer_json
 
         return load_tokenizer_json(file)
+    if file.suffix == ".pkl":
+        from linnet.text.tokenizer.pickled_encoding import load_pickled_encoding
+
+        return load_pickled_encoding(file)
     if file.suffix in (".model", ".tiktoken"):
         return _load_model_file(file)
     raise UnsupportedModelError(f"{file}: {file.suffix or 'nameless'} tokenizer files are not read by this version; {_EXPECTED}")

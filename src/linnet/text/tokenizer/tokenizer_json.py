@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,7 @@ class _JsonVocabulary:
             return b"" if token is None else decoded.token_bytes(token, first)
 
         eos_id = id_of(named["eos_token"]) if "eos_token" in named else None
-        bos_id, add_bos = self.beginning(id_of)
+        bos_id, beginning = self.beginning(id_of)
         flagged = {id for id, token in self.full.get_added_tokens_decoder().items() if token.special}
         return Vocabulary(
             source=str(self.path),
@@ -160,31 +161,32 @@ class _JsonVocabulary:
             bos_id=bos_id,
             eos_id=eos_id,
             eos_ids=frozenset() if eos_id is None else frozenset({eos_id}),
-            add_bos=add_bos,
+            beginning=beginning,
             named_tokens=named,
             chat_templates=self.config.chat_templates,
         )
 
-    def beginning(self, id_of: Callable[[str], int | None]) -> tuple[int | None, bool]:
-        """(id of the beginning token, whether texts start with it): as the config says, else as the post-processor does."""
-        written = _first_template_token(_section(self.full.post_processor))
-        content = self.config.named.get("bos_token", written)
+    def beginning(self, id_of: Callable[[str], int | None]) -> tuple[int | None, tuple[int, ...]]:
+        """(id of the beginning token, ids that texts start with): as the config says, else as the post-processor does."""
+        written = _template_beginning(_section(self.full.post_processor))
+        content = self.config.named.get("bos_token", written[0] if written else None)
         bos_id = None if content is None else id_of(content)
         stated = self.config.flag("add_bos_token")
-        add = stated if stated is not None else written is not None and written == content
-        return bos_id, add and bos_id is not None
+        if bos_id is None or stated is False or (stated is None and content not in written[:1]):
+            return bos_id, ()
+        ids = [id_of(token) for token in written] if content in written[:1] else [bos_id]
+        return bos_id, tuple(id for id in ids if id is not None)
 
 
-def _first_template_token(processor: Mapping[str, Any] | None) -> str | None:
-    """The token that a TemplateProcessing or BertProcessing puts before a text."""
+def _template_beginning(processor: Mapping[str, Any] | None) -> list[str]:
+    """The tokens that a TemplateProcessing or BertProcessing puts before a text."""
     if processor is None:
-        return None
+        return []
     kind = processor.get("type")
     if kind == "Sequence":
-        return next((token for part in processor["processors"] if (token := _first_template_token(part))), None)
+        return next((tokens for part in processor["processors"] if (tokens := _template_beginning(part))), [])
     if kind in ("BertProcessing", "RobertaProcessing"):
-        return str(processor["cls"][0])
-    if kind != "TemplateProcessing" or not processor["single"]:
-        return None
-    first = processor["single"][0].get("SpecialToken")
-    return None if first is None else str(first["id"])
+        return [str(processor["cls"][0])]
+    if kind != "TemplateProcessing":
+        return []
+    return [str(piece["SpecialToken"]["id"]) for piece in takewhile(lambda piece: "SpecialToken" in piece, processor["single"])]

@@ -44,8 +44,9 @@ class Vocabulary:
     `encode(text, special, start)` gives ids without a beginning token; with `special` false it gives no id of
     `added.control_ids`; `start` false means that the text follows a control token. `token_bytes(id, first)` are the bytes
     that a token contributes to a decoded text, at its start or later; `id_to_token(id)` is its text as the file stores it,
-    or None. `special_ids` are not shown when decoding (unless asked for); `eos_ids` end an answer. `named_tokens` are the
-    names that templates use (`bos_token` ...), `chat_templates` go by name, the usual one being "default".
+    or None. `special_ids` are not shown when decoding (unless asked for); `eos_ids` end an answer. `beginning` and `ending` are the
+    control tokens before and after a text that the model shall continue. `named_tokens` are the names that templates use
+    (`bos_token` ...), `chat_templates` go by name, the usual one being "default".
     """
 
     source: str
@@ -60,6 +61,7 @@ class Vocabulary:
     bos_id: int | None = None
     eos_id: int | None = None
     eos_ids: frozenset[int] = frozenset()
-    add_bos: bool = False
+    beginning: tuple[int, ...] = ()
+    ending: tuple[int, ...] = ()
     named_tokens: Mapping[str, str] = field(default_factory=dict)
     chat_templates: Mapping[str, str] = field(default_factory=dict)

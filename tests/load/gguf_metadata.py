@@ -1,0 +1,233 @@
+"""A spec in GGUF's keys: the inverse of `linnet.arch.gguf_config` and of what each family reads there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isclose, log
+from typing import Any
+
+import numpy as np
+
+from linnet.arch.rope import inverse_frequencies
+from linnet.arch.rope_config import longest
+from linnet.arch.spec import FactorScaling, Layer, LinearScaling, Llama3Scaling, LongScaling, Mlp, ModelSpec, Moe, Rope, YarnScaling
+
+Metadata = dict[str, Any]
+_GATING = {"softmax": 1, "sigmoid": 2, "softmax_chosen": 3}
+
+
+def metadata_of(spec: ModelSpec, architecture: str) -> Metadata:
+    """Keys without the architecture's prefix. What GGUF has no key for is left out: whoever reads the file may get another spec."""
+    layer = spec.layers[0]
+    values = {**_sizes(spec), **_norms(layer), **_rotation(layer), **_windows(spec), **_experts(spec), **_caps(spec)}
+    for particular in _PARTICULAR.get(architecture, ()):
+        values |= particular(spec)
+    return values
+
+
+def compressed_pages(spec: ModelSpec) -> Metadata:
+    """What newer files of latent attention say instead: the sizes of what is cached, one head for all, and the real ones."""
+    attention = spec.layers[0].attention
+    latent = attention.latent
+    assert latent is not None
+    return {
+        "attention.head_count_kv": 1,
+        "attention.key_length": latent.rank + latent.rope_dim,
+        "attention.value_length": latent.rank,
+        "attention.key_length_mla": attention.head_dim,
+        "attention.value_length_mla": attention.value_head_dim,
+    }
+
+
+def factor_tensors(spec: ModelSpec) -> dict[str, np.ndarray]:
+    """Scalings that GGUF has as tensors, float32 [dim / 2]: divisors of each frequency."""
+    rope = _rope(spec.layers[0])
+    scaling = rope and rope.scaling
+    if isinstance(scaling, FactorScaling):
+        return {"rope_freqs.weight": np.array(scaling.factors, np.float32)}
+    if isinstance(scaling, Llama3Scaling):
+        assert rope is not None
+        plain, _ = inverse_frequencies(Rope(rope.dim, rope.theta, rope.context), 0)
+        return {"rope_freqs.weight": plain / inverse_frequencies(rope, 0)[0]}
+    if isinstance(scaling, LongScaling):
+        factors = {"short": scaling.short_factors, "long": scaling.long_factors}
+        return {f"rope_factors_{length}.weight": np.array(values, np.float32) for length, values in factors.items()}
+    return {}
+
+
+def _rope(layer: Layer) -> Rope | None:
+    return layer.attention.ropes[0] if layer.attention.ropes else None
+
+
+def _sizes(spec: ModelSpec) -> Metadata:
+    attention, rope = spec.layers[0].attention, _rope(spec.layers[0])
+    return {
+        "vocab_size": spec.vocab_size,
+        "context_length": rope.context if rope and longest(rope) == spec.context else spec.context,
+        "embedding_length": spec.hidden,
+        "block_count": len(spec.layers),
+        "feed_forward_length": _dense(spec).width,
+        "attention.head_count": attention.heads,
+        "attention.head_count_kv": attention.kv_heads,
+        "attention.key_length": attention.head_dim,
+        "attention.value_length": attention.value_head_dim,
+    }
+
+
+def _dense(spec: ModelSpec) -> Mlp:
+    """The dense block; of a model without one the shared block, or an expert."""
+    for layer in spec.layers:
+        if isinstance(layer.mlp, Mlp):
+            return layer.mlp
+    assert isinstance(layer.mlp, Moe)
+    return layer.mlp.shared or layer.mlp.expert
+
+
+def _norms(layer: Layer) -> Metadata:
+    norm = layer.attention_norm or layer.attention_post_norm
+    assert norm is not None
+    return {{"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}[norm.kind]: norm.epsilon}
+
+
+def _rotation(layer: Layer) -> Metadata:
+    rope = _rope(layer)
+    return {} if rope is None else {"rope.dimension_count": rope.dim, "rope.freq_base": rope.theta, **_scaling(rope)}
+
+
+def _scaling(rope: Rope) -> Metadata:
+    scaling = rope.scaling
+    if isinstance(scaling, LinearScaling):
+        return {"rope.scaling.type": "linear", "rope.scaling.factor": scaling.factor}
+    if isinstance(scaling, LongScaling):
+        return {
+            "rope.scaling.attn_factor": scaling.attention_factor,
+            "rope.scaling.original_context_length": scaling.original_context,
+        }
+    if not isinstance(scaling, YarnScaling):
+        return {}
+    usual = YarnScaling(scaling.factor, scaling.original_context, 1.0)
+    return {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": scaling.factor,
+        "rope.scaling.original_context_length": scaling.original_context,
+        **({"rope.scaling.yarn_beta_fast": scaling.beta_fast} if scaling.beta_fast != usual.beta_fast else {}),
+        **({"rope.scaling.yarn_beta_slow": scaling.beta_slow} if scaling.beta_slow != usual.beta_slow else {}),
+        **({"rope.scaling.attn_factor": own} if not isclose(own := scaling.attention_factor / _yarn_sharpening(scaling), 1) else {}),
+    }
+
+
+def _yarn_sharpening(scaling: YarnScaling) -> float:
+    """What YaRN multiplies cosines and sines by where nobody says otherwise."""
+    return 0.1 * log(scaling.factor) + 1 if scaling.factor > 1 else 1.0
+
+
+def _windows(spec: ModelSpec) -> Metadata:
+    windows = [layer.attention.window for layer in spec.layers]
+    window = next((window for window in windows if window is not None), None)
+    return {} if window is None else {"attention.sliding_window": window}
+
+
+def _window_period(spec: ModelSpec) -> Metadata:
+    """How often a layer sees everything."""
+    everywhere = [index for index, layer in enumerate(spec.layers) if layer.attention.window is None]
+    return {"attention.sliding_window_pattern": everywhere[0] + 1} if everywhere else {}
+
+
+def _experts(spec: ModelSpec) -> Metadata:
+    moe = _moe(spec)
+    if moe is None:
+        return {}
+    values = {"expert_count": moe.experts, "expert_used_count": moe.router.active, "expert_gating_func": _GATING[moe.router.scoring]}
+    if moe.router.groups > 1:
+        values |= {"expert_group_count": moe.router.groups, "expert_group_used_count": moe.router.active_groups}
+    return values
+
+
+def _moe(spec: ModelSpec) -> Moe | None:
+    return next((layer.mlp for layer in spec.layers if isinstance(layer.mlp, Moe)), None)
+
+
+def _caps(spec: ModelSpec) -> Metadata:
+    caps = {"attn_logit_softcapping": spec.layers[0].attention.softcap, "final_logit_softcapping": spec.output.softcap}
+    return {key: cap for key, cap in caps.items() if cap is not None}
+
+
+# ---- what only some architectures say, or say in their own way
+def _granite(spec: ModelSpec) -> Metadata:
+    layer = spec.layers[0]
+    return {
+        "attention.scale": layer.attention.scale,
+        "embedding_scale": spec.embedding.scale,
+        "residual_scale": layer.branch_scale,
+        "logit_scale": 1 / spec.output.scale,
+        "rope.scaling.finetuned": bool(layer.attention.ropes),
+    }
+
+
+def _logit_scale(spec: ModelSpec) -> Metadata:
+    return {"logit_scale": spec.output.scale}
+
+
+def _parallel(spec: ModelSpec) -> Metadata:
+    return {"use_parallel_residual": spec.layers[0].parallel}
+
+
+def _both_widths(spec: ModelSpec) -> Metadata:
+    """Qwen counts gate and up together."""
+    return {"feed_forward_length": 2 * _dense(spec).width}
+
+
+def _expert_width(spec: ModelSpec) -> Metadata:
+    moe = _moe(spec)
+    return {"expert_feed_forward_length": moe.expert.width} if moe else {}
+
+
+def _shared_width(spec: ModelSpec) -> Metadata:
+    moe = _moe(spec)
+    return {"expert_shared_feed_forward_length": moe.shared.width} if moe and moe.shared else {}
+
+
+def _deepseek(spec: ModelSpec) -> Metadata:
+    moe = _moe(spec)
+    dense_first = next((index for index, layer in enumerate(spec.layers) if isinstance(layer.mlp, Moe)), len(spec.layers))
+    if moe is None:
+        return {"leading_dense_block_count": dense_first}
+    shared = moe.shared.width // moe.expert.width if moe.shared else 0
+    router = {"expert_weights_scale": moe.router.scale, "expert_weights_norm": moe.router.normalise}
+    return {"leading_dense_block_count": dense_first, "expert_shared_count": shared, **router}
+
+
+def _latent(spec: ModelSpec) -> Metadata:
+    attention = spec.layers[0].attention
+    latent, scaling = attention.latent, attention.ropes[0].scaling
+    assert latent is not None
+    values: Metadata = {"attention.kv_lora_rank": latent.rank}
+    if latent.query_rank is not None:
+        values["attention.q_lora_rank"] = latent.query_rank
+    if isinstance(scaling, YarnScaling):
+        # Scores are scaled by the square of 1 + this * log(factor); cosines and sines then are not.
+        sharpening = (attention.scale * attention.head_dim**0.5) ** 0.5
+        if not isclose(sharpening, 1):
+            values |= {"rope.scaling.yarn_log_multiplier": (sharpening - 1) / log(scaling.factor), "rope.scaling.attn_factor": 1.0}
+    return values
+
+
+def _two_bases(spec: ModelSpec) -> Metadata:
+    """Layers that see everything, which alone scale, have the main base, those with a window one of their own."""
+    everywhere, nearby = ([x for x in spec.layers if (x.attention.window is not None) is sliding] for sliding in (False, True))
+    values = _rotation(everywhere[0]) if everywhere else {}
+    return values | {"rope.freq_base_swa": nearby[0].attention.ropes[0].theta} if nearby else values
+
+
+_PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
+    "command-r": (_logit_scale,),
+    "deepseek": (_expert_width, _deepseek),
+    "deepseek2": (_expert_width, _deepseek, _latent),
+    "gemma3": (_two_bases, _window_period),
+    "gpt-oss": (_expert_width,),
+    "gptneox": (_parallel,),
+    "granite": (_granite,),
+    "qwen": (_both_widths,),
+    "qwen2moe": (_expert_width, _shared_width),
+    "qwen3moe": (_expert_width,),
+}
