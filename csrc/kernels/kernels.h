@@ -85,6 +85,9 @@ const Kernels& table();
 namespace avx2 {
 const Kernels& table();
 }
+namespace avxvnni {
+const Kernels& table();
+}
 namespace avx512 {
 const Kernels& table();
 }
