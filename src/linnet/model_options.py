@@ -76,7 +76,6 @@ class ModelOptions(Options):
         if self.context is not None and self.context > longest:
             raise InvalidRequestError(f"context is {self.context} and the model was made for {int(longest)}; lower it")
 
-
     def slides(self, spec: ModelSpec, own: bool) -> bool:
         """Whether requests go on past the context; `own`: whether the checkpoint's code lets them. Raises InvalidRequestError where
         that is asked of a model whose positions are not absolute."""
