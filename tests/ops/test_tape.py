@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import weakref
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from programs import Program, perform, programs, spec_of_program
 
 from linnet.arch.spec import Attention
+from linnet.errors import OutOfMemoryError
 from linnet.forward import forward
 from linnet.load.dequantize import quantize
 from linnet.load.random_weights import open_random
@@ -192,6 +194,24 @@ def test_weights_go_with_the_step_that_runs_them() -> None:
     del step
     gc.collect()
     assert data() is None
+
+
+@pytest.mark.skipif("LINNET_TEST_CORE" in os.environ, reason="sanitizers end the process where there is no memory")
+def test_a_step_without_memory_is_an_error_and_harms_nothing() -> None:
+    spec, (some, none) = spec_of(Attention(1, 1, 8, (), 1.0)), batches_of([Feed((2, 0, 0), "all"), Feed((0, 0, 0), "all")])
+    ops = NativeOps(1)
+
+    def build() -> int:
+        x: int = ops.tape.constant(np.ones((2, 64), np.float32))
+        for _ in range(39):  # wider than addresses are
+            x = ops.append_shared(x, x, 1)
+        return ops.columns(x, 0, 8)
+
+    step = ops.stepper(spec, build)
+    for _ in range(2):
+        with pytest.raises(OutOfMemoryError, match=r"a step of 2 tokens.*prefill_chunk"):
+            step(some)
+        assert step(none).shape == (0, 8)
 
 
 def test_bad_batches_and_caches_are_refused_and_harm_nothing() -> None:

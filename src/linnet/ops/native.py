@@ -198,18 +198,14 @@ class Recorded:
             self.tape, self.varying, self.build = self.ops.tape, self.ops.varying, None
             del self.ops.tape  # it holds the weights, which are given back once this step is
         rotations = [frequencies_of_requests(rope, batch.rope_lengths) for rope in self.varying]
-        logits: NDArray[np.float32] = self.tape.run(
-            self.result,
-            self.ops.cache,
-            batch.tokens,
-            batch.positions,
-            batch.previous,
-            batch.sequence,
-            batch.page_table,
-            batch.prompt_lengths,
-            batch.rows,
-            rotations,
-        )
+        arrays = (batch.tokens, batch.positions, batch.previous, batch.sequence, batch.page_table, batch.prompt_lengths, batch.rows)
+        try:
+            logits: NDArray[np.float32] = self.tape.run(self.result, self.ops.cache, *arrays, rotations)
+        except MemoryError:
+            rows, wanted = len(batch.tokens), len(batch.rows)
+            raise OutOfMemoryError(
+                f"there is no memory for a step of {rows} tokens with logits of {wanted}; lower prefill_chunk or max_batch"
+            ) from None
         return logits
 
 
