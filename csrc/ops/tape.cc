@@ -31,8 +31,6 @@ void Tape::used(const std::vector<int>& reads, const std::vector<int>& writes) {
 
 void Tape::add_rows(Rows rows, std::vector<int> reads, std::vector<int> writes, RowWork work) {
   bool joins = !tasks_.empty() && !tasks_.back().row_work.empty() && tasks_.back().rows == rows;
-  // Rows of another kind may be any rows: whatever makes them must be complete.
-  for (int v : reads) joins = joins && (values_[(size_t)v].rows == rows || values_[(size_t)v].first < (int)tasks_.size() - 1);
   if (!joins) {
     tasks_.push_back({});
     tasks_.back().rows = rows;
