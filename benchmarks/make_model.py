@@ -1,6 +1,6 @@
-"""Writes a GGUF file with the shape of TinyLlama-1.1B and random weights: something to measure speed on, offline.
+"""Writes a GGUF file with the shape of a published model and random weights: something to measure speed on, offline.
 
-The types are those that `llama-quantize ... Q4_0` gives such a model: every matrix Q4_0, the output Q6_K, norms F32.
+Types are those that `llama-quantize` gives such a model, norms and biases F32; the vocabulary is made up.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ from string import ascii_lowercase, ascii_uppercase, digits, punctuation
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Type
-from numpy.typing import NDArray
-
-HIDDEN, LAYERS, HEADS, KV_HEADS, FF, VOCAB, CONTEXT = 2048, 22, 32, 4, 5632, 32000, 2048
-WEIGHT_STD = 0.02  # as transformers initialises; keeps activations finite through 22 layers
+from random_blocks import RANDOM
+from shapes import FILE_TYPES, SHAPES, Shape, matrix_type
 
 UNKNOWN, CONTROL, BYTE, NORMAL = (
     gguf.TokenType.UNKNOWN,
@@ -27,24 +24,7 @@ UNKNOWN, CONTROL, BYTE, NORMAL = (
 )
 
 
-def random_q4_0(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.uint8]:
-    """Random Q4_0 blocks, uint8 [rows, columns / 32 * 18]: f16 scale, then 32 nibbles, each worth (n - 8) * scale."""
-    blocks = rng.integers(0, 256, (rows, columns // 32, 18), dtype=np.uint8)
-    scale = np.float16(WEIGHT_STD / 4.6)  # 4.6: standard deviation of a uniform nibble
-    blocks[..., :2] = np.frombuffer(scale.tobytes(), np.uint8)
-    return blocks.reshape(rows, -1)
-
-
-def random_q6_k(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.uint8]:
-    """Random Q6_K blocks, uint8 [rows, columns / 256 * 210]: 192 bytes of 6-bit values, 16 int8 scales, one f16 scale."""
-    blocks = rng.integers(0, 256, (rows, columns // 256, 210), dtype=np.uint8)
-    blocks[..., 192:208] = rng.integers(1, 9, (rows, columns // 256, 16), dtype=np.uint8)
-    scale = np.float16(WEIGHT_STD / (18.5 * 4.5))  # 18.5: deviation of a uniform 6-bit value; 4.5: mean sub-scale
-    blocks[..., 208:] = np.frombuffer(scale.tobytes(), np.uint8)
-    return blocks.reshape(rows, -1)
-
-
-def pieces() -> Iterator[tuple[str, gguf.TokenType]]:
+def sentencepiece_pieces() -> Iterator[tuple[str, gguf.TokenType]]:
     """A SentencePiece-style vocabulary without end: specials, bytes, characters, then made-up pieces by length,
     so that every piece is the merge of two earlier ones."""
     yield from (("<unk>", UNKNOWN), ("<s>", CONTROL), ("</s>", CONTROL))
@@ -57,9 +37,9 @@ def pieces() -> Iterator[tuple[str, gguf.TokenType]]:
                 yield "".join(letters), NORMAL
 
 
-def add_vocabulary(writer: gguf.GGUFWriter) -> None:
-    """The tokenizer's keys; a piece that comes earlier scores higher, as in trained SentencePiece BPE models."""
-    vocabulary = list(islice(pieces(), VOCAB))
+def add_sentencepiece_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
+    """A piece that comes earlier scores higher, as in trained SentencePiece BPE models."""
+    vocabulary = list(islice(sentencepiece_pieces(), size))
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
     writer.add_token_list([piece for piece, _ in vocabulary])
@@ -71,63 +51,88 @@ def add_vocabulary(writer: gguf.GGUFWriter) -> None:
     writer.add_add_bos_token(True)
 
 
-def add_hyperparameters(writer: gguf.GGUFWriter) -> None:
-    writer.add_name("random weights in the shape of TinyLlama-1.1B")
-    writer.add_vocab_size(VOCAB)
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(FF)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
+def byte_characters() -> list[str]:
+    """The 256 characters that stand for bytes in byte-level BPE: printable Latin-1 for itself, the others from U+0100 on."""
+    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = (chr(256 + index) for index in range(256))
+    return [chr(byte) if byte in printable else next(others) for byte in range(256)]
 
 
-def add_tensors(writer: gguf.GGUFWriter, rng: np.random.Generator) -> None:
-    ones = np.ones(HIDDEN, np.float32)
-    kv_width = HIDDEN // HEADS * KV_HEADS
+def add_byte_level_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
+    """One end token, the bytes, then made-up pieces by length, each the merge of the piece without its last letter and that letter."""
+    pieces = ("".join(letters) for length in (2, 3, 4) for letters in product(ascii_lowercase, repeat=length))
+    merged = list(islice(pieces, size - 257))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list([*byte_characters(), *merged, "<|endoftext|>"])
+    writer.add_token_types([NORMAL] * (size - 1) + [CONTROL])
+    writer.add_token_merges([f"{piece[:-1]} {piece[-1]}" for piece in merged])
+    writer.add_eos_token_id(size - 1)
+    writer.add_add_bos_token(False)
 
-    def q4_0(name: str, rows: int, columns: int) -> None:
-        writer.add_tensor(name, random_q4_0(rng, rows, columns), raw_dtype=Type.Q4_0)
 
-    q4_0("token_embd.weight", VOCAB, HIDDEN)
-    for layer in range(LAYERS):
-        block = f"blk.{layer}."
-        writer.add_tensor(block + "attn_norm.weight", ones)
-        q4_0(block + "attn_q.weight", HIDDEN, HIDDEN)
-        q4_0(block + "attn_k.weight", kv_width, HIDDEN)
-        q4_0(block + "attn_v.weight", kv_width, HIDDEN)
-        q4_0(block + "attn_output.weight", HIDDEN, HIDDEN)
-        writer.add_tensor(block + "ffn_norm.weight", ones)
-        q4_0(block + "ffn_gate.weight", FF, HIDDEN)
-        q4_0(block + "ffn_up.weight", FF, HIDDEN)
-        q4_0(block + "ffn_down.weight", HIDDEN, FF)
+def add_hyperparameters(writer: gguf.GGUFWriter, shape: Shape, file_type: str) -> None:
+    writer.add_name(f"random weights in the shape of {shape.name}")
+    writer.add_vocab_size(shape.vocab)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ff)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_rope_dimension_count(shape.hidden // shape.heads)
+    writer.add_rope_freq_base(shape.rope_base)
+    writer.add_layer_norm_rms_eps(shape.norm_epsilon)
+    writer.add_file_type(FILE_TYPES[file_type][0])
+
+
+def add_tensors(writer: gguf.GGUFWriter, shape: Shape, file_type: str, random: np.random.Generator) -> None:
+    ones = np.ones(shape.hidden, np.float32)
     writer.add_tensor("output_norm.weight", ones)
-    writer.add_tensor("output.weight", random_q6_k(rng, VOCAB, HIDDEN), raw_dtype=Type.Q6_K)
+    for layer in range(shape.layers):
+        writer.add_tensor(f"blk.{layer}.attn_norm.weight", ones)
+        writer.add_tensor(f"blk.{layer}.ffn_norm.weight", ones)
+    for name, (rows, columns) in shape.matrices().items():
+        type = matrix_type(shape, name, file_type)
+        data = RANDOM[type](random, rows, columns)
+        if type is gguf.GGMLQuantizationType.F16:
+            writer.add_tensor(f"{name}.weight", data.view(np.float16))
+        else:
+            writer.add_tensor(f"{name}.weight", data, raw_dtype=type)
+        if shape.biased and name.endswith(("attn_q", "attn_k", "attn_v")):
+            writer.add_tensor(f"{name}.bias", random.normal(0, 0.02, rows).astype(np.float32))
 
 
-def make_model(path: Path, seed: int = 0) -> None:
-    """Writes the file (about 640 MB, a few seconds); the same seed gives the same bytes."""
-    writer = gguf.GGUFWriter(path, "llama")
-    add_hyperparameters(writer)
-    add_vocabulary(writer)
-    add_tensors(writer, np.random.default_rng(seed))
+def make_model(path: Path, shape: Shape, file_type: str, seed: int = 0) -> None:
+    """Writes the file, whole or not at all; the same seed gives the same bytes. Raises ValueError for a type that the shape cannot have."""
+    for name in shape.matrices():
+        matrix_type(shape, name, file_type)
+    partial = path.with_name(path.name + ".partial")
+    writer = gguf.GGUFWriter(partial, shape.architecture)
+    add_hyperparameters(writer, shape, file_type)
+    add_vocabulary = add_sentencepiece_vocabulary if shape.architecture == "llama" else add_byte_level_vocabulary
+    add_vocabulary(writer, shape.vocab)
+    add_tensors(writer, shape, file_type, np.random.default_rng(seed))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    partial.replace(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path", type=Path)
+    parser.add_argument("path", type=Path, help="the file to write, or a folder, in which it is named SHAPE-TYPE.gguf")
+    parser.add_argument("--type", choices=FILE_TYPES, default="q4_0")
+    parser.add_argument("--shape", choices=SHAPES, default="tinyllama")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    make_model(arguments.path, arguments.seed)
-    print(f"{arguments.path}: {arguments.path.stat().st_size / 1e6:.0f} MB")
+    path = arguments.path / f"{arguments.shape}-{arguments.type}.gguf" if arguments.path.is_dir() else arguments.path
+    try:
+        make_model(path, SHAPES[arguments.shape], arguments.type, arguments.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

@@ -33,17 +33,26 @@ def quiet_llama_cpp() -> Any:
 
 
 class LlamaCpp:
-    """One model and one context of `context` tokens, greedy sampling in C; attention as llama.cpp chooses, or not flash; keys and
-    values kept as float16, or `exact`, as float32."""
+    """One model and one context of `context` tokens for each of `sequences`, greedy sampling in C; attention as llama.cpp chooses, or
+    not flash; keys and values kept as float16, or `exact`, as float32."""
 
-    def __init__(self, path: Path, threads: int, context: int = 1024, batch: int = 512, flash: bool = True, exact: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int,
+        context: int = 1024,
+        batch: int = 512,
+        flash: bool = True,
+        exact: bool = False,
+        sequences: int = 1,
+    ) -> None:
         self.api = quiet_llama_cpp()
         self.api.linnet_errors.clear()
         self.model: Any = self.api.llama_model_load_from_file(str(path).encode(), self.api.llama_model_default_params())
         if not self.model:
             raise RuntimeError(f"llama.cpp does not load {path}: {' '.join(self.api.linnet_errors)}")
         params = self.api.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = context, batch, batch
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = context * sequences, batch, batch, sequences
         if not flash:
             params.flash_attn_type = self.api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if exact:
@@ -68,9 +77,22 @@ class LlamaCpp:
         array = (self.api.llama_token * len(tokens))(*tokens)
         self._check(self.api.llama_decode(self.context, self.api.llama_batch_get_one(array, len(tokens))))
 
-    def sample(self) -> int:
-        """The likeliest next token (waits for the computation)."""
-        return int(self.api.llama_sampler_sample(self.sampler, self.context, -1))
+    def feed_sequences(self, tokens: list[tuple[int, int, int]]) -> None:
+        """Runs (sequence, position, token) triples in one batch; the logits of each sequence's last one stand."""
+        batch = self.api.llama_batch_init(len(tokens), 0, 1)
+        batch.n_tokens = len(tokens)
+        last = {sequence: index for index, (sequence, _, _) in enumerate(tokens)}
+        for index, (sequence, position, token) in enumerate(tokens):
+            batch.token[index], batch.pos[index], batch.n_seq_id[index] = token, position, 1
+            batch.seq_id[index][0], batch.logits[index] = sequence, last[sequence] == index
+        try:
+            self._check(self.api.llama_decode(self.context, batch))
+        finally:
+            self.api.llama_batch_free(batch)
+
+    def sample(self, row: int = -1) -> int:
+        """The likeliest next token after a row of the last batch (waits for the computation)."""
+        return int(self.api.llama_sampler_sample(self.sampler, self.context, row))
 
     def stream(self, prompt: list[int], count: int) -> Iterator[int]:
         """`count` greedy tokens after `prompt`, from an empty context, end tokens included."""

@@ -3,7 +3,19 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(LINNET_X86)
+#include <cpuid.h>
+#endif
+
 namespace linnet {
+
+#if defined(LINNET_HAS_AVXVNNI)
+// CPUID leaf 7, subleaf 1, EAX bit 4; compilers learned to ask for it by name only lately.
+static bool has_avxvnni() {
+  unsigned most = 0, eax = 0, ebx, ecx, edx;
+  return __get_cpuid_count(7, 0, &most, &ebx, &ecx, &edx) && most >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+#endif
 
 std::vector<std::string> available_isas() {
   std::vector<std::string> names;
@@ -14,6 +26,9 @@ std::vector<std::string> available_isas() {
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
   if (avx512) names.push_back("avx512");
+#if defined(LINNET_HAS_AVXVNNI)
+  if (avx2 && has_avxvnni()) names.push_back("avxvnni");
+#endif
   if (avx2) names.push_back("avx2");
 #endif
   names.push_back("scalar");
@@ -33,6 +48,9 @@ const Kernels& kernels_for(const std::string& wanted) {
   if (!known) throw std::invalid_argument("instruction set '" + name + "' is not available on this processor; it has: " + list);
 #if defined(LINNET_X86)
   if (name == "avx512") return avx512::table();
+#if defined(LINNET_HAS_AVXVNNI)
+  if (name == "avxvnni") return avxvnni::table();
+#endif
   if (name == "avx2") return avx2::table();
 #endif
   return scalar::table();

@@ -27,12 +27,16 @@ using Loop = void (*)(int64_t rounds);
 #define LINNET_DOT_512(i) "vpdpbusd %%zmm12, %%zmm13, %%zmm" i "\n"
 #define LINNET_FMA_512(i) "vfmadd231ps %%zmm12, %%zmm13, %%zmm" i "\n"
 #define LINNET_DOT_256(i) "vpmaddubsw %%ymm12, %%ymm13, %%ymm14\nvpaddw %%ymm14, %%ymm" i ", %%ymm" i "\n"
+#define LINNET_VNNI_256(i) "%{vex%} vpdpbusd %%ymm12, %%ymm13, %%ymm" i "\n"
 #define LINNET_FMA_256(i) "vfmadd231ps %%ymm12, %%ymm13, %%ymm" i "\n"
 
 void dot_512(int64_t rounds) { LINNET_LOOP(LINNET_TWELVE(LINNET_DOT_512)); }
 void fma_512(int64_t rounds) { LINNET_LOOP(LINNET_TWELVE(LINNET_FMA_512)); }
 void dot_256(int64_t rounds) { LINNET_LOOP(LINNET_TWELVE(LINNET_DOT_256)); }
 void fma_256(int64_t rounds) { LINNET_LOOP(LINNET_TWELVE(LINNET_FMA_256)); }
+#if defined(LINNET_HAS_AVXVNNI)
+void vnni_256(int64_t rounds) { LINNET_LOOP(LINNET_TWELVE(LINNET_VNNI_256)); }
+#endif
 
 #endif
 
@@ -54,6 +58,9 @@ double rate(ThreadPool& threads, Loop loop, double each) {
 Peaks measure_peaks(ThreadPool& threads, const std::string& isa) {
 #if defined(LINNET_X86)
   if (isa == "avx512") return {rate(threads, dot_512, 12 * 64), rate(threads, fma_512, 12 * 16)};
+#if defined(LINNET_HAS_AVXVNNI)
+  if (isa == "avxvnni") return {rate(threads, vnni_256, 12 * 32), rate(threads, fma_256, 12 * 8)};
+#endif
   if (isa == "avx2") return {rate(threads, dot_256, 12 * 32), rate(threads, fma_256, 12 * 8)};
 #endif
   (void)threads;

@@ -187,7 +187,7 @@ static void attend_tile_of(const AttentionShape& shape, const Running* tile, int
 
 // `count` rows in tiles, the first of which fetches the next page.
 template <class Format>
-static void attend_page(const AttentionShape& shape, const Running* rows, int count, LeadingPage<Format> page) {
+static void attend_tiles(const AttentionShape& shape, const Running* rows, int count, LeadingPage<Format> page) {
   int r = 0;
   for (; r + kTile <= count; r += kTile) {
     r == 0 ? attend_tile<kTile>(shape, rows, page) : attend_tile<kTile, Page<Format>>(shape, rows + r, page);
@@ -204,9 +204,12 @@ static void widen_floats(const void* from, int count, float* to) {
 static void widen_q8_0_keys(const void* page, int head_dim, float* to) {
   const int8_t* q = (const int8_t*)page;
   const uint16_t* scales = (const uint16_t*)(q + head_dim * kPage);
-  for (int d = 0; d < head_dim; d++, q += kPage, to += kPage) {
-    f_store(to, f_mul(f_load_i8(q), f_load_f16(scales + d / 32 * kPage)));
-    f_store(to + 16, f_mul(f_load_i8(q + 16), f_load_f16(scales + d / 32 * kPage + 16)));
+  for (int block = 0; block < head_dim; block += 32, scales += kPage) {
+    F low = f_load_f16(scales), high = f_load_f16(scales + 16);
+    for (int d = block; d < head_dim && d < block + 32; d++) {
+      f_store(to + d * kPage, f_mul(f_load_i8(q + d * kPage), low));
+      f_store(to + d * kPage + 16, f_mul(f_load_i8(q + d * kPage + 16), high));
+    }
   }
 }
 
@@ -215,9 +218,14 @@ static void widen_q8_0_values(const void* page, int value_dim, float* scales, fl
   int padded = padded_values(value_dim), blocks = kv_blocks(value_dim);
   const int8_t* q = (const int8_t*)page;
   widen_floats<Float16>(q + padded * kPage, blocks * kPage, scales);
-  for (int j = 0; j < kPage; j++, scales += blocks) {
-    for (int d = 0; d < padded; d += 16, q += 16, to += 16) f_store(to, f_mul(f_load_i8(q), f_set(scales[d / 32])));
+  for (int j = 0; j < kPage; j++, scales += blocks, q += padded, to += padded) {
+    for (int d = 0; d < padded; d += 16) f_store(to + d, f_mul(f_load_i8(q + d), f_set(scales[d / 32])));
   }
+}
+
+// Asks for the scales behind `entries` integers a position of a page's keys or values: a line a block.
+static void fetch_q8_0_scales(const void* page, int entries, int blocks) {
+  for (int b = 0; b < blocks; b++) __builtin_prefetch((const char*)page + (entries + 2 * b) * kPage, 0, 2);
 }
 
 // `count` rows that see a page as it is stored. Many read a copy in float32, made once for all; a few widen halves as they load them.
@@ -228,7 +236,7 @@ static void attend_stored(const AttentionShape& shape, const Running* rows, int 
     using Value = typename Format::Value;
     Page<Format> here{(const Value*)keys, (const Value*)values, start};
     int entry_bytes = shape.type == KvType::F32 ? 4 : shape.type == KvType::Q8_0 ? 1 : 2;
-    attend_page(shape, rows, count, LeadingPage<Format>{here, (const char*)next.keys, (const char*)next.values, entry_bytes});
+    attend_tiles(shape, rows, count, LeadingPage<Format>{here, (const char*)next.keys, (const char*)next.values, entry_bytes});
   };
   int key_count = shape.head_dim * kPage, value_count = padded_values(shape.value_dim) * kPage;
   float *keys = scratch, *values = keys + key_count;
@@ -246,6 +254,8 @@ static void attend_stored(const AttentionShape& shape, const Running* rows, int 
       widen_floats<BFloat16>(page.values, value_count, values);
       break;
     case KvType::Q8_0:
+      fetch_q8_0_scales(next.keys, shape.head_dim, kv_blocks(shape.head_dim));
+      fetch_q8_0_scales(next.values, padded_values(shape.value_dim), kv_blocks(shape.value_dim));
       widen_q8_0_keys(page.keys, shape.head_dim, keys);
       widen_q8_0_values(page.values, shape.value_dim, values + value_count, values);
       break;
@@ -256,7 +266,8 @@ static void attend_stored(const AttentionShape& shape, const Running* rows, int 
 static void attend(const AttentionShape& shape, const QueryRow* rows, int count, const PageView* pages, int64_t page_count,
                    int64_t first_page, float* scratch) {
   int padded = padded_values(shape.value_dim);
-  float* states = scratch + attend_scratch(shape, 0);
+  scratch = (float*)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);  // vectors across two cache lines would be read twice
+  float* states = scratch + page_floats(shape);
   for (int r = 0; r < count; r++) {
     // A sink is a score seen before all others, with a weight of 1 and no value; without one that weight decays to nothing.
     float* sum = states + r * attend_state(shape);

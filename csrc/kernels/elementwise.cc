@@ -52,8 +52,8 @@ static void norm(int kind, const float* x, const float* weight, const float* bia
 
 static void rotate(const float* x, const float* cosine, const float* sine, int start, int dim, int head_dim, bool interleaved, float* y) {
   if (y != x) {
-    __builtin_memcpy(y, x, sizeof(float) * (size_t)start);
-    __builtin_memcpy(y + start + dim, x + start + dim, sizeof(float) * (size_t)(head_dim - start - dim));
+    for (int i = 0; i < start; i++) y[i] = x[i];
+    for (int i = start + dim; i < head_dim; i++) y[i] = x[i];
   }
   x += start;
   y += start;

@@ -85,6 +85,9 @@ const Kernels& table();
 namespace avx2 {
 const Kernels& table();
 }
+namespace avxvnni {
+const Kernels& table();
+}
 namespace avx512 {
 const Kernels& table();
 }
@@ -106,9 +109,12 @@ constexpr size_t value_bytes(const AttentionShape& s) { return kv_bytes(s.type, 
 // Floats of a query row's running state: its sums of values, sixteen lanes of the sum of weights, the largest score in sixteen lanes.
 constexpr size_t attend_state(const AttentionShape& s) { return (size_t)padded_values(s.value_dim) + 32; }
 
-// Floats of scratch that `attend` needs: a page in float32, scales of a page's values, every row's state and a list of rows.
-constexpr size_t attend_scratch(const AttentionShape& s, int count) {
-  return kPage * (size_t)(s.head_dim + padded_values(s.value_dim) + kv_blocks(s.value_dim)) + (size_t)count * (attend_state(s) + 4);
+// Floats of a page in float32 and of the scales of its values.
+constexpr size_t page_floats(const AttentionShape& s) {
+  return kPage * (size_t)(s.head_dim + padded_values(s.value_dim) + kv_blocks(s.value_dim));
 }
+
+// Floats of scratch that `attend` needs: a page, every row's state, a list of rows, and what begins them on a cache line.
+constexpr size_t attend_scratch(const AttentionShape& s, int count) { return 16 + page_floats(s) + (size_t)count * (attend_state(s) + 4); }
 
 }  // namespace linnet

@@ -109,7 +109,10 @@ struct BlockTile {
   template <int i, int end, int groups, int tokens>
   static inline void add_from(Acc (&acc)[groups][tokens], const Block* w, int64_t count, const Activation<tokens>& x) {
     B bytes[groups];
-    LINNET_UNROLL for (int g = 0; g < groups; g++) bytes[g] = Format::template columns<i>(w[g * count]);
+    LINNET_UNROLL for (int g = 0; g < groups; g++) {
+      bytes[g] = Format::template columns<i>(w[g * count]);
+      LINNET_KEEP(bytes[g]);  // not unpacked before the columns ahead of them are used
+    }
     add_columns<Format::kSigned>(acc, bytes, x.q, 4 * i);
     if constexpr (i + 1 < end) add_from<i + 1, end>(acc, w, count, x);
   }

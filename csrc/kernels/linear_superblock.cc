@@ -133,7 +133,10 @@ struct SuperBlockTile {
 
   template <int odd, int groups, int tokens>
   static inline void scale_sums(I (&sum)[groups][tokens], const Acc (&acc)[groups][tokens], const Block* w, int64_t count, int s) {
-    LINNET_EACH_OUTPUT(groups, tokens) sum[g][t] = Format::template add_scaled<odd>(sum[g][t], acc[g][t], w[g * count], s);
+    LINNET_EACH_OUTPUT(groups, tokens) {
+      sum[g][t] = Format::template add_scaled<odd>(sum[g][t], acc[g][t], w[g * count], s);
+      LINNET_KEEP(sum[g][t]);  // or products wait in registers to be added together
+    }
   }
 
   template <int i, int odd, int groups, int tokens>
@@ -144,7 +147,10 @@ struct SuperBlockTile {
       LINNET_EACH_OUTPUT(groups, tokens) acc[g][t] = acc_zero();
     }
     B bytes[groups];
-    LINNET_UNROLL for (int g = 0; g < groups; g++) bytes[g] = Format::template columns<i, odd>(w[g * count], s);
+    LINNET_UNROLL for (int g = 0; g < groups; g++) {
+      bytes[g] = Format::template columns<i, odd>(w[g * count], s);
+      LINNET_KEEP(bytes[g]);  // not unpacked before the columns ahead of them are used
+    }
     add_columns<Format::kSigned>(acc, bytes, x.q, Format::kColumns * s + 4 * i);
     if constexpr (4 * (i + 1) < Format::kColumns) add_from<i + 1, odd>(sum, acc, w, count, x, s);
   }

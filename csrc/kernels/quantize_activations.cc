@@ -6,76 +6,69 @@
 namespace linnet {
 namespace LINNET_ISA {
 
-// What a damaged weight makes of an activation, NaN or an infinity, becomes zero.
-static inline int8_t to_int8(float rounded) {
-  float bounded = rounded > 127.0f ? 127.0f : rounded;
-  return (int8_t)(bounded >= -128.0f ? (int)bounded : 0);
-}
-
-// Sums of the columns whose index modulo 4 is below 2, and of the others: what an offset word is made of.
-static inline uint32_t offset_of(const int8_t* q, int count, int factor) {
-  int even = 0, odd = 0;
-  for (int i = 0; i < count; i += 4) {
-    even += q[i] + q[i + 1];
-    odd += q[i + 2] + q[i + 3];
-  }
-  return offset_word(even, odd, factor);
-}
-
-static inline int sum_of(const int8_t* q, int count) {
-  int sum = 0;
-  for (int i = 0; i < count; i++) sum += q[i];
-  return sum;
-}
-
-// Returns 0, or NaN where a column is NaN or infinite: no integer says so, and the scale must, or a broken model would
-// answer nonsense in place of an error.
-static inline float round_scaled(const float* x, float inverse, int count, int8_t* q) {
-  F broken = f_zero();
-  for (int i = 0; i < count; i += 16) {
-    float v[16];
-    F value = f_load(x + i);
-    broken = f_add(broken, f_sub(value, value));
-    f_store(v, f_round(f_mul(value, f_set(inverse))));
-    for (int j = 0; j < 16; j++) q[i + j] = to_int8(v[j]);
-  }
-  return f_sum(broken);
-}
+// NaN if a row has a NaN or an infinity, else 0: no integer says so, and a scale must, or a broken model would answer nonsense in
+// place of an error. One scale of the row is enough, since all of them end in the same sums.
+static inline F broken(F sum, F values) { return f_add(sum, f_sub(values, values)); }
 
 template <int tokens>
 static void quantize_q8_0(const float* x, int64_t columns, ActivationQ8_0<tokens>* tile) {
+  int64_t blocks = columns / 32;
   for (int t = 0; t < tokens; t++, x += columns) {
-    for (int64_t b = 0; b < columns / 32; b++) {
-      const float* part = x + 32 * b;
-      float largest = f_largest(f_max(f_abs(f_load(part)), f_abs(f_load(part + 16))));
-      float broken = round_scaled(part, largest > 0 ? 127.0f / largest : 0.0f, 32, tile[b].q[t]);
-      tile[b].d[t] = half_to_float(float_to_half(largest / 127.0f)) + broken;
-      tile[b].offset[t] = offset_of(tile[b].q[t], 32, -8);
-      tile[b].sum[t] = half_to_float(float_to_half(largest / 127.0f * (float)sum_of(tile[b].q[t], 32)));
+    F not_finite = f_zero();
+    for (int64_t b = 0; b < blocks; b++) {
+      F low = f_load(x + 32 * b), high = f_load(x + 32 * b + 16);
+      not_finite = broken(broken(not_finite, low), high);
+      float largest = f_largest(f_max(f_abs(low), f_abs(high))), scale = largest / 127.0f;
+      F inverse = f_set(largest > 0 ? 127.0f / largest : 0.0f);
+      int8_t* q = tile[b].q[t];
+      f_store_i8(q, f_mul(low, inverse));
+      f_store_i8(q + 16, f_mul(high, inverse));
+      ByteSums first = byte_sums(q), second = byte_sums(q + 16);
+      int even = first.even + second.even, odd = first.odd + second.odd;
+      tile[b].d[t] = rounded_to_half(scale);
+      tile[b].offset[t] = offset_word(even, odd, -8);
+      tile[b].sum[t] = rounded_to_half(scale * (float)(even + odd));
     }
+    tile[blocks - 1].d[t] += f_sum(not_finite);
   }
+}
+
+// The value of largest magnitude among 256; the first, where that of either sign is as large.
+static inline float extreme_of(const float* x, F& not_finite) {
+  F most = f_load(x), least = most;
+  for (int i = 0; i < 256; i += 16) {
+    F values = f_load(x + i);
+    not_finite = broken(not_finite, values);
+    most = f_max(most, values);
+    least = f_min(least, values);
+  }
+  float highest = f_largest(most), lowest = -f_largest(f_sub(f_zero(), least));
+  if (highest != -lowest) return highest > -lowest ? highest : lowest;
+  for (int i = 0; i < 256; i++) {
+    if (x[i] == highest || x[i] == lowest) return x[i];
+  }
+  return 0;
 }
 
 template <int tokens>
 static void quantize_q8_k(const float* x, int64_t columns, ActivationQ8_K<tokens>* tile) {
+  int64_t blocks = columns / 256;
   for (int t = 0; t < tokens; t++, x += columns) {
-    for (int64_t b = 0; b < columns / 256; b++) {
+    F not_finite = f_zero();
+    for (int64_t b = 0; b < blocks; b++) {
       const float* part = x + 256 * b;
-      F magnitudes = f_zero();
-      for (int i = 0; i < 256; i += 16) magnitudes = f_max(magnitudes, f_abs(f_load(part + i)));
-      float largest = f_largest(magnitudes), extreme = 0.0f;
-      for (int i = 0; i < 256 && extreme == 0.0f; i++) {
-        if (part[i] == largest || part[i] == -largest) extreme = part[i];
-      }
-      float inverse = extreme != 0.0f ? -127.0f / extreme : 0.0f;
-      float broken = round_scaled(part, inverse, 256, tile[b].q[t]);
-      tile[b].d[t] = (inverse != 0.0f ? 1.0f / inverse : 0.0f) + broken;
+      float extreme = extreme_of(part, not_finite), inverse = extreme != 0.0f ? -127.0f / extreme : 0.0f;
+      tile[b].d[t] = inverse != 0.0f ? 1.0f / inverse : 0.0f;
       for (int s = 0; s < 16; s++) {
-        tile[b].offset[s][t] = offset_of(tile[b].q[t] + 16 * s, 16, -32);
-        tile[b].half_sum[t][s] = (int16_t)sum_of(tile[b].q[t] + 16 * s, 16);
+        int8_t* q = tile[b].q[t] + 16 * s;
+        f_store_i8(q, f_mul(f_load(part + 16 * s), f_set(inverse)));
+        ByteSums sums = byte_sums(q);
+        tile[b].offset[s][t] = offset_word(sums.even, sums.odd, -32);
+        tile[b].half_sum[t][s] = (int16_t)(sums.even + sums.odd);
       }
       for (int s = 0; s < 8; s++) tile[b].sum[t][s] = (int16_t)(tile[b].half_sum[t][2 * s] + tile[b].half_sum[t][2 * s + 1]);
     }
+    tile[blocks - 1].d[t] += f_sum(not_finite);
   }
 }
 

@@ -3,6 +3,7 @@
 //   F      16 float lanes             I  16 int32 lanes            B  64 weight bytes: lane r holds bytes 4r..4r+3
 //   Acc    16 running dot products of unsigned weights with signed activations (acc_start, acc_add, acc_sum)
 //   Signed weight bytes made ready for acc_add_signed;  Scale  16 sub-block scales for acc_scale
+//   LINNET_KEEP(x)  x is computed here, into registers: the compiler may not put off or join what would then spill
 //
 // A kernel source is compiled once per instruction set, inside its own namespace (LINNET_ISA), with its own
 // compiler flags. Nothing inline may be shared between those copies: the linker keeps one copy of an inline

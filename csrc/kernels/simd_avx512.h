@@ -25,6 +25,13 @@ static inline F f_load_e8m0_half(const uint8_t* p) {
 static inline void f_store_f16(uint16_t* p, F a) {
   _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
+static inline void f_store_bf16(uint16_t* p, F a) {
+  I bits = _mm512_castps_si512(a), even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  I rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff))), 16);
+  I quiet = _mm512_or_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(64));
+  I words = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), quiet);
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(words));
+}
 static inline F f_add(F a, F b) { return _mm512_add_ps(a, b); }
 static inline F f_sub(F a, F b) { return _mm512_sub_ps(a, b); }
 static inline F f_mul(F a, F b) { return _mm512_mul_ps(a, b); }
@@ -56,6 +63,18 @@ static inline F f_load_twice(const float* p) {
                                _mm512_castps256_ps512(_mm256_loadu_ps(p)));
 }
 static inline F f_load_i8(const int8_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))); }
+static inline void f_store_i8(int8_t* p, F a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a))); }
+static inline float rounded_to_half(float x) {
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)));
+}
+struct ByteSums {
+  int even, odd;
+};
+static inline ByteSums byte_sums(const int8_t* p) {
+  __m128i sums = _mm_dpbusd_epi32(_mm_setzero_si128(), _mm_set1_epi8(1), _mm_loadu_si128((const __m128i*)p));
+  sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4e));
+  return ByteSums{_mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xb1))), 0};
+}
 static inline F f_from_i(I a) { return _mm512_cvtepi32_ps(a); }
 static inline I i_zero() { return _mm512_setzero_si512(); }
 static inline I i_add(I a, I b) { return _mm512_add_epi32(a, b); }

@@ -63,6 +63,14 @@ static inline F f_load_e8m0_half(const uint8_t* p) {
 static inline void f_store_f16(uint16_t* p, F a) {
   for (int i = 0; i < 16; i++) p[i] = float_to_half(a.v[i]);
 }
+// Ties to even; a NaN keeps its upper bits and becomes quiet.
+static inline void f_store_bf16(uint16_t* p, F a) {
+  for (int i = 0; i < 16; i++) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &a.v[i], 4);
+    p[i] = (uint16_t)(a.v[i] == a.v[i] ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : bits >> 16 | 64);
+  }
+}
 static inline F f_add(F a, F b) {
   F r;
   LINNET_EACH(a.v[i] + b.v[i]);
@@ -100,7 +108,7 @@ static inline F f_min(F a, F b) {
 }
 static inline F f_abs(F a) {
   F r;
-  LINNET_EACH(a.v[i] < 0 ? -a.v[i] : a.v[i]);
+  LINNET_EACH(__builtin_fabsf(a.v[i]));
   return r;
 }
 // a, or 0 where x < limit.
@@ -151,6 +159,24 @@ static inline F f_load_i8(const int8_t* p) {
   F r;
   LINNET_EACH((float)p[i]);
   return r;
+}
+// The nearest integers, ties to even, within int8; anything for what is not finite.
+static inline void f_store_i8(int8_t* p, F a) {
+  for (int i = 0; i < 16; i++) {
+    float rounded = (a.v[i] + 12582912.0f) - 12582912.0f;
+    p[i] = (int8_t)(rounded > 127.0f ? 127 : rounded >= -128.0f ? (int)rounded : -128);
+  }
+}
+// x as float16 keeps it.
+static inline float rounded_to_half(float x) { return half_to_float(float_to_half(x)); }
+// Sums of sixteen bytes: of those whose index modulo 4 is below 2, and of the others; or of all in `even`, where kWideSums.
+struct ByteSums {
+  int even, odd;
+};
+static inline ByteSums byte_sums(const int8_t* p) {
+  ByteSums sums{0, 0};
+  for (int i = 0; i < 16; i++) sums.even += p[i];
+  return sums;
 }
 static inline F f_from_i(I a) {
   F r;

@@ -5,50 +5,54 @@
 namespace linnet {
 namespace LINNET_ISA {
 
-// Values past float16's range are stored as its largest: an infinity would turn masked zeros into NaN.
-static inline F saturated(F x) { return f_clamp(x, -65504.0f, 65504.0f); }
-
-static inline uint16_t float_to_bf16(float x) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &x, 4);
-  uint32_t quiet = bits >> 16 | 64, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // ties to even
-  return (uint16_t)(x == x ? rounded : quiet);
-}
-
-// Up to 16 of a row's entries at a time, the first at `x`; value[i] goes to to[i * step].
-static void store_halves(const float* x, int count, bool brain, int step, uint16_t* to) {
-  for (int d = 0; d < count; d += 16, to += 16 * step) {
-    int here = count - d < 16 ? count - d : 16;
-    float v[16];
-    uint16_t halves[16];
-    f_store(v, f_load_part(x + d, here));
-    if (brain) {
-      for (int i = 0; i < 16; i++) halves[i] = float_to_bf16(v[i]);
-    } else {
-      f_store_f16(halves, saturated(f_load(v)));
-    }
-    for (int i = 0; i < here; i++) to[i * step] = halves[i];
+// value[i] to to[i * step]: of a key, to its position's lane of each entry's row.
+template <class Value>
+static inline void scatter(const Value* values, int count, int step, Value* to) {
+  if (count == 16) {
+    for (int i = 0; i < 16; i++) to[i * step] = values[i];
+  } else {
+    for (int i = 0; i < count; i++) to[i * step] = values[i];
   }
 }
 
-// Blocks of 32 entries as ggml's reference makes them: the largest magnitude becomes 127, halves round away from zero.
-// NaN and infinities have no integer: they make their block's scale NaN.
+// Values past float16's range are stored as its largest: an infinity would turn masked zeros into NaN.
+struct ToFloat16 {
+  static inline void store(uint16_t* to, F x) { f_store_f16(to, f_clamp(x, -65504.0f, 65504.0f)); }
+};
+struct ToBFloat16 {
+  static inline void store(uint16_t* to, F x) { f_store_bf16(to, x); }
+};
+
+template <class To>
+static void store_halves(const float* x, int count, int step, uint16_t* to) {
+  for (int d = 0; d < count; d += 16, to += 16 * step) {
+    int here = count - d < 16 ? count - d : 16;
+    uint16_t halves[16];
+    To::store(halves, here == 16 ? f_load(x + d) : f_load_part(x + d, here));
+    scatter(halves, here, step, to);
+  }
+}
+
+// The nearest integers, halves away from zero, as ggml's reference encoder rounds.
+static inline F rounded_away(F x) {
+  F magnitude = f_abs(x), even = f_round(magnitude), sign = f_sub(f_drop_below(f_set(2.0f), x, 0.0f), f_set(1.0f));
+  return f_mul(f_add(even, f_drop_below(f_set(1.0f), f_sub(magnitude, even), 0.5f)), sign);
+}
+
+// Blocks of 32 entries whose largest magnitude becomes 127. A NaN or an infinity has no integer: it makes its block's scale NaN.
 static void store_q8_0(const float* x, int count, int step, int scale_step, int8_t* to, uint16_t* scales) {
-  for (int d = 0; d < count; d += 32, to += 32 * step, scales += scale_step) {
-    int here = count - d < 32 ? count - d : 32;
-    F low = f_load_part(x + d, here < 16 ? here : 16), high = f_load_part(x + d + 16, here < 16 ? 0 : here - 16);
-    float broken = f_sum(f_add(f_sub(low, low), f_sub(high, high)));
-    float scale = f_largest(f_max(f_abs(low), f_abs(high))) / 127.0f, inverse = scale == 0 ? 0 : 1.0f / scale;
-    float v[32];
-    f_store(v, f_mul(low, f_set(inverse)));
-    f_store(v + 16, f_mul(high, f_set(inverse)));
-    for (int i = 0; i < here; i++) {
-      float magnitude = v[i] < 0 ? -v[i] : v[i];
-      int whole = magnitude <= 128.0f ? (int)magnitude : 0;
-      whole += magnitude - (float)whole >= 0.5f;
-      to[i * step] = (int8_t)(v[i] < 0 ? -whole : whole);
-    }
-    *scales = float_to_half(scale + broken);
+  for (int d = 0; d < count; d += 32, scales += scale_step) {
+    int first = count - d < 16 ? count - d : 16, second = count - d - first < 16 ? count - d - first : 16;
+    F low = f_load_part(x + d, first), high = f_load_part(x + d + 16, second);
+    F broken = f_add(f_sub(low, low), f_sub(high, high));
+    float scale = f_largest(f_max(f_abs(low), f_abs(high))) / 127.0f;
+    F inverse = f_set(scale == 0 ? 0 : 1.0f / scale);
+    int8_t q[32];
+    f_store_i8(q, rounded_away(f_mul(low, inverse)));
+    f_store_i8(q + 16, rounded_away(f_mul(high, inverse)));
+    scatter(q, first, step, to + d * step);
+    scatter(q + 16, second, step, to + (d + 16) * step);
+    *scales = float_to_half(scale + f_sum(broken));
   }
 }
 
@@ -64,9 +68,9 @@ static void store_kv(const AttentionShape& shape, const float* k, const float* v
     store_q8_0(k, shape.head_dim, kPage, kPage, key, key_scales);
     store_q8_0(v, shape.value_dim, 1, 1, value, value_scales);
   } else {
-    bool brain = shape.type == KvType::BF16;
-    store_halves(k, shape.head_dim, brain, kPage, (uint16_t*)keys + slot);
-    store_halves(v, shape.value_dim, brain, 1, (uint16_t*)values + slot * padded);
+    auto store = shape.type == KvType::F16 ? store_halves<ToFloat16> : store_halves<ToBFloat16>;
+    store(k, shape.head_dim, kPage, (uint16_t*)keys + slot);
+    store(v, shape.value_dim, 1, (uint16_t*)values + slot * padded);
   }
 }
 

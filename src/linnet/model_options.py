@@ -34,9 +34,8 @@ class ModelOptions(Options):
     context: int | None = option(None, "most tokens of prompt and answer; None: what the model was made for, as far as memory goes", 1)
     overflow: str = option(
         "auto",
-        "past the context: error, or slide: the model sees the last tokens that the context holds, as if they were the first (models "
-        "with absolute positions; max_tokens left out is then the length of the context); auto: slide where the checkpoint's own code "
-        "does",
+        "past the context: error, or slide (the model sees the last tokens that it holds, as if they were the first; for absolute "
+        "positions); auto: slide where the checkpoint's own code does",
         choices=("auto", "error", "slide"),
     )
     kv_dtype: str = option("auto", "type of stored keys and values; auto: f16, or q8_0 with low_memory", choices=("auto", *KV_BYTES))

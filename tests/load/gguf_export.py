@@ -52,8 +52,11 @@ class _Preferred:
 
 
 def export(checkpoint: Checkpoint, path: Path, architecture: str, type_name: str = "f32", preferred: tuple[str, ...] = ()) -> Path:
-    """Writes the model, without a tokenizer, to `path`. type_name: of matrices whose columns its block divides; the rest is f32.
-    preferred: parts of names; a field that may be stored under several is under such a one, or else the first of its table."""
+    """Writes the model to `path`, with a vocabulary of its size that means nothing.
+
+    type_name: of matrices whose columns its block divides; the rest is f32. preferred: parts of names; a field that may be stored
+    under several is under such a one, or else the first of its table. Raises NotInGgufError.
+    """
     spec = checkpoint.spec
     stored = {_key(slot): slot for slot in plan(spec, checkpoint.table, checkpoint.source, checkpoint.naming)}
     tensors: dict[str, list[Slot]] = {}
@@ -67,7 +70,7 @@ def export(checkpoint: Checkpoint, path: Path, architecture: str, type_name: str
     writer = gguf.GGUFWriter(path, architecture)
     for key, value in metadata.items():
         _add(writer, f"{architecture}.{key}", value)
-    writer.add_tokenizer_model("none")
+    _add_vocabulary(writer, spec.vocab_size)
     for name, values in factors.items():
         writer.add_tensor(name, values)
     for name, slots in tensors.items():
@@ -79,6 +82,18 @@ def export(checkpoint: Checkpoint, path: Path, architecture: str, type_name: str
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, size: int) -> None:
+    """Byte-level BPE: the visible ASCII characters, one merge of two of them, and names for the rest."""
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
+    writer.add_token_list([*letters, "!!", *(f"<{index}>" for index in range(size))][:size])
+    writer.add_token_types([gguf.TokenType.NORMAL] * size)
+    writer.add_token_merges(["! !"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
 
 
 def _key(slot: Slot) -> Key:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from linnet import LLM, SamplingParams
 from linnet.errors import InvalidRequestError, ModelFileError
+from linnet.load.checkpoint import open_checkpoint
 
 OP_SETS = ["reference", "native"]
 
@@ -31,7 +33,7 @@ TRAINING = {
     "eval_iters": 20,
 }
 NANOGPT = {"n_layer": 2, "n_head": 3, "n_embd": 24, "block_size": 20, "bias": True, "vocab_size": 97, "dropout": 0.1}
-NANOCHAT = {"sequence_len": 640, "vocab_size": 97, "n_layer": 5, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
+NANOCHAT = {"sequence_len": 384, "vocab_size": 97, "n_layer": 5, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
 
 
 @pytest.fixture(params=OP_SETS)
@@ -148,11 +150,11 @@ def test_nanochats_models_generate_what_its_code_does(name: str, op_set: str, tm
     changed = {"short_seq_len": 128} if name == "2026-08" else {}
     model = nanochat(GENERATIONS[name], **changed)
     path = save_nanochat(tmp_path, model, 650, "_orig_mod." if name == "2025-10" else "")
-    tokens = np.random.default_rng(0).integers(0, 97, 400).tolist()  # longer than every short window: 320, 256 and 128 tokens
+    tokens = np.random.default_rng(0).integers(0, 97, 240).tolist()  # longer than every short window: 192 and 128 tokens
     assert_close(logits(path, op_set, tokens), model, tokens)
-    expected = greedy(model, tokens[:360], 40, 640)
-    assert generated(path, op_set, tokens[:360], 40) == expected
-    assert generated(path, op_set, tokens[:1], 32) == greedy(model, tokens[:1], 32, 640)
+    expected = greedy(model, tokens[:200], 40, 384)
+    assert generated(path, op_set, tokens[:200], 40) == expected
+    assert generated(path, op_set, tokens[:1], 32) == greedy(model, tokens[:1], 32, 384)
     assert len(set(expected)) > 8
 
 
@@ -164,6 +166,41 @@ def test_a_nanochat_folder_is_its_last_step(tmp_path: Path) -> None:
     (tmp_path / "model_001100_backup.pt").write_bytes(b"")
     assert_close(logits(tmp_path, "reference", [1, 2, 3]), new, [1, 2, 3])
     assert_close(logits(early, "reference", [1, 2, 3]), old, [1, 2, 3])
+
+
+def test_chat_with_a_nanochat_folder(op_set: str, tmp_path: Path) -> None:
+    """Model and tokenizer where nanochat's training leaves them; an answer ends with <|assistant_end|>, and never before."""
+    tiktoken = pytest.importorskip("tiktoken")
+    special = "bos user_start user_end assistant_start assistant_end python_start python_end output_start output_end".split()
+    ids = {f"<|{name}|>": 256 + i for i, name in enumerate(special)}
+    encoding = tiktoken.Encoding("rustbpe", pat_str=r"\w+|\W", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens=ids)
+    folder, beside = tmp_path / "chatsft_checkpoints" / "d5", tmp_path / "tokenizer"
+    folder.mkdir(parents=True)
+    beside.mkdir()
+    (beside / "tokenizer.pkl").write_bytes(pickle.dumps(encoding))
+    model = nanochat(GENERATIONS["2026-08"], vocab_size=265, short_seq_len=128)
+    for token in ids.values():
+        model.state["lm_head.weight"][token] = 0  # no special token but the end, and that one now and then
+    save_nanochat(folder, model, 20)
+    prompt = [256, 257, *b"hello <|bos|>", 258, 259]
+    with LLM(folder, ops=op_set, kv_dtype="f32") as llm:
+        answer = llm.chat([{"role": "user", "content": "hello <|bos|>"}], SamplingParams(temperature=0.0, max_tokens=20))
+        assert answer.prompt_token_ids == prompt
+        assert answer.token_ids == greedy(model, prompt, 20, 384)
+        end = SamplingParams(temperature=0.0, max_tokens=20, logit_bias={260: 100.0}, min_tokens=3)
+        ended = llm.chat([{"role": "user", "content": "hello <|bos|>"}], end)
+        assert (ended.token_ids, ended.finish_reason) == ([*answer.token_ids[:3], 260], "stop")
+
+
+def test_the_encoding_that_is_taken_where_none_is_named(tmp_path: Path) -> None:
+    torch.save({"h_params": H_PARAMS, "model_state_dict": tutorial().state_dict()}, tmp_path / "model.ckpt")
+    assert open_checkpoint(tmp_path / "model.ckpt").encoding == "cl100k_base"
+    for vocabulary, encoding in ((50_304, "gpt2"), (50_257, "gpt2"), (65, None)):
+        model = NanoGpt(NANOGPT | {"vocab_size": vocabulary, "n_embd": 6, "n_layer": 1})
+        torch.save(
+            {"model": model.state_dict(), "model_args": NANOGPT | {"vocab_size": vocabulary, "n_embd": 6, "n_layer": 1}}, tmp_path / "x.pt"
+        )
+        assert open_checkpoint(tmp_path / "x.pt").encoding == encoding
 
 
 # ---- files
@@ -235,8 +272,6 @@ def test_the_only_checkpoint_of_a_folder_is_opened(tmp_path: Path) -> None:
 
 def test_weights_stay_where_the_file_maps_them(tmp_path: Path) -> None:
     """A large checkpoint takes little memory of its own: its matrices are views of the mapped file."""
-    from linnet.load.checkpoint import open_checkpoint
-
     torch.save({"model": nanogpt().state_dict(), "model_args": NANOGPT, "unused": nn.Linear(8, 8).weight}, tmp_path / "ckpt.pt")
     with open("/proc/self/maps") as maps:
         assert "ckpt.pt" not in maps.read()

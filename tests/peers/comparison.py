@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))  # peer.py serves both
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("agree", "load")]  # as do the families and the writer of GGUF files
 from peer import LlamaCpp
 
 PROMPTS = (

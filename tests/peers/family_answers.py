@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,18 +11,22 @@ from typing import Any
 import gguf
 import numpy as np
 from comparison import TOKENS, pack, unpack
-from family_cases import allowed
-from harness import OP_SETS, Session, continued, difference, load, random_tokens
+from family import VOCABULARY
+from harness import difference, random_tokens
 from numpy.typing import NDArray
 from peer import LlamaCpp
 
-from linnet.arch.spec import ModelSpec
+from linnet import LLM, SamplingParams
 
 PROMPT = 45  # past every window, and the original context of the scaled models
 CONTEXT = 256
 PROMPTS_TRIED = 24
 ROWS = (20, PROMPT - 1, 60, PROMPT + TOKENS - 1)
 """Rows whose logits are kept: within the prompt, after it, and along the answer."""
+
+
+def prompt_tokens(number: int) -> list[int]:
+    return random_tokens(PROMPT, VOCABULARY, number)
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,14 @@ class FamilyAnswer:
         return cls(fields["prompt"], fields["greedy"], fields["certain"], rows)
 
 
-def ask_family(path: Path, spec: ModelSpec) -> FamilyAnswer:
-    """Asks llama.cpp, by the first prompt after which every token is certain, or else by that with the most."""
+def ask_family(path: Path, allowed: float) -> FamilyAnswer:
+    """Asks llama.cpp, by the first prompt after which every token is certain, or else by that with the most. allowed: see
+    `family_cases`."""
     peer = LlamaCpp(path, threads=1, context=CONTEXT, flash=False, exact=True)
     try:
         answers = []
         for prompt in range(PROMPTS_TRIED):
-            answers.append(_ask(peer, prompt, spec))
+            answers.append(_ask(peer, prompt, allowed))
             if answers[-1].certain == TOKENS:
                 break
         return max(answers, key=lambda answer: answer.certain)
@@ -56,33 +63,56 @@ def ask_family(path: Path, spec: ModelSpec) -> FamilyAnswer:
         peer.close()
 
 
-def _ask(peer: LlamaCpp, prompt: int, spec: ModelSpec) -> FamilyAnswer:
-    token_ids = random_tokens(PROMPT, spec.vocab_size, prompt)
+def _ask(peer: LlamaCpp, prompt: int, allowed: float) -> FamilyAnswer:
+    token_ids = prompt_tokens(prompt)
     greedy = list(peer.stream(token_ids, TOKENS))
     logits = peer.logits(token_ids + greedy)
     second, first = np.partition(logits[PROMPT - 1 : -1], -2, axis=1)[:, -2:].T
     # A logit of either side may be off by what is allowed.
-    unsure = np.flatnonzero(first - second < 2 * allowed(spec) * np.abs(logits).max())
+    unsure = np.flatnonzero(first - second < 2 * allowed * np.abs(logits).max())
     return FamilyAnswer(prompt, greedy, int(unsure[0]) if unsure.size else TOKENS, logits[list(ROWS)])
 
 
-def our_answer(path: Path, op_set: str, expected: FamilyAnswer) -> tuple[list[int], NDArray[np.float32], ModelSpec]:
-    """Our greedy tokens after the same prompt, logits of the same rows of prompt and llama.cpp's answer, and the spec."""
-    model = load(path, OP_SETS[op_set](1))
-    token_ids = random_tokens(PROMPT, model.spec.vocab_size, expected.prompt)
-    lengths = [PROMPT + TOKENS] * 2  # one sequence answers by itself, the other is given llama.cpp's answer
-    session = Session(model, lengths, prompts=[PROMPT] * 2)
-    logits = session.feed({0: token_ids, 1: token_ids + expected.greedy})
-    return continued(session, {0: logits[0]}, TOKENS)[0], logits[1][list(ROWS)], model.spec
-
-
-def check(path: Path, op_set: str, expected: FamilyAnswer) -> None:
+def check(path: Path, ops: str, expected: FamilyAnswer, allowed: float) -> None:
     """The same logits, and the same greedy tokens as far as they are certain."""
-    greedy, logits, spec = our_answer(path, op_set, expected)
-    assert difference(logits, expected.logits) < allowed(spec)
+    greedy, logits = our_answer(path, ops, expected)
+    assert difference(logits, expected.logits) < allowed
     assert greedy[: expected.certain] == expected.greedy[: expected.certain]
 
 
-def fingerprint(path: Path) -> float:
-    """Sum of the magnitudes of all numbers of all (float32) tensors: the same file, wherever random numbers are drawn."""
-    return float(sum(np.abs(tensor.data.astype(np.float64)).sum() for tensor in gguf.GGUFReader(path).tensors))
+def our_answer(path: Path, ops: str, expected: FamilyAnswer) -> tuple[list[int], NDArray[np.float32]]:
+    """Our greedy tokens after the same prompt, and logits of the same rows of prompt and llama.cpp's answer."""
+    with LLM(str(path), ops=ops, kv_dtype="f32", threads=1) as llm:
+        token_ids = prompt_tokens(expected.prompt)
+        (answer,) = llm.generate([token_ids], SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True))
+        return list(answer.token_ids), llm.logits(token_ids + expected.greedy)[list(ROWS)]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Of a GGUF file: what it says, exactly, and its (float32) numbers, up to the last bits of whoever draws them at random.
+
+    words: a digest of the architecture's metadata, to six digits, and of the names and shapes of tensors. weighed: the sum of all
+    numbers, each times a weight that belongs to its place. magnitude: the sum of their magnitudes.
+    """
+
+    words: str
+    weighed: float
+    magnitude: float
+
+    def fits(self, other: Fingerprint) -> bool:
+        return self.words == other.words and abs(self.weighed - other.weighed) < 1e-6 * self.magnitude
+
+
+def fingerprint(path: Path) -> Fingerprint:
+    reader = gguf.GGUFReader(path)
+    architecture = reader.fields["general.architecture"].contents()
+    said = {name: field.contents() for name, field in reader.fields.items() if name.startswith(f"{architecture}.")}
+    lines = [f"{name} {value:.6g}" if isinstance(value, float) else f"{name} {value}" for name, value in said.items()]
+    weighed = magnitude = 0.0
+    for tensor in reader.tensors:
+        lines.append(f"{tensor.name} {tensor.shape.tolist()}")
+        values = tensor.data.astype(np.float64).reshape(-1)
+        weighed += float(values @ np.cos(np.arange(values.size) + zlib.crc32(tensor.name.encode()) % 1000))
+        magnitude += float(np.abs(values).sum())
+    return Fingerprint(hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16], weighed, magnitude)

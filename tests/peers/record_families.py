@@ -16,16 +16,14 @@ from comparison import TOKENS
 from family_answers import ask_family, fingerprint
 from family_cases import COMPARED, FamilyCase
 
-from linnet.load.checkpoint import open_checkpoint
-
 RECORDED = Path(__file__).with_name("recorded_families.json")
 
 
 def record(case: FamilyCase, folder: Path) -> dict[str, Any]:
     path = case.write(folder)
-    answer = ask_family(path, open_checkpoint(path).spec)
+    answer = ask_family(path, case.allowed)
     print(case, "" if answer.certain == TOKENS else f"{answer.certain} certain tokens")
-    return {"fingerprint": fingerprint(path), **answer.to_json()}
+    return {"file": vars(fingerprint(path)), **answer.to_json()}
 
 
 def main() -> None:

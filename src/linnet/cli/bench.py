@@ -14,7 +14,7 @@ import typer
 
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, with_options
-from linnet.cli.terminal import one_interrupt, write
+from linnet.cli.terminal import one_interrupt, page, write
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -135,7 +135,6 @@ def _progress() -> Iterator[Progress]:
 def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
     """The results as a table, and below it what its figures are measured against."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -143,7 +142,7 @@ def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         table.add_row(*_row(result))
-    console = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
+    console = page()
     console.print(table)
     cost = plan.cost
     lines = [f"not run: {result.case}: {result.error}" for result in results if result.error is not None]
@@ -176,8 +175,6 @@ _COLUMNS = (
     "p95\nms",
     "peak\nMB",
 )
-_WIDTH = 200
-"""Columns of the table's page: on a narrower terminal lines wrap, rather than lose figures."""
 
 
 def _row(result: Result) -> list[str]:

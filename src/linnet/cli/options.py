@@ -56,7 +56,18 @@ def sampling_group(without: Iterable[str] = ()) -> Group:
     return Group("Sampling", [f for f in known if f.name not in without])
 
 
-SINGLE_USER = ("weights", "context", "threads", "prefill_threads", "kv_dtype", "low_memory", "ops", "tokenizer", "chat_template")
+SINGLE_USER = (
+    "weights",
+    "context",
+    "overflow",
+    "threads",
+    "prefill_threads",
+    "kv_dtype",
+    "low_memory",
+    "ops",
+    "tokenizer",
+    "chat_template",
+)
 
 
 def model_group(wanted: Iterable[str] = SINGLE_USER) -> Group:

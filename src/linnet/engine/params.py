@@ -28,7 +28,9 @@ class SamplingParams(Options):
     See each field's help text.
     """
 
-    max_tokens: int | None = option(None, "most tokens to generate; None: until the context is full; 0: score the prompt", 0)
+    max_tokens: int | None = option(
+        None, "most tokens to generate; None: until the context is full, or that many where it slides; 0: score the prompt", 0
+    )
     temperature: float = option(1.0, "0 is greedy; larger is more random", 0.0, 100.0)
     top_k: int = option(0, "sample among the k likeliest tokens; 0: all", 0)
     top_p: float = option(1.0, "sample among the likeliest tokens whose probabilities reach this sum", 0.0, 1.0)

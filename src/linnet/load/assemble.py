@@ -114,7 +114,7 @@ def plan(spec: ModelSpec, table: Table, source: Source, naming: Naming = "hf", s
 def _compare_fields(spec: ModelSpec, slots: Iterable[Slot], absent: Mapping[Place, list[str]]) -> tuple[list[str], list[str]]:
     """Tensors of fields that the spec cannot do without, though their rows are optional (absent: of each such field); and what is
     wrong with spec or table: a field that no row fills, or two do, or that the spec does not read."""
-    read = {(None, field): needed for field, needed in outer_fields(spec).items()}
+    read: dict[Place, bool] = {(None, field): needed for field, needed in outer_fields(spec).items()}
     for index, layer in enumerate(spec.layers):
         read |= {(index, field): needed for field, needed in layer_fields(layer).items()}
     filled = Counter((slot.layer, slot.field) for slot in slots)

@@ -6,6 +6,7 @@ PyTorch is an extra (`pip install "linnet[torch]"`), imported when such a file i
 from __future__ import annotations
 
 import logging
+import warnings
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
@@ -110,7 +111,9 @@ def load_torch_file(path: Path) -> Any:
     torch = _torch(path)
     zipped = _check_pickles(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a protocol that it may not read: where it cannot, an error says so
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except MemoryError:
         raise
     except Exception as error:  # whatever its readers meet in a damaged file

@@ -43,7 +43,7 @@ class NativeOps:
     isa: "scalar", "avx2", "avx512"; None: LINNET_ISA from the environment, or the best that the processor has.
     pack: whether block formats are rearranged for speed when they are loaded; else they stay where the file maps them, and are
         rearranged each time they are used, which takes longer and no memory.
-    Raises InvalidRequestError for a thread count out of range or an instruction set that is not there.
+    Raises InvalidRequestError for a thread count out of range or past what the system starts, or an instruction set that is not there.
     """
 
     name = "native"
@@ -58,7 +58,7 @@ class NativeOps:
                 raise InvalidRequestError(f"{name} is {count}; it must be from 1 to {MAX_THREADS}")
         try:
             self.context = _core.Context(threads, prefill_threads, isa or "")
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise InvalidRequestError(str(error)) from None
         self.pack = pack
         self.cache: _core.Cache | None = None
@@ -200,19 +200,16 @@ class Recorded:
             self.ops.begin(self.spec)
             self.result: Value = self.build()
             self.tape, self.varying, self.build = self.ops.tape, self.ops.varying, None
+            del self.ops.tape  # it holds the weights, which are given back once this step is
         rotations = [frequencies_of_requests(rope, batch.rope_lengths) for rope in self.varying]
-        logits: NDArray[np.float32] = self.tape.run(
-            self.result,
-            self.ops.cache,
-            batch.tokens,
-            batch.positions,
-            batch.previous,
-            batch.sequence,
-            batch.page_table,
-            batch.prompt_lengths,
-            batch.rows,
-            rotations,
-        )
+        arrays = (batch.tokens, batch.positions, batch.previous, batch.sequence, batch.page_table, batch.prompt_lengths, batch.rows)
+        try:
+            logits: NDArray[np.float32] = self.tape.run(self.result, self.ops.cache, *arrays, rotations)
+        except MemoryError:
+            rows, wanted = len(batch.tokens), len(batch.rows)
+            raise OutOfMemoryError(
+                f"there is no memory for a step of {rows} tokens with logits of {wanted}; lower prefill_chunk or max_batch"
+            ) from None
         return logits
 
 

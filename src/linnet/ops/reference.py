@@ -204,9 +204,7 @@ class ReferenceOps:
         return sample(logits, temperature, top_k, top_p, min_p, uniform)
 
 
-def attend_row(
-    row: X, position: int, end: int, table: NDArray[np.int32], cache: LayerCache, attention: Attention, sinks: X | None
-) -> X:
+def attend_row(row: X, position: int, end: int, table: NDArray[np.int32], cache: LayerCache, attention: Attention, sinks: X | None) -> X:
     """softmax(q k * scale) v of one row [heads * head_dim] over the positions it sees, up to `end`; query heads share kv heads in
     order."""
     first = 0 if attention.window is None else max(0, position + 1 - attention.window)
