@@ -182,6 +182,13 @@ void bind_types(nb::module_& m) {
           },
           "shapes"_a, "pages"_a, "type"_a)
       .def_ro("pages", &Cache::pages)
+      .def(
+          "copy_page",
+          [](Cache& c, int64_t source, int64_t target) {
+            require(source >= 0 && source < c.pages && target >= 0 && target < c.pages && source != target, "a page that cannot be copied");
+            c.copy_page(source, target);
+          },
+          "source"_a, "target"_a)
       .def_prop_ro("bytes", [](const Cache& c) {
         size_t bytes = 0;
         for (const Cache::Layer& l : c.layers) bytes += l.bytes;

@@ -174,6 +174,10 @@ class NativeOps:
     def free_cache(self) -> None:
         self.cache = None
 
+    def copy_page(self, source: int, target: int) -> None:
+        assert self.cache is not None
+        self.cache.copy_page(source, target)
+
     def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
         return _core.sample(logits, temperature, top_k, top_p, min_p, uniform)
 

@@ -196,6 +196,10 @@ class ReferenceOps:
     def free_cache(self) -> None:
         self.cache = []
 
+    def copy_page(self, source: int, target: int) -> None:
+        for layer in self.cache:
+            layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
+
     def sample(self, logits: X, temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
         return sample(logits, temperature, top_k, top_p, min_p, uniform)
 
