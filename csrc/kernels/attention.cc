@@ -86,11 +86,11 @@ static inline void add_values(const Running* tile, const float (*weight)[kPage],
       LINNET_UNROLL for (int i = 0; i < vectors; i++) sum[r][i] = f_load(tile[r].sum + d + 16 * i);
     }
     for (int j = from; j < to; j++) {
-      F value[vectors];
-      LINNET_UNROLL for (int i = 0; i < vectors; i++) value[i] = page.values_at(j * padded + d + 16 * i);
+      F value[vectors];  // each loaded where the first row wants it: all at once they would not fit beside the sums of one row
       LINNET_UNROLL for (int r = 0; r < rows; r++) {
         F w = f_set(weight[r][j]);
         LINNET_UNROLL for (int i = 0; i < vectors; i++) {
+          if (r == 0) value[i] = page.values_at(j * padded + d + 16 * i);
           sum[r][i] = f_fma(w, value[i], sum[r][i]);
           LINNET_KEEP(sum[r][i]);
         }
