@@ -50,13 +50,10 @@ static inline void add_columns(Acc (&acc)[groups][tokens], const B (&bytes)[grou
 // Asks for the cache lines of a block that lies `kAhead` bytes further on: the hardware's prefetchers stop at pages of
 // 4 KB and fall behind where a group's rows end.
 constexpr int kAhead = 4096;
-// parts, part: asks for one of so many equal parts. A super-block's 40 lines at once are more than a core can wait for.
-template <int groups, int parts = 1, class Block>
-static inline void prefetch(const Block* w, int64_t count, int part = 0) {
-  constexpr size_t lines = ((sizeof(Block) + 63) / 64 + parts - 1) / parts;
+template <int groups, class Block>
+static inline void prefetch(const Block* w, int64_t count) {
   LINNET_UNROLL for (int g = 0; g < groups; g++) {
-    const char* from = (const char*)(w + g * count) + kAhead + (size_t)part * lines * 64;
-    LINNET_UNROLL for (size_t line = 0; line < lines; line++) __builtin_prefetch(from + line * 64);
+    LINNET_UNROLL for (size_t line = 0; line < sizeof(Block); line += 64) __builtin_prefetch((const char*)(w + g * count) + kAhead + line);
   }
 }
 
