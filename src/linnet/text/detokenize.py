@@ -32,7 +32,7 @@ class StreamDecoder:
         self._skipped = tokenizer.special_ids if skip_special else frozenset()
         self._first = True
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stops = _StopFinder(stop) if stop else None
+        self._stops = StopFinder(stop) if stop else None
         self._unmatched_tokens = min_tokens
         self._held = ""  # decoded, not given out: the start of a stop, perhaps
         self._finished = False
@@ -78,7 +78,7 @@ class StreamDecoder:
         return text[:certain]
 
 
-class _StopFinder:
+class StopFinder:
     """All stops at once over a text that comes in pieces: Knuth, Morris and Pratt 1977, one automaton a stop."""
 
     def __init__(self, stops: Sequence[str]) -> None:
