@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, TextDelta
 from linnet.text.tool_calls.formats import FORMATS, HERMES, LLAMA, MISTRAL, Format
-from linnet.text.tool_calls.parser import ArgumentsDelta, CallBegun, CallBroken, CallEnded, TextDelta, ToolCallParser
+from linnet.text.tool_calls.parser import ToolCallParser
 
 NAMES = ("get_weather", "f")
 
@@ -175,7 +176,9 @@ def answers(draw: st.DrawFn) -> tuple[Format, str, list[str]]:
     of_format = [case[1] for case in [*WELL_FORMED, *MALFORMED] if case[0] is format and len(case[1]) < 1000]
     parts = st.one_of(
         st.sampled_from(of_format),
-        st.sampled_from([*format.markers, '{"name": "f", ', '"arguments": {"x"', ": 1}", "}", "]", ",", ";", " ", "\n", "[", "{", '"', "\\"]),
+        st.sampled_from(
+            [*format.markers, '{"name": "f", ', '"arguments": {"x"', ": 1}", "}", "]", ",", ";", " ", "\n", "[", "{", '"', "\\"]
+        ),
         st.text(max_size=6),
     )
     text = "".join(draw(st.lists(parts, max_size=8)))
@@ -202,15 +205,20 @@ JSON = st.recursive(
 )
 
 
+CALLS = st.tuples(st.from_regex(r"[A-Za-z0-9_.-]{1,20}", fullmatch=True), st.dictionaries(st.text(max_size=5), JSON, max_size=3))
+
+
 @settings(max_examples=400, deadline=None)
 @given(
-    calls=st.lists(st.tuples(st.from_regex(r"[A-Za-z0-9_.-]{1,20}", fullmatch=True), st.dictionaries(st.text(max_size=5), JSON, max_size=3)), min_size=1, max_size=4),
+    calls=st.lists(CALLS, min_size=1, max_size=4),
     text=st.text(alphabet="ab <[{|", max_size=20),
     ascii_only=st.booleans(),
     indent=st.sampled_from([None, 0, 2]),
     data=st.data(),
 )
-def test_calls_of_any_content_come_back(calls: list[tuple[str, dict[str, Any]]], text: str, ascii_only: bool, indent: int | None, data: st.DataObject) -> None:
+def test_calls_of_any_content_come_back(
+    calls: list[tuple[str, dict[str, Any]]], text: str, ascii_only: bool, indent: int | None, data: st.DataObject
+) -> None:
     def written(name: str, arguments: Any, key: str) -> str:
         return json.dumps({"name": name, key: arguments}, ensure_ascii=ascii_only, indent=indent)
 

@@ -50,7 +50,14 @@ def drink(kind: str, hot: bool, sizes: list[int], pair: tuple[int, str], extra: 
     """
 
 
-def unions(a: Union[int, str], b: Optional[list[str]], c: int | list[int] | None, d: Literal["x", 2, None], e: list, f: bool | bool) -> str:
+def unions(
+    a: Union[int, str],  # noqa: UP007
+    b: Optional[list[str]],  # noqa: UP045
+    c: int | list[int] | None,
+    d: Literal["x", 2, None],
+    e: list,
+    f: bool | bool,
+) -> str:
     """Unions.
 
     Args:
@@ -135,7 +142,7 @@ def bad_tools() -> list[tuple[Any, str]]:
         (custom, "parameter 'x' is a Holder, which has no JSON schema"),
         (pair, "which has no JSON schema"),
         (chosen, "the choices of 'x' are no JSON list"),
-        (several, r"'\*x: .*' has no name that a call could give"),
+        (several, "parameter 'x' has no name that a call could give"),
         (forward, "type hints cannot be read"),
         (lambda x: x, "needs a name of letters"),
         (Holder, "it is no function but a type"),

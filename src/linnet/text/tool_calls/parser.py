@@ -6,56 +6,15 @@ import secrets
 import string
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from linnet.text.detokenize import StopFinder
+from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, Event, TextDelta
 from linnet.text.tool_calls.formats import Format
 from linnet.text.tool_calls.json_reader import MalformedError, Reading
 from linnet.text.tool_calls.tools import NAME
 
 _SPACE = " \t\n\r"
 _ID_SIGNS = string.ascii_letters + string.digits
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """Text of the answer that belongs to no call."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class CallBegun:
-    """A call whose name and opening brace have come. index: of the answer's calls, broken ones included, from 0."""
-
-    index: int
-    id: str
-    name: str
-
-
-@dataclass(frozen=True)
-class ArgumentsDelta:
-    """A piece of a call's arguments, as the model wrote them: together the text of a JSON object."""
-
-    index: int
-    text: str
-
-
-@dataclass(frozen=True)
-class CallEnded:
-    """The call is complete, and its arguments are a JSON object."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class CallBroken:
-    """A call that had begun was cut off, or ceased to be JSON: it is none, and all of its text follows as a TextDelta."""
-
-    index: int
-
-
-Event: TypeAlias = TextDelta | CallBegun | ArgumentsDelta | CallEnded | CallBroken
 
 
 class ToolCallParser:
