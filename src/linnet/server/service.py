@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from linnet.engine.params import SamplingParams
 from linnet.server.errors import ApiError
+from linnet.server.metrics import Metrics
 from linnet.server.models import Models
 from linnet.server.settings import Settings
 
@@ -19,6 +20,7 @@ class Service:
         self.settings = settings
         self.options = settings.server
         self.models = Models(settings)
+        self.metrics = Metrics()
 
     def check_size(self, *texts: str | None) -> None:
         """Raises a 400 for a prompt that is too large to be tokenized."""
