@@ -34,7 +34,7 @@ class Linnet:
     def __init__(self, model: str, threads: int, context: int, batch: int) -> None:
         from linnet import LLM
 
-        self.llm = LLM(model, ops="native", threads=threads, context=context, max_batch=batch)
+        self.llm = LLM(model, ops="native", threads=threads, context=context, max_batch=batch, prefix_cache=False)
         self.streams: list[Iterator[Any]] = []
 
     def prompt(self, tokens: Prompt) -> float:

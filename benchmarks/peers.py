@@ -170,7 +170,7 @@ def show(row: Row, figures: Figures) -> None:
         bound = next(
             (f", {word} {ratio[word]}: {'met' if ratio['met'] else 'not met'}" for word in ("at least", "at most") if word in ratio), ""
         )
-        print(f"    {name}: {ratio['value']:.2f}{bound}", flush=True)
+        print(f"    {name}: {ratio['value']:.3f}{bound}", flush=True)
 
 
 def processor() -> str:

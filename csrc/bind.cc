@@ -6,8 +6,11 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "core/peaks.h"
 #include "ops/linear.h"
@@ -53,26 +56,50 @@ struct Recording {
   std::shared_ptr<Context> context;
   Tape tape;
   int64_t most_tokens = std::numeric_limits<int64_t>::max(), most_positions = std::numeric_limits<int64_t>::max();
-  std::vector<int64_t> rotations;  // floats of one sequence's frequencies, for those that a step gives
+  int64_t most_rows = std::numeric_limits<int64_t>::max();
+  std::vector<int64_t> rotations;                         // floats of one sequence's frequencies, for those that a step gives
+  std::vector<std::pair<size_t, Cache::Shape>> attended;  // layers of the cache
+  bool bidirectional = false;
 
   explicit Recording(std::shared_ptr<Context> c) : context(std::move(c)) {}
   int known(int value) const {
     require(value >= 0 && value < tape.size(), "a value that is not on the tape");
     return value;
   }
+  // Requires values whose rows are the same ones.
+  void beside(std::initializer_list<int> values) const {
+    for (int v : values) require(tape.rows_of(known(v)) == tape.rows_of(known(*values.begin())), "rows of the batch beside rows wanted");
+  }
+  void of_batch(std::initializer_list<int> values) const {
+    for (int v : values) require(tape.rows_of(known(v)) == Rows::All, "rows wanted where those of the batch should be");
+  }
 };
 
 using Recorded = Recording&;
 
+void check_cache(const Recording& r, const Cache* cache) {
+  for (const auto& [layer, kv] : r.attended) {
+    require(cache && layer < cache->layers.size(), "no cache for a layer that attends");
+    const Cache::Layer& l = cache->layers[layer];
+    require(l.kv_heads == kv.kv_heads && l.head_dim == kv.head_dim && l.value_dim == kv.value_dim, "a cache of another shape");
+  }
+}
+
 void check_batch(const Recording& r, const StepView& s, int64_t pages) {
+  require(s.count <= r.most_rows, "more rows than a constant has");
   for (int64_t i = 0; i < s.count; i++) {
     require(s.tokens[i] >= 0 && s.tokens[i] < r.most_tokens && s.previous[i] < r.most_tokens, "a token outside the embedding");
     require(s.sequence[i] >= 0 && s.sequence[i] < s.sequences, "a sequence without a row in the page table");
     require(s.positions[i] >= 0 && s.positions[i] / kPage < s.widest && s.positions[i] < r.most_positions,
             "a position past the page table");
-    // Attention reads every page up to the position, so all of them must exist.
-    if (i + 1 < s.count && s.sequence[i + 1] == s.sequence[i]) continue;
-    for (int64_t page = 0; page <= s.positions[i] / kPage; page++) {
+    if (i + 1 < s.count && s.sequence[i + 1] == s.sequence[i]) {
+      require(s.positions[i + 1] > s.positions[i], "positions of a sequence that do not ascend");
+      continue;
+    }
+    // Attention reads every page up to the last position, or to the end of a prompt that sees both ways: all of them must exist.
+    int64_t last = std::max<int64_t>(s.positions[i], r.bidirectional ? s.prompt_lengths[s.sequence[i]] - 2 : 0) / kPage;
+    require(last < s.widest, "a prompt past the page table");
+    for (int64_t page = 0; page <= last; page++) {
       int32_t entry = s.page_table[s.sequence[i] * s.widest + page];
       require(entry >= 0 && entry < pages, "a page outside the cache");
     }
@@ -102,6 +129,7 @@ Owned run(Recorded r, int result, Cache* cache, Array1<int32_t> tokens, Array1<i
              {}};
   require(positions.shape(0) == n && previous.shape(0) == n && sequence.shape(0) == n && (int64_t)prompt_lengths.shape(0) == s.sequences,
           "the arrays of a batch differ in length");
+  check_cache(r, cache);
   check_batch(r, s, cache ? cache->pages : std::numeric_limits<int32_t>::max());
   for (size_t i = 1; i < n; i++) s.for_prompt |= s.sequence[i] == s.sequence[i - 1];
   require(rotations.size() == r.rotations.size(), "rotations are missing");
@@ -144,13 +172,23 @@ void bind_types(nb::module_& m) {
       .def(
           "__init__",
           [](Cache* c, std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes, int64_t pages, int type) {
-            require(type >= 0 && type <= (int)KvType::F32, "no such type of cache");
+            require(type >= 0 && type <= (int)KvType::F32 && pages > 0, "no such type of cache");
             std::vector<Cache::Shape> made;
-            for (auto [kv_heads, head_dim, value_dim] : shapes) made.push_back({kv_heads, head_dim, value_dim});
+            for (auto [kv_heads, head_dim, value_dim] : shapes) {
+              require(kv_heads > 0 && head_dim > 0 && value_dim > 0, "a cache of no width");
+              made.push_back({kv_heads, head_dim, value_dim});
+            }
             new (c) Cache(made, pages, (KvType)type);
           },
           "shapes"_a, "pages"_a, "type"_a)
       .def_ro("pages", &Cache::pages)
+      .def(
+          "copy_page",
+          [](Cache& c, int64_t source, int64_t target) {
+            require(source >= 0 && source < c.pages && target >= 0 && target < c.pages && source != target, "a page that cannot be copied");
+            c.copy_page(source, target);
+          },
+          "source"_a, "target"_a)
       .def_prop_ro("bytes", [](const Cache& c) {
         size_t bytes = 0;
         for (const Cache::Layer& l : c.layers) bytes += l.bytes;
@@ -160,6 +198,8 @@ void bind_types(nb::module_& m) {
 
 void bind_row_work(nb::class_<Recording>& tape) {
   tape.def("constant", [](Recorded r, Array2<float> x) {
+    require(x.shape(1) > 0, "constant: no columns");
+    r.most_rows = std::min(r.most_rows, (int64_t)x.shape(0));
     return record_constant(r.tape, std::vector<float>(x.data(), x.data() + x.size()), (int64_t)x.shape(1));
   });
   tape.def("embed", [](Recorded r, MatrixPointer table, int source, int64_t offset) {
@@ -189,7 +229,8 @@ void bind_row_work(nb::class_<Recording>& tape) {
       },
       "start"_a, "dim"_a, "interleaved"_a, "positions"_a, "frequencies"_a.none());
   tape.def("rotate", [](Recorded r, int x, int angles, int start, int dim, bool interleaved, int64_t head_dim) {
-    require(r.tape.width_of(r.known(x)) % head_dim == 0 && start >= 0 && start + dim <= head_dim && r.tape.width_of(r.known(angles)) == dim,
+    r.beside({x, angles});
+    require(head_dim > 0 && r.tape.width_of(x) % head_dim == 0 && start >= 0 && start + dim <= head_dim && r.tape.width_of(angles) == dim,
             "rotate: shapes differ");
     return record_rotate(r.tape, x, angles, {start, dim, interleaved, 0}, head_dim);
   });
@@ -198,12 +239,14 @@ void bind_row_work(nb::class_<Recording>& tape) {
     return record_activate(r.tape, r.known(x), activation);
   });
   tape.def("gate", [](Recorded r, int gate, int up, int activation) {
-    require(r.tape.width_of(r.known(gate)) == r.tape.width_of(r.known(up)), "gate: shapes differ");
+    r.beside({gate, up});
+    require(r.tape.width_of(gate) == r.tape.width_of(up), "gate: shapes differ");
     require(activation >= 0 && activation < kActivations, "gate: no such activation");
     return record_gate(r.tape, gate, up, activation);
   });
   tape.def("add", [](Recorded r, int a, int b, float a_scale, float b_scale) {
-    require(r.tape.width_of(r.known(a)) == r.tape.width_of(r.known(b)) && r.tape.rows_of(a) == r.tape.rows_of(b), "add: shapes differ");
+    r.beside({a, b});
+    require(r.tape.width_of(a) == r.tape.width_of(b), "add: shapes differ");
     return record_add(r.tape, a, b, a_scale, b_scale);
   });
   tape.def("scale", [](Recorded r, int x, float factor) { return record_scale(r.tape, r.known(x), factor); });
@@ -212,7 +255,8 @@ void bind_row_work(nb::class_<Recording>& tape) {
     return record_scale(r.tape, r.known(x), factor[0]);
   });
   tape.def("weigh", [](Recorded r, int x, int weights) {
-    require(r.tape.width_of(r.known(x)) % r.tape.width_of(r.known(weights)) == 0, "weigh: shapes differ");
+    r.beside({x, weights});
+    require(r.tape.width_of(x) % r.tape.width_of(weights) == 0, "weigh: shapes differ");
     return record_weigh(r.tape, x, weights);
   });
   tape.def("columns", [](Recorded r, int x, int64_t start, int64_t count) {
@@ -220,10 +264,14 @@ void bind_row_work(nb::class_<Recording>& tape) {
     return record_columns(r.tape, x, start, count);
   });
   tape.def("append_shared", [](Recorded r, int x, int shared, int64_t heads) {
-    require(heads > 0 && r.tape.width_of(r.known(x)) % heads == 0, "append_shared: shapes differ");
-    return record_append_shared(r.tape, x, r.known(shared), heads);
+    r.beside({x, shared});
+    require(heads > 0 && r.tape.width_of(x) % heads == 0, "append_shared: shapes differ");
+    return record_append_shared(r.tape, x, shared, heads);
   });
-  tape.def("take", [](Recorded r, int x) { return record_take(r.tape, r.known(x)); });
+  tape.def("take", [](Recorded r, int x) {
+    r.of_batch({x});
+    return record_take(r.tape, x);
+  });
   tape.def("softcap", [](Recorded r, int x, float cap) { return record_softcap(r.tape, r.known(x), cap); });
 }
 
@@ -241,10 +289,13 @@ void bind_whole_work(nb::class_<Recording>& tape) {
       [](Recorded r, int q, int k, int v, int layer, int heads, std::tuple<int64_t, int64_t, int64_t> kv, float scale, float softcap,
          int64_t window, bool bidirectional, VectorPointer slopes, VectorPointer sinks) {
         auto [kv_heads, head_dim, value_dim] = kv;
-        require(layer >= 0 && kv_heads > 0 && heads % kv_heads == 0 && r.tape.width_of(r.known(q)) == heads * head_dim &&
-                    r.tape.width_of(r.known(k)) == kv_heads * head_dim && r.tape.width_of(r.known(v)) == kv_heads * value_dim,
+        r.of_batch({q, k, v});
+        require(layer >= 0 && kv_heads > 0 && heads > 0 && heads % kv_heads == 0 && r.tape.width_of(q) == heads * head_dim &&
+                    r.tape.width_of(k) == kv_heads * head_dim && r.tape.width_of(v) == kv_heads * value_dim,
                 "attend: shapes differ");
         for (const VectorPointer& each : {slopes, sinks}) require(!each || (int)each->size() == heads, "attend: one number per head");
+        r.attended.push_back({(size_t)layer, {kv_heads, head_dim, value_dim}});
+        r.bidirectional |= bidirectional;
         return record_attend(r.tape, {kv_heads, head_dim, value_dim}, {layer, heads, scale, softcap, window, bidirectional}, q, k, v,
                              slopes, sinks);
       },
@@ -259,10 +310,12 @@ void bind_whole_work(nb::class_<Recording>& tape) {
         auto [active, scoring, normalise, scale, groups, active_groups] = router;
         require(activation >= 0 && activation < kActivations && (matrices[0] || activation != kClampedSwiglu),
                 "experts: no such activation");
-        int64_t experts = r.tape.width_of(r.known(logits)), hidden = r.tape.width_of(r.known(x));
+        r.of_batch({x, logits});
+        int64_t experts = r.tape.width_of(logits), hidden = r.tape.width_of(x);
         for (int i = 0; i < 3; i++) {
           const MatrixPointer& m = matrices[(size_t)i];
-          require(!m || (m->experts == experts && m->columns == (i < 2 ? hidden : w.up->rows)), "experts: shapes differ");
+          int64_t rows = i < 2 ? w.up->rows : hidden, columns = i < 2 ? hidden : w.up->rows;
+          require(!m || (m->experts == experts && m->rows == rows && m->columns == columns), "experts: shapes differ");
           require(!m || i == 2 || form_for(*m) == form_for(*w.up), "experts: gate and up of different kinds");
           require(!biases[(size_t)i] || (m && (int64_t)biases[(size_t)i]->size() == experts * m->rows), "experts: a bias of another shape");
         }
@@ -277,7 +330,8 @@ void bind_whole_work(nb::class_<Recording>& tape) {
 }
 
 void bind_values(nb::module_& m) {
-  m.def("matrix", &matrix, "context"_a, "raws"_a, "stored"_a, "target"_a, "rows"_a, "columns"_a, "pack"_a);
+  // raws: as they are, since a matrix may go on reading them where they lie.
+  m.def("matrix", &matrix, "context"_a, nb::arg("raws").noconvert(), "stored"_a, "target"_a, "rows"_a, "columns"_a, "pack"_a);
   m.def("matrix_floats", [](const Matrix& w) {
     auto* data = new float[(size_t)(w.rows * w.columns)];
     nb::capsule owner(data, [](void* p) noexcept { delete[] (float*)p; });

@@ -53,8 +53,13 @@ void* BufferPool::take(size_t bytes) {
 }
 
 void BufferPool::give(void* buffer, size_t bytes) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  free_[rounded(bytes)].push_back(buffer);
+  size_t size = rounded(bytes);
+  try {
+    std::lock_guard<std::mutex> lock(mutex_);
+    free_[size].push_back(buffer);
+  } catch (const std::bad_alloc&) {  // called by destructors
+    free_pages(buffer, size);
+  }
 }
 
 }  // namespace linnet

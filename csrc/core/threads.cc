@@ -2,6 +2,9 @@
 
 #include <chrono>
 #include <new>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 #include <utility>
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -45,7 +48,13 @@ long process_id() {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) : process_(process_id()) {
-  for (int t = 1; t < threads; t++) workers_.emplace_back([this, t] { loop(t); });
+  try {
+    for (int t = 1; t < threads; t++) workers_.emplace_back([this, t] { loop(t); });
+  } catch (const std::system_error&) {
+    int started = size();
+    stop();
+    throw std::runtime_error("the system starts only " + std::to_string(started) + " of " + std::to_string(threads) + " threads");
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -54,6 +63,10 @@ ThreadPool::~ThreadPool() {
     new (&wake_) std::condition_variable;  // its copy counts sleepers that are not here, and its destructor would wait for them
     return;
   }
+  stop();
+}
+
+void ThreadPool::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;

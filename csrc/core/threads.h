@@ -16,7 +16,7 @@ namespace linnet {
 
 class ThreadPool {
  public:
-  explicit ThreadPool(int threads);
+  explicit ThreadPool(int threads);  // throws std::runtime_error where the system does not start as many
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
@@ -33,6 +33,7 @@ class ThreadPool {
  private:
   using Call = void (*)(const void* work, int64_t index, int thread);
   void run_erased(int64_t count, Call call, const void* work);
+  void stop();
   void loop(int thread);
   uint64_t wait_past(uint64_t seen);
   void take_tiles(int thread);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -121,6 +122,13 @@ Cache::Cache(const std::vector<Shape>& shapes, int64_t pages, KvType type) : typ
 }
 
 Cache::~Cache() { release_all(); }
+
+void Cache::copy_page(int64_t source, int64_t target) {
+  for (Layer& l : layers) {
+    size_t bytes = (size_t)l.kv_heads * (l.key_bytes + l.value_bytes);
+    std::memcpy(keys(l, target, 0), keys(l, source, 0), bytes);
+  }
+}
 
 void Cache::release_all() {
   for (Layer& l : layers) {

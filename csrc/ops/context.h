@@ -78,6 +78,7 @@ struct Cache {
   ~Cache();
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
+  void copy_page(int64_t source, int64_t target);
   uint8_t* keys(const Layer& l, int64_t page, int64_t head) const {
     return l.data + (size_t)(page * l.kv_heads + head) * (l.key_bytes + l.value_bytes);
   }

@@ -13,6 +13,7 @@ constexpr size_t kAlign = 64;
 }  // namespace
 
 int Tape::value(Rows rows, size_t row_bytes) {
+  result_ = -1;
   values_.push_back({rows, row_bytes});
   widths_.push_back(row_bytes);
   return (int)values_.size() - 1;
@@ -30,8 +31,6 @@ void Tape::used(const std::vector<int>& reads, const std::vector<int>& writes) {
 
 void Tape::add_rows(Rows rows, std::vector<int> reads, std::vector<int> writes, RowWork work) {
   bool joins = !tasks_.empty() && !tasks_.back().row_work.empty() && tasks_.back().rows == rows;
-  // Rows of another kind may be any rows: whatever makes them must be complete.
-  for (int v : reads) joins = joins && (values_[(size_t)v].rows == rows || values_[(size_t)v].first < (int)tasks_.size() - 1);
   if (!joins) {
     tasks_.push_back({});
     tasks_.back().rows = rows;
@@ -51,12 +50,15 @@ void Tape::add_whole(std::vector<int> reads, std::vector<int> writes, WholeWork 
 void Tape::also(std::vector<int> writes) { used({}, writes); }
 
 // Gives every value a slot that no value alive at the same time has. A task counts as one moment: its threads may be at
-// different rows, so what it reads last is not free for what it makes.
-void Tape::place() {
+// different rows, so what it reads last is not free for what it makes. The result stands in its caller's memory.
+void Tape::place(int result) {
+  slots_.clear();
+  laid_out_ = {-1, -1};
   std::vector<int> free_from;  // of each slot: the first task that may write to it
   std::vector<int> order;
   for (int v = 0; v < (int)values_.size(); v++) {
-    if (values_[(size_t)v].first >= 0) order.push_back(v);
+    values_[(size_t)v].slot = -1;
+    if (values_[(size_t)v].first >= 0 && v != result) order.push_back(v);
   }
   std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return values_[(size_t)a].first < values_[(size_t)b].first; });
   for (int v : order) {
@@ -77,7 +79,7 @@ void Tape::place() {
     free_from[best] = value.last + 1;
     value.slot = (int)best;
   }
-  placed_ = true;
+  result_ = result;
 }
 
 // Where everything is for a step of so many rows.
@@ -90,7 +92,11 @@ void Tape::lay_out(Context& context, const StepView& step) {
     starts.push_back(bytes);
     bytes += (std::max(all * all_rows, wanted * wanted_rows) + kAlign - 1) / kAlign * kAlign;
   }
-  if (!memory_ || bytes > memory_->bytes()) memory_ = std::make_unique<Buffer>(context.buffers, bytes);
+  laid_out_ = {-1, -1};  // should there be no memory
+  if (!memory_ || bytes > memory_->bytes()) {
+    memory_.reset();  // first: it may be of the same size class
+    memory_ = std::make_unique<Buffer>(context.buffers, bytes);
+  }
   places_.resize(values_.size());
   for (size_t v = 0; v < values_.size(); v++) {
     if (values_[v].slot >= 0) places_[v] = (uint8_t*)memory_->data() + starts[(size_t)values_[v].slot];
@@ -99,7 +105,7 @@ void Tape::lay_out(Context& context, const StepView& step) {
 }
 
 void Tape::run(Context& context, Cache* cache, const StepView& step, int result, float* out) {
-  if (!placed_) place();
+  if (result_ != result) place(result);
   if (laid_out_ != std::make_pair(step.count, step.wanted)) lay_out(context, step);
   places_[(size_t)result] = (uint8_t*)out;
   ThreadPool& threads = context.threads(step.for_prompt);

@@ -55,7 +55,7 @@ class Tape {
   void keep_open(int input, std::shared_ptr<void> with) { open_input_ = input, open_ = std::move(with); }
   void also(std::vector<int> writes);  // the last work makes these values, too
 
-  // Runs everything and leaves the value `result` in `out`. One run at a time.
+  // Runs everything and leaves the value `result` in `out`. One run at a time. Where it throws, the tape can run again.
   void run(Context&, Cache*, const StepView&, int result, float* out);
 
   // What mixtures of experts compute in between: one for all, since they run one after another.
@@ -76,14 +76,14 @@ class Tape {
     WholeWork whole;
   };
   void used(const std::vector<int>& reads, const std::vector<int>& writes);
-  void place();
+  void place(int result);
   void lay_out(Context&, const StepView&);
 
   std::vector<Value> values_;
   std::vector<Task> tasks_;
   std::vector<std::pair<size_t, size_t>> slots_;  // bytes a row: over all rows, over wanted rows
   std::vector<size_t> widths_;
-  bool placed_ = false;
+  int result_ = -1;  // what the places were given for: it needs none
   int open_input_ = -1;
   std::shared_ptr<void> open_;
   std::vector<uint8_t*> places_;

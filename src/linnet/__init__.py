@@ -7,20 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from linnet.errors import (
+    CancelledError,
     ChatTemplateError,
     ClosedError,
     ContextLengthError,
+    DeadlineError,
     InvalidRequestError,
     LinnetError,
     MissingDependencyError,
     ModelFileError,
     OutOfMemoryError,
+    QueueFullError,
     UnsupportedModelError,
 )
 
 if TYPE_CHECKING:
     from linnet.engine.params import SamplingParams
     from linnet.engine.sampling import TokenLogprob
+    from linnet.handle import Handle
     from linnet.llm import LLM
     from linnet.look.report import ModelReport, inspect_model
     from linnet.outputs import Candidate, Chunk, Completion, Timings, TraceStep, Usage
@@ -30,18 +34,22 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LLM",
+    "CancelledError",
     "Candidate",
     "ChatTemplateError",
     "Chunk",
     "ClosedError",
     "Completion",
     "ContextLengthError",
+    "DeadlineError",
+    "Handle",
     "InvalidRequestError",
     "LinnetError",
     "MissingDependencyError",
     "ModelFileError",
     "ModelReport",
     "OutOfMemoryError",
+    "QueueFullError",
     "SamplingParams",
     "Timings",
     "TokenLogprob",
@@ -55,6 +63,7 @@ __all__ = [
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.
 _HOMES = {
+    "Handle": "linnet.handle",
     "LLM": "linnet.llm",
     "ModelReport": "linnet.look.report",
     "SamplingParams": "linnet.engine.params",

@@ -68,7 +68,7 @@ class Answer:
             logprobs=None if request.params.logprobs is None else sample.logprobs,
             prompt_token_ids=request.prompt,
             prompt_logprobs=request.prompt_logprobs,
-            usage=Usage(len(request.prompt), count),
+            usage=Usage(len(request.prompt), count, request.cached_tokens),
             seed=request.seed,
             timings=Timings(first_s, ended_at - request.submitted_at, (count - 1) / after_first_s if after_first_s > 0 else None),
         )

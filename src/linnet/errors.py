@@ -9,6 +9,9 @@ LinnetError
 │   └── ChatTemplateError     no chat template, or one that refuses these messages
 ├── MissingDependencyError    an optional package is needed (also an ImportError)
 ├── OutOfMemoryError          what was needed, what there is, what to change (also a MemoryError)
+├── QueueFullError            as many requests wait as may
+├── DeadlineError             a request was not done in its time (also a TimeoutError)
+├── CancelledError            the request was cancelled
 └── ClosedError               the LLM was closed
 
 A message says what is wrong, where, and what to do about it.
@@ -60,6 +63,18 @@ class MissingDependencyError(LinnetError, ImportError):
 
 class OutOfMemoryError(LinnetError, MemoryError):
     """Memory that was needed and is not there; the message names both and the remedy."""
+
+
+class QueueFullError(LinnetError):
+    """As many requests wait as `max_queue` allows; try again later."""
+
+
+class DeadlineError(LinnetError, TimeoutError):
+    """A request was not done within its `timeout`, or not by the time that somebody would wait for it."""
+
+
+class CancelledError(LinnetError):
+    """The answer of a request that was cancelled was asked for."""
 
 
 class ClosedError(LinnetError):

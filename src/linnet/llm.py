@@ -22,6 +22,7 @@ from linnet.engine.params import MAX_CANDIDATES, SamplingParams
 from linnet.engine.request import Request
 from linnet.engine.sampling import TokenLogprob
 from linnet.errors import InvalidRequestError, LinnetError
+from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
@@ -61,6 +62,7 @@ class LLM:
         kv_memory: int | None = None,
         max_batch: int = 16,
         prefill_chunk: int = 512,
+        max_queue: int | None = None,
         prefix_cache: bool = True,
         draft: str | None = None,
         low_memory: bool = False,
@@ -131,6 +133,8 @@ class LLM:
                 max_batch=options.max_batch,
                 prefill_chunk=options.prefill_chunk,
                 slides=slides,
+                prefix_cache=options.prefix_cache,
+                max_queue=options.max_queue,
             )
         except BaseException:
             checkpoint.close()
@@ -190,6 +194,13 @@ class LLM:
         """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
         early ends the request and frees what it held."""
         return self._stream(self._answer(self._reader.read(prompt), params, cache))
+
+    def submit(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Handle:
+        """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
+        QueueFullError where `max_queue` requests wait already."""
+        answer = self._answer(self._reader.read(prompt), params, cache)
+        self._engine.submit(answer.request)
+        return Handle(self._engine, answer)
 
     @overload
     def chat(

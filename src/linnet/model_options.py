@@ -42,7 +42,8 @@ class ModelOptions(Options):
     kv_memory: int | None = option(None, "most bytes of KV cache; None: 40% of the available memory", 1)
     max_batch: int = option(16, "most sequences that run at once", 1, 4096)
     prefill_chunk: int = option(512, "most prompt tokens in one step", 1, 2**20)
-    prefix_cache: bool = option(True, "share the keys and values of common prompt beginnings (nothing is shared yet)")
+    max_queue: int | None = option(None, "most requests that may wait for a place in the batch; None: any number", 0)
+    prefix_cache: bool = option(True, "keep the keys and values of prompts, for later ones that begin alike")
     draft: str | None = option(None, "a smaller model that guesses ahead", letter="G")
     low_memory: bool = option(False, "leave weights where their file is mapped, rearranged at each use: slower, and no memory of their own")
     device: str | None = option(None, "device of the torch op set", letter="F")
@@ -75,7 +76,6 @@ class ModelOptions(Options):
         longest = longest_context(spec)
         if self.context is not None and self.context > longest:
             raise InvalidRequestError(f"context is {self.context} and the model was made for {int(longest)}; lower it")
-
 
     def slides(self, spec: ModelSpec, own: bool) -> bool:
         """Whether requests go on past the context; `own`: whether the checkpoint's code lets them. Raises InvalidRequestError where

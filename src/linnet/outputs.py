@@ -10,10 +10,12 @@ from linnet.engine.sampling import TokenLogprob
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of a prompt and of one answer to it, its end token included."""
+    """Tokens of a prompt and of one answer to it, its end token included. cached_tokens: those of the prompt whose keys and values
+    were there already."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

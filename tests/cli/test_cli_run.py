@@ -52,6 +52,7 @@ def test_json_is_one_object_that_agrees_with_the_library(linnet, llm):
         "prompt_tokens": 12,
         "completion_tokens": len(expected.token_ids),
         "total_tokens": 12 + len(expected.token_ids),
+        "cached_tokens": 0,
     }
     assert set(record["timings"]) == {"load_s", "first_token_s", "total_s", "tokens_per_s"}
     assert 0 < record["timings"]["first_token_s"] <= record["timings"]["total_s"]

@@ -36,12 +36,17 @@ class MockOps:
         self.longest: list[int] = []  # most rows of one sequence
         self.sequences: list[int] = []
         self.fail: Exception | None = None
+        self.copies = 0
 
     def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
         self.pages = np.full((pages, PAGE_SIZE), -1, np.int64)
 
     def free_cache(self) -> None:
         self.pages = np.zeros((0, PAGE_SIZE), np.int64)
+
+    def copy_page(self, source: int, target: int) -> None:
+        self.copies += 1
+        self.pages[target] = self.pages[source]
 
     def stepper(self, spec: ModelSpec, build: Callable[[], NDArray[np.float32]]) -> Step:
         self.bidirectional = spec.bidirectional_prompt
@@ -105,12 +110,14 @@ def mock_engine(
     prefill_chunk: int = 64,
     bidirectional: bool = False,
     slides: bool = False,
+    prefix_cache: bool = True,
+    max_queue: int | None = None,
 ) -> Engine:
     """bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
     spec = ModelSpec("mock", VOCAB, 1, context, layers=(), final_norm=None, tied=True, bidirectional_prompt=bidirectional)
     weights = Weights(embedding=None, layers=(), output=Linear(None))
     sizes = {"context": context, "pages": pages, "max_batch": max_batch, "prefill_chunk": prefill_chunk}
-    return Engine(MockOps(), spec, weights, kv_dtype="f32", slides=slides, **sizes)  # type: ignore[arg-type]
+    return Engine(MockOps(), spec, weights, kv_dtype="f32", slides=slides, prefix_cache=prefix_cache, max_queue=max_queue, **sizes)  # type: ignore[arg-type]
 
 
 def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:

@@ -315,7 +315,7 @@ def test_max_tokens_0_scores_the_prompt_in_bounded_pieces(monkeypatch: pytest.Mo
 def test_first_come_first_served() -> None:
     """A long request at the head is not overtaken for ever by short ones that would fit."""
     engine = mock_engine(pages=7)
-    first, long, short = request([1] * 60, max_tokens=40), request([2] * 60, max_tokens=130), request([3], max_tokens=5)
+    first, long, short = request([1] * 130, max_tokens=40), request([2] * 90, max_tokens=100), request([3, 3], max_tokens=5)
     order = []
     for r, name in ((first, "first"), (long, "long"), (short, "short")):
         engine.submit(r)

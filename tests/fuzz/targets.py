@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import pickle
 import shutil
 import struct
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -41,6 +43,9 @@ def write_case(target: str, seed: int, folder: Path) -> Path:
         name, content = random.choice(_vocabularies())
         (folder / name).write_bytes(mutate_bytes(content, [], random))
         return folder / name
+    if target == "torch":
+        (folder / "model.ckpt").write_bytes(_mutated_torch_file(random))
+        return folder / "model.ckpt"
     files.write_folder(folder, shards=random.choice([1, 2]))
     if target == "safetensors":
         path = random.choice(sorted(folder.glob("*.safetensors")))
@@ -65,8 +70,9 @@ def _gguf(index: int) -> tuple[bytes, list[tuple[int, str]]]:
 
 @lru_cache
 def _vocabularies() -> list[tuple[str, bytes]]:
-    """Tokenizer files that are not JSON: SentencePiece models of both kinds, and ranks as tiktoken writes them."""
+    """Tokenizer files that are not JSON: SentencePiece models of both kinds, ranks as tiktoken writes them, a pickled encoding."""
     import sentencepiece
+    import tiktoken
 
     texts = [f"the {word} {word}s {number}" for number, word in enumerate("hello world cat dog bird tree house river stone".split() * 20)]
     found = []
@@ -84,7 +90,40 @@ def _vocabularies() -> list[tuple[str, bytes]]:
         found.append(("tokenizer.model", out.getvalue()))
     tokens = [bytes([byte]) for byte in range(256)] + [b"he", b"ll", b"hell"]
     ranks = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
+    encoding = tiktoken.Encoding(
+        "pickled", pat_str=r"\w+|\W", mergeable_ranks={token: i for i, token in enumerate(tokens)}, special_tokens={"<|bos|>": 300}
+    )
+    found.append(("tokenizer.pkl", pickle.dumps(encoding)))
     return [*found, ("cl100k_base.tiktoken", ranks), ("tokenizer.model", ranks)]
+
+
+@lru_cache
+def _torch_files() -> tuple[bytes, bytes]:
+    """A tutorial's checkpoint in both formats of torch.save."""
+    import torch
+    from torch_models import Tutorial
+
+    h_params = {"d_model": 12, "num_heads": 2, "num_blocks": 1, "context_length": 8, "max_token_value": 11}
+    saved = {"h_params": h_params, "model_state_dict": Tutorial(h_params).state_dict(), "note": [1, 2.5, "text", (None, True)]}
+    written = io.BytesIO(), io.BytesIO()
+    torch.save(saved, written[0])
+    torch.save(saved, written[1], _use_new_zipfile_serialization=False)
+    return written[0].getvalue(), written[1].getvalue()
+
+
+def _mutated_torch_file(random: Random) -> bytes:
+    """The archive as bytes, the pickle inside it, or the older format, whose first 2,000 bytes are pickles."""
+    archive, older = _torch_files()
+    if random.random() < 0.3:
+        return mutate_bytes(archive, [], random)
+    if random.random() < 0.4:
+        return mutate_bytes(older[:2000], [], random) + older[2000:]
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as parts, zipfile.ZipFile(out, "w") as changed:
+        for name in parts.namelist():
+            data = parts.read(name)
+            changed.writestr(name, mutate_bytes(data, [], random) if name.endswith("data.pkl") else data)
+    return out.getvalue()
 
 
 def _mutated_safetensors(data: bytes, random: Random) -> bytes:

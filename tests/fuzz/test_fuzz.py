@@ -3,7 +3,7 @@
 Once with the package's own core and once with one built under the address and undefined-behaviour sanitizers.
 LINNET_FUZZ_SECONDS: how long all of it takes together (60); LINNET_FUZZ_SEED: the first seed (0). A failure names its seed:
 
-    PYTHONPATH=src:tests/fuzz:tests/hostile python tests/fuzz/worker.py gguf 1234 1 /tmp/fuzz --only
+    PYTHONPATH=src:tests/fuzz:tests/hostile:tests/load python tests/fuzz/worker.py gguf 1234 1 /tmp/fuzz --only
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sanitized_core import build_sanitized, sanitized_environment
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-TARGETS = ("gguf", "safetensors", "config", "tokenizer", "vocabulary")
+TARGETS = ("gguf", "safetensors", "torch", "config", "tokenizer", "vocabulary")
 SANITIZED = (("gguf", "scalar"), ("gguf", "avx2"), ("gguf", ""), ("safetensors", "scalar"))
 """Targets whose cases reach the core, and instruction sets; "": the best that there is."""
 SHARES = len(TARGETS) + len(SANITIZED)
-PATHS = os.pathsep.join(str(path) for path in (HERE, HERE.parent / "hostile", *sys.path))
+PATHS = os.pathsep.join(str(path) for path in (HERE, HERE.parent / "hostile", HERE.parent / "load", *sys.path))
 
 
 def seconds(default: int) -> float:

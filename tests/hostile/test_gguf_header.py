@@ -89,7 +89,7 @@ CASES = {
     "an infinite rotary base": (changed(b"llama.rope.freq_base", F32, float("inf")), "freq_base is 'inf'"),
     "an odd rotary dimension": (changed(b"llama.rope.dimension_count", U32, 7), "dimension_count is '7'"),
     "a key with a name of 64 KiB": (gguf([*model_pairs(), (b"llama." + NAME_64K[:65000], U32, 7)], TENSORS), "not understood"),
-    "a key that nobody knows": (changed(b"llama.expert_count", U32, 8), r"llama\.expert_count = 8"),
+    "a key that nobody knows": (changed(b"llama.time_mix_extra_dim", U32, 8), r"llama\.time_mix_extra_dim = 8"),
 }
 
 

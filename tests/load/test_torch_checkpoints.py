@@ -33,7 +33,7 @@ TRAINING = {
     "eval_iters": 20,
 }
 NANOGPT = {"n_layer": 2, "n_head": 3, "n_embd": 24, "block_size": 20, "bias": True, "vocab_size": 97, "dropout": 0.1}
-NANOCHAT = {"sequence_len": 640, "vocab_size": 97, "n_layer": 5, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
+NANOCHAT = {"sequence_len": 384, "vocab_size": 97, "n_layer": 5, "n_head": 4, "n_kv_head": 2, "n_embd": 64}
 
 
 @pytest.fixture(params=OP_SETS)
@@ -150,11 +150,11 @@ def test_nanochats_models_generate_what_its_code_does(name: str, op_set: str, tm
     changed = {"short_seq_len": 128} if name == "2026-08" else {}
     model = nanochat(GENERATIONS[name], **changed)
     path = save_nanochat(tmp_path, model, 650, "_orig_mod." if name == "2025-10" else "")
-    tokens = np.random.default_rng(0).integers(0, 97, 400).tolist()  # longer than every short window: 320, 256 and 128 tokens
+    tokens = np.random.default_rng(0).integers(0, 97, 240).tolist()  # longer than every short window: 192 and 128 tokens
     assert_close(logits(path, op_set, tokens), model, tokens)
-    expected = greedy(model, tokens[:360], 40, 640)
-    assert generated(path, op_set, tokens[:360], 40) == expected
-    assert generated(path, op_set, tokens[:1], 32) == greedy(model, tokens[:1], 32, 640)
+    expected = greedy(model, tokens[:200], 40, 384)
+    assert generated(path, op_set, tokens[:200], 40) == expected
+    assert generated(path, op_set, tokens[:1], 32) == greedy(model, tokens[:1], 32, 384)
     assert len(set(expected)) > 8
 
 
@@ -186,7 +186,7 @@ def test_chat_with_a_nanochat_folder(op_set: str, tmp_path: Path) -> None:
     with LLM(folder, ops=op_set, kv_dtype="f32") as llm:
         answer = llm.chat([{"role": "user", "content": "hello <|bos|>"}], SamplingParams(temperature=0.0, max_tokens=20))
         assert answer.prompt_token_ids == prompt
-        assert answer.token_ids == greedy(model, prompt, 20, 640)
+        assert answer.token_ids == greedy(model, prompt, 20, 384)
         end = SamplingParams(temperature=0.0, max_tokens=20, logit_bias={260: 100.0}, min_tokens=3)
         ended = llm.chat([{"role": "user", "content": "hello <|bos|>"}], end)
         assert (ended.token_ids, ended.finish_reason) == ([*answer.token_ids[:3], 260], "stop")

@@ -41,8 +41,7 @@ def batch_of(runs: list[tuple[int, int]], pages: int, prompt: int = 1) -> Batch:
 
 def eager(ops: NativeOps, op: Callable[..., int], *inputs: Floats, batch: Batch | None = None, spec: ModelSpec = SPEC) -> Floats:
     """What `op(*values)` gives for inputs [rows, width]. batch: by default as many sequences of one row."""
-    rows = len(inputs[0])
-    batch = batch or batch_of([(0, 1)] * rows, rows)
+    batch = batch or batch_of([(0, 1)] * len(inputs[0]), len(inputs[0]))
     ops.begin(spec)
     result = op(*(ops.tape.constant(x) for x in inputs))
     rotations = [frequencies_of_requests(rope, batch.rope_lengths) for rope in ops.varying]

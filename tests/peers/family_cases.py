@@ -9,9 +9,10 @@ from pathlib import Path
 
 import comparison  # noqa: F401  # lets the next ones be found
 import numpy as np
+from families.llama import GQA as LLAMA_GQA
 from families.phi import GQA as PHI_GQA
 from families.phi3 import longrope
-from family import Settings
+from family import Settings, scaled
 from gguf_export import export
 
 from linnet.load.checkpoint import open_checkpoint
@@ -91,7 +92,9 @@ ADDED: dict[str, dict[str, Settings]] = {
     },
     "gemma": {"gqa": {**FAMILIES["gemma"].named["gqa-untied"], "tie_word_embeddings": True}},
     "falcon": {"many-keys": {"multi_query": False}},
-    "glm4": {"june-2024": {**FAMILIES["glm4"].named["plain"], "post_norms": False}},
+    "glm4": {"june-2024": {**FAMILIES["glm4"].named["plain"], "post_norms": False}, "apart": FAMILIES["glm4"].named["plain"]},
+    "llama": {"yarn-attention-factor": {**LLAMA_GQA, "rope_parameters": {**scaled("yarn")["rope_parameters"], "attention_factor": 0.8}}},
+    "mixtral": {"experts-apart": FAMILIES["mixtral"].named["plain"]},
     "olmo2": {"mqa": {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 1}},
     "stablelm": {"mqa": {**FAMILIES["stablelm"].named["mqa-norm"], "tie_word_embeddings": False}},
     "gemma2": {"27b": {**SMALL, "num_hidden_layers": 46, "query_pre_attn_scalar": 8, "sliding_window": 7}},
@@ -105,6 +108,8 @@ PREFERRED = {
     "deepseek_v2-compressed-pages": ("attn_k_b", "attn_v_b"),
     "deepseek_v2-gate-over-up": ("ffn_gate_up_exps",),
     "deepseek_v2-compressed-pages-yarn": ("attn_k_b", "attn_v_b"),
+    "glm4-apart": ("attn_q.", "attn_k.", "attn_v."),
+    "mixtral-experts-apart": ("ffn_gate.", "ffn_up.", "ffn_down."),
     "phi-in-one": ("attn_qkv",),
 }
 OTHER_ARCHITECTURES = {"glm4-june-2024": "chatglm"}
@@ -195,6 +200,7 @@ NOT_IN_LLAMA_CPP = {
     "gpt_oss-no-biases": "it wants the biases",
     "gpt_oss-tied": UNTIED,
     "internlm2-tied": UNTIED,
+    "mixtral-experts-apart": "it takes no experts with a tensor each any more",
     "olmo2-biases": NO_BIAS,
     "olmo2-mqa-tied": UNTIED,
     "qwen-tied": UNTIED,

@@ -23,7 +23,7 @@ def record(case: FamilyCase, folder: Path) -> dict[str, Any]:
     path = case.write(folder)
     answer = ask_family(path, case.allowed)
     print(case, "" if answer.certain == TOKENS else f"{answer.certain} certain tokens")
-    return {"fingerprint": fingerprint(path), **answer.to_json()}
+    return {"file": vars(fingerprint(path)), **answer.to_json()}
 
 
 def main() -> None:

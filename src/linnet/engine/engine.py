@@ -8,6 +8,7 @@ hold another up.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -19,16 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
+from linnet.engine.check import check_request, most_tokens
 from linnet.engine.pages import PagePool, pages_for
+from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import Sampler, token_logprob
-from linnet.engine.scheduler import Chunk, Scheduler
-from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError, LinnetError, OutOfMemoryError
+from linnet.engine.scheduler import Chunk, Scheduler, batch_of
+from linnet.errors import ClosedError, DeadlineError, LinnetError, QueueFullError
 from linnet.forward import forward
-from linnet.ops.base import PAGE_SIZE, Batch, Ops, Step
+from linnet.ops.base import Ops, Step
 from linnet.weights import Weights
 
 logger = logging.getLogger("linnet.engine")
+
+PRIORITY_PLACES = 100
+"""What a step of priority is worth: a request is overtaken by no more than so many later ones, so that none waits for ever."""
 
 PROMPT_LOGIT_BYTES = 64 * 2**20
 """Most bytes of prompt logits made in one step: 32,000 positions of 152,000 entries would take 20 GB at once."""
@@ -54,6 +60,8 @@ class Engine:
         max_batch: int,
         prefill_chunk: int,
         slides: bool = False,
+        prefix_cache: bool = True,
+        max_queue: int | None = None,
     ) -> None:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
@@ -61,14 +69,20 @@ class Engine:
         self._run: Step | None = ops.stepper(spec, partial(forward, ops, spec, weights))
         self.context = context
         self.slides = slides
+        self._most_at_once = None if max_queue is None else max_batch + max_queue
         self.pool = PagePool(pages)
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
+        prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
-        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, spec.bidirectional_prompt)
+        whole = spec.bidirectional_prompt
+        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole)
         self._lock = threading.RLock()  # entered as itself: Ctrl-C in the condition's own __enter__ would leave it locked
         self._turn = threading.Condition(self._lock)
         self._driver: int | None = None
         self._accepting = False
+        self._submitted = 0
+        self._arrived: deque[Request] = deque()  # for whoever has the turn, who alone touches the scheduler
+        self._timed: list[tuple[float, Request]] = []  # replaced under the lock
         self._cancelled: deque[Request] = deque()
         self._closed = False
         self._process = os.getpid()
@@ -77,36 +91,12 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        prompt, params, vocab = request.prompt, request.params, self.spec.vocab_size
-        if not prompt:
-            raise InvalidRequestError("the prompt is empty: it has no tokens; give at least one")
-        named = {"the prompt": prompt, "logit_bias": params.logit_bias, "stop_token_ids": params.stop_token_ids}
-        for where, tokens in named.items():
-            if tokens and not 0 <= min(tokens) <= max(tokens) < vocab:
-                outside = next(token for token in tokens if not 0 <= token < vocab)
-                raise InvalidRequestError(f"token id {outside} in {where} is outside the model's {vocab} embedding rows")
-        total = len(prompt) + self._limit(request)
-        if self.slides:
-            if request.prompt_logits is not None and len(prompt) > self.context:
-                raise ContextLengthError(f"a prompt of {len(prompt)} tokens cannot be scored in a context of {self.context}: {_ROOM}")
-            total = min(total, self.context)
-        if params.max_tokens is None and len(prompt) >= self.context and not self.slides:
-            raise ContextLengthError(f"the prompt has {len(prompt)} tokens and the context holds {self.context}: {_ROOM}")
-        if total > self.context:
-            raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens and max_tokens is {params.max_tokens}, together {total}, "
-                f"and the context holds {self.context}: {_ROOM}"
-            )
-        if pages_for(total) > self.pool.count:
-            raise OutOfMemoryError(
-                f"the request needs KV cache for {total} tokens and the cache holds {self.pool.count * PAGE_SIZE}; "
-                "lower max_tokens or raise kv_memory"
-            )
+        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count)
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
         self.check(request)
-        limit = self._limit(request)
+        limit = most_tokens(request, self.context, self.slides)
         request.submitted_at = time.perf_counter()
         samples = request.params.n if limit else 1  # only the first sample scores the prompt
         for index in range(samples):
@@ -118,7 +108,14 @@ class Engine:
         request.unfinished = samples
         with self._lock:
             self._refuse_closed()
-            self.scheduler.waiting.extend(request.sequences)
+            self._refuse_full()
+            self._submitted += 1
+            place = self._submitted + PRIORITY_PLACES * request.params.priority
+            for sequence in request.sequences:
+                sequence.order = (place, self._submitted, sequence.index)
+            if request.params.timeout is not None:
+                self._timed.append((request.submitted_at + request.params.timeout, request))
+            self._arrived.append(request)
         logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
 
     def outputs(self, request: Request) -> Generator[Output, None, None]:
@@ -133,7 +130,7 @@ class Engine:
                     if request.error is not None:
                         raise request.error
                     return
-                self._advance(request)
+                self.advance(request)
         finally:
             self.cancel(request)
 
@@ -159,22 +156,27 @@ class Engine:
             while self._driver not in (None, threading.get_ident()):
                 self._turn.wait(_LOST)
             self._driver = threading.get_ident()
-            for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
-                self._fail(sequence.request, ClosedError("the LLM was closed while this request ran"))
+            admitted = [sequence.request for sequence in [*self.scheduler.running, *self.scheduler.waiting]]
+            for request in [*admitted, *self._arrived]:
+                self._fail(request, ClosedError("the LLM was closed while this request ran"))
             self.ops.free_cache()
             self._run = None
         self._end_turn()
 
     # ---- turns
-    def _advance(self, request: Request) -> None:
-        """Waits until the request has outputs or is done, or until this thread has run one step itself."""
+    def advance(self, request: Request, until: float = math.inf) -> None:
+        """Waits until the request has outputs or is done, until this thread has run one step itself, or, while another has the turn,
+        until time.perf_counter() is `until`."""
         me = threading.get_ident()
         self._refuse_fork()
         self._refuse_reentry()
         try:
             with self._lock:
                 while (self._closed or self._driver not in (None, me)) and not request.outputs and not request.done:
-                    self._turn.wait(_LOST)
+                    left = until - time.perf_counter()
+                    if left <= 0:
+                        return
+                    self._turn.wait(min(_LOST, left))
                 if request.outputs or request.done:
                     return
                 self._driver = me
@@ -205,6 +207,12 @@ class Engine:
             raise ClosedError("the LLM is closed; open a new one")
         self._refuse_fork()
 
+    def _refuse_full(self) -> None:
+        """What runs or waits is counted by samples that have begun or may begin, and there is a place in the batch for each."""
+        there = len(self._arrived) + len(self.scheduler.waiting) + len(self.scheduler.running)
+        if self._most_at_once is not None and there >= self._most_at_once:
+            raise QueueFullError(f"{there} requests run or wait, and max_batch and max_queue allow {self._most_at_once}; try again later")
+
     def _refuse_fork(self) -> None:
         if self._process != os.getpid():  # the op set's threads are not in this process: an operation would wait for them for ever
             raise LinnetError("the LLM was opened before this process was forked; open one in this process, or start it with 'spawn'")
@@ -212,12 +220,21 @@ class Engine:
     # ---- steps: only the thread that has the turn comes here
     def _step(self) -> None:
         """One forward over whatever is due. What goes wrong in it fails the requests in it, and no others."""
+        if self._timed:
+            self._end_late()
+        while self._arrived:
+            request = self._arrived.popleft()
+            if not request.done:  # cancelled meanwhile
+                self.scheduler.add(request.sequences[0])
         plan = self.scheduler.plan()
         if not plan:
             return
+        if logger.isEnabledFor(logging.DEBUG):
+            waiting, free = len(self.scheduler.waiting), self.pool.free_count
+            logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
         assert self._run is not None  # close() failed every request
         try:
-            logits = self._run(self._batch(plan))
+            logits = self._run(batch_of(plan, self.scheduler))
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             for chunk in plan:
@@ -240,36 +257,30 @@ class Engine:
             finally:
                 self._accepting = False
 
-    def _batch(self, plan: list[Chunk]) -> Batch:
-        tokens: list[int] = []
-        positions: list[int] = []
-        previous: list[int] = []
-        slots: list[int] = []
-        rows: list[int] = []
-        for chunk in plan:
-            sequence, position, first = chunk.sequence, chunk.sequence.computed, chunk.sequence.start + chunk.sequence.computed
-            rowed = sequence.tokens[first : first + chunk.count]
-            tokens += rowed
-            positions += range(position, position + chunk.count)
-            previous += [sequence.tokens[first - 1] if position else -1, *rowed[:-1]]
-            slots += [sequence.slot] * chunk.count
-            rows += range(len(tokens) - chunk.wanted, len(tokens))
-        if logger.isEnabledFor(logging.DEBUG):
-            waiting, free = len(self.scheduler.waiting), self.pool.free_count
-            logger.debug("step: %d sequences, %d rows; %d sequences wait, %d pages free", len(plan), len(tokens), waiting, free)
-        state = self.scheduler
-        per_sequence = (state.page_table, state.rope_lengths, state.prompt_lengths)
-        return Batch(_int32(tokens), _int32(positions), _int32(previous), _int32(slots), *per_sequence, _int32(rows))
+    def _end_late(self) -> None:
+        """Fails requests whose time is over."""
+        now = time.perf_counter()
+        for deadline, request in self._timed:
+            if deadline <= now:
+                seconds = request.params.timeout
+                self._fail(request, DeadlineError(f"the request was not done within its timeout of {seconds:g} seconds; allow it more"))
+        with self._lock:
+            self._timed = [entry for entry in self._timed if not entry[1].done]
 
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Takes a sequence's share of a step: hands prompt logits out, and chooses the next token where it is due."""
         sequence, request = chunk.sequence, chunk.sequence.request
         if sequence.scores_prompt:
             assert request.prompt_logits is not None
-            request.prompt_logits(sequence.computed, rows)
-        sequence.computed += chunk.count
+            handed = max(0, sequence.scored - sequence.computed)  # those before it gave its pages back, if it did
+            if handed < chunk.count:
+                request.prompt_logits(sequence.computed + handed, rows[handed:])
+                sequence.scored = sequence.computed + chunk.count
+        self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
             return
+        if sequence.index == 0 and not sequence.generated and len(request.sequences) > 1:
+            self.scheduler.fork(sequence)
         if sequence.limit == 0:
             self._emit(sequence, Output(0, None, None, "length", time.perf_counter()))
             return
@@ -309,22 +320,10 @@ class Engine:
         if not request.done:
             for sequence in request.sequences:
                 self.scheduler.remove(sequence)
+            self.scheduler.end_trunk(request)
             request.done = True
             logger.debug("request dropped: %s", request.error or "cancelled")
-
-    def _limit(self, request: Request) -> int:
-        """Most tokens each answer may have."""
-        most = request.params.max_tokens
-        if most is None:
-            return self.context if self.slides else max(0, self.context - len(request.prompt))
-        return most
 
 
 _LOST = 1.0
 """Seconds after which a waiter looks again: Ctrl-C in whoever gives the turn up can lose the call that wakes it."""
-
-_ROOM = "shorten the prompt, lower max_tokens, or open the model with a larger context"
-
-
-def _int32(values: list[int]) -> NDArray[np.int32]:
-    return np.array(values, np.int32)

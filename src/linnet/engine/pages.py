@@ -1,9 +1,10 @@
-"""The pool of KV pages: which are free, and how many memory allows. Knows no sequences."""
+"""The pool of KV pages: who holds which, and how many memory allows. Knows no sequences."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from linnet.arch.spec import ModelSpec
@@ -24,27 +25,77 @@ MEMORY_SHARE = 0.4
 
 
 class PagePool:
-    """Pages 0 to count - 1. The page freed last is given out first, so untouched memory stays untouched."""
+    """Pages 0 to count - 1, each free or held by one or several. The page freed last is given out first, so untouched memory stays
+    untouched.
+
+    A page may be kept under a name: it is then found by it, and outlives its last holder until nothing else is free; of such pages
+    the one that was let go first is given out first. To the caller they are as free as any.
+    """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._returned: list[int] = []
-        self._untouched = 0  # this page and those after it were never given out; a list of them all may take gigabytes
+        self._holders: list[int] = []  # of every page given out so far; those after them are untouched, however many
+        self._named: dict[bytes, int] = {}
+        self._names: dict[int, bytes] = {}
+        self._idle: OrderedDict[int, None] = OrderedDict()  # named, and held by nobody
 
     @property
     def free_count(self) -> int:
-        return self.count - self._untouched + len(self._returned)
+        return self.count - len(self._holders) + len(self._returned) + len(self._idle)
 
     def allocate(self, count: int) -> list[int]:
-        """`count` pages; the caller has checked `free_count`."""
+        """`count` pages, held once; the caller has checked `free_count`."""
         assert count <= self.free_count
-        pages = [self._returned.pop() for _ in range(min(count, len(self._returned)))]
-        first = self._untouched
-        self._untouched += count - len(pages)
-        return [*pages, *range(first, self._untouched)]
+        pages = []
+        for _ in range(count):
+            if self._returned:
+                page = self._returned.pop()
+            elif len(self._holders) < self.count:
+                page = len(self._holders)
+                self._holders.append(0)
+            else:
+                page, _ = self._idle.popitem(last=False)
+                self.forget(page)
+            self._holders[page] = 1
+            pages.append(page)
+        return pages
 
-    def free(self, pages: Iterable[int]) -> None:
-        self._returned.extend(pages)
+    def hold(self, pages: Iterable[int]) -> None:
+        """One more holder for each of the pages, which are held or named."""
+        for page in pages:
+            self._holders[page] += 1
+            self._idle.pop(page, None)
+
+    def free(self, pages: Sequence[int]) -> None:
+        """One holder less for each page. The last ones go first, as a text's end is of use only with its beginning."""
+        for page in reversed(pages):
+            assert self._holders[page] > 0, "a page freed twice"
+            self._holders[page] -= 1
+            if self._holders[page]:
+                continue
+            if page in self._names:
+                self._idle[page] = None
+            else:
+                self._returned.append(page)
+
+    def is_shared(self, page: int) -> bool:
+        return self._holders[page] > 1
+
+    def find(self, name: bytes) -> int | None:
+        return self._named.get(name)
+
+    def keep(self, page: int, name: bytes) -> None:
+        """Names a held page; the first page of a name keeps it."""
+        if name not in self._named and page not in self._names:
+            self._named[name] = page
+            self._names[page] = name
+
+    def forget(self, page: int) -> None:
+        """Takes a page's name away, if it has one: its content is about to change."""
+        name = self._names.pop(page, None)
+        if name is not None:
+            del self._named[name]
 
 
 def pages_for(positions: int) -> int:

@@ -28,7 +28,9 @@ class SamplingParams(Options):
     See each field's help text.
     """
 
-    max_tokens: int | None = option(None, "most tokens to generate; None: until the context is full, or that many where it slides; 0: score the prompt", 0)
+    max_tokens: int | None = option(
+        None, "most tokens to generate; None: until the context is full, or that many where it slides; 0: score the prompt", 0
+    )
     temperature: float = option(1.0, "0 is greedy; larger is more random", 0.0, 100.0)
     top_k: int = option(0, "sample among the k likeliest tokens; 0: all", 0)
     top_p: float = option(1.0, "sample among the likeliest tokens whose probabilities reach this sum", 0.0, 1.0)
@@ -61,8 +63,8 @@ class SamplingParams(Options):
     choice: Sequence[str] | None = option(None, "answer must be one of these", letter="D")
     grammar: str | None = option(None, "answer must follow this Lark grammar", letter="D")
     adapter: str | None = option(None, "LoRA adapter by name", letter="H")
-    priority: int = option(0, "smaller runs earlier", letter="D")
-    timeout: float | None = option(None, "seconds after which the request ends", letter="D")
+    priority: int = option(0, "smaller runs earlier: each step of it is worth 100 places in the queue", -1000, 1000)
+    timeout: float | None = option(None, "seconds after which a request that is not done fails with DeadlineError", 0.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

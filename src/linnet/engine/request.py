@@ -37,6 +37,8 @@ class Request:
     makes the rule applies `min_tokens`. prompt_logits: called as (position, logits float32 [k, vocab]) with the
     logits after the prompt's tokens from `position` on, in order and in pieces, borrowed for the call; by default it fills
     `prompt_logprobs` where params ask for them or max_tokens is 0. cache=False recomputes the whole sequence for every token.
+    trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
+    were found in the prefix cache.
     """
 
     prompt: list[int]
@@ -55,6 +57,8 @@ class Request:
     done: bool = field(default=False, init=False)
     error: Exception | None = field(default=None, init=False)
     submitted_at: float = field(default=0.0, init=False)
+    trunk: list[int] = field(default_factory=list, init=False)
+    cached_tokens: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.ends = self.end_ids | set(self.params.stop_token_ids)
@@ -72,9 +76,10 @@ class Request:
 class Sequence:
     """One sample of a request.
 
-    tokens: prompt and answer. limit: most tokens the answer may have. need: KV pages for all of it. start: the first token that
-    the model sees, whose position is 0. computed: how many tokens from there on have their keys and values in the pages. slot: row
-    of the page table while running, else -1.
+    tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold. order: what stands
+    before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
+    keys and values in the pages. scored: how many rows of the prompt's logits were handed out. slot: row of the page table while
+    running, else -1. begun: whether it ever ran. names, named: what the prefix cache calls its pages, and how many it has named.
     """
 
     request: Request
@@ -83,11 +88,15 @@ class Sequence:
     limit: int
     need: int
     sampler: Sampler
+    order: tuple[int, int, int] = (0, 0, 0)
     start: int = 0
     computed: int = 0
+    scored: int = 0
     slot: int = -1
+    begun: bool = False
     pages: list[int] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
+    names: list[bytes] = field(default_factory=list)
+    named: int = 0
 
     @property
     def generated(self) -> int:

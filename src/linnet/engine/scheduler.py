@@ -1,14 +1,19 @@
-"""Which sequences run in the next step, and how many tokens of each. First come, first served."""
+"""Which sequences run in the next step, how many tokens of each, and in which pages. First come, first served."""
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from linnet.engine.pages import PagePool, pages_for
-from linnet.engine.request import Sequence
+from linnet.engine.prefix_cache import PrefixCache
+from linnet.engine.request import Request, Sequence
+from linnet.ops.base import PAGE_SIZE, Batch
 
 
 @dataclass(frozen=True)
@@ -23,47 +28,74 @@ class Chunk:
 FIRST_WIDTH = 4096
 """Pages of a row of the page table at first; it grows with requests, not with what a file claims to be its context."""
 
+_order = attrgetter("order")
+
 
 class Scheduler:
     """Continuous batching (Yu et al., Orca, 2022): every running sequence that only lacks its last token gets that
     row in every step; the others share `prefill_chunk` rows. Where `whole_prompts`, none is cut: one that is longer has a step of
-    its own. A sequence is admitted when pages for all that it can ever need are free, so nothing that runs is ever preempted.
+    its own.
+
+    A sequence is admitted when there are pages for the tokens that it has, and one for each that runs; it takes more as it grows.
+    When none is free, the one that is last in order gives all of its pages back and waits, to be computed again with the tokens
+    that it has (Kwon et al., PagedAttention, 2023). The first in order always goes on, and the engine admits no request that the pool
+    cannot hold alone; so everything ends.
+
+    Samples of one prompt share its pages, which a request keeps as its trunk until each sample has begun; whoever writes to a page
+    that others hold too gets a copy of its own.
 
     page_table, int32 [max_batch, widest], rope_lengths and prompt_lengths, int32 [max_batch], hold one row per running
-    sequence, in the form that `Batch` takes.
+    sequence, in the form that `Batch` takes. waiting, running: in order. trunks: requests that have one.
     """
 
     def __init__(
-        self, pool: PagePool, context: int, max_batch: int, prefill_chunk: int, logit_rows: int, whole_prompts: bool = False
+        self,
+        pool: PagePool,
+        context: int,
+        max_batch: int,
+        prefill_chunk: int,
+        logit_rows: int,
+        copy_page: Callable[[int, int], None],
+        prefixes: PrefixCache | None = None,
+        whole_prompts: bool = False,
     ) -> None:
-        self.pool = pool
+        self.pool, self.copy_page, self.prefixes = pool, copy_page, prefixes
         self.context = context
         self.prefill_chunk, self.whole_prompts = prefill_chunk, whole_prompts
         self.logit_rows = logit_rows
-        self.waiting: deque[Sequence] = deque()
+        self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
+        self.trunks: list[Request] = []
+        self.preemptions = 0
         self.page_table = np.full((max_batch, min(pages_for(context), FIRST_WIDTH)), -1, np.int32)
         self.rope_lengths, self.prompt_lengths = np.zeros((2, max_batch), np.int32)
         self._slots = list(range(max_batch - 1, -1, -1))
 
+    def add(self, sequence: Sequence) -> None:
+        insort(self.waiting, sequence, key=_order)
+
     def plan(self) -> list[Chunk]:
         """The next step; empty when nothing runs or waits."""
-        while self.waiting and self._slots and self.waiting[0].need <= self.pool.free_count:
-            self._admit(self.waiting.popleft())
+        while self.waiting and self._slots and self._admit(self.waiting[0]):
+            pass
         chunks = []
         tokens_left, rows_left = self.prefill_chunk, self.logit_rows
-        for sequence in self.running:
+        for sequence in tuple(self.running):
+            if sequence.slot < 0:  # gave its pages to one before it, as all after it did
+                break
             lacking = sequence.lacking
             count = self._count(sequence, tokens_left, rows_left)
+            if not count:
+                continue
+            if not self._make_writable(sequence, count):
+                break
+            wanted = int(count == lacking)
             if sequence.scores_prompt:
                 rows_left = max(0, rows_left - count)
                 wanted = count
-            else:
-                wanted = int(count == lacking)
             if lacking > 1:
                 tokens_left = max(0, tokens_left - count)
-            if count:
-                chunks.append(Chunk(sequence, count, wanted))
+            chunks.append(Chunk(sequence, count, wanted))
         return chunks
 
     def _count(self, sequence: Sequence, tokens_left: int, rows_left: int) -> int:
@@ -77,25 +109,146 @@ class Scheduler:
             return lacking if untouched else 0
         return count
 
+    def advance(self, sequence: Sequence, count: int) -> None:
+        """`count` more tokens of a sequence have their keys and values."""
+        sequence.computed += count
+        if self.prefixes is not None and sequence.computed // PAGE_SIZE > sequence.named:
+            self.prefixes.store(sequence, int(self.rope_lengths[sequence.slot]))
+
+    def fork(self, first: Sequence) -> None:
+        """Once the first sample has computed the prompt: the others wait for their turn to go on from its last token."""
+        request = first.request
+        if request.cache and first.computed > 1:
+            request.trunk = first.pages[: pages_for(first.computed - 1)]
+            self.pool.hold(request.trunk)
+            self.trunks.append(request)
+        for sequence in request.sequences[1:]:
+            self.add(sequence)
+
     def remove(self, sequence: Sequence) -> None:
         """Forgets a sequence, wherever it stands, and frees what it held."""
-        if sequence.slot < 0:
-            if sequence in self.waiting:
-                self.waiting.remove(sequence)
-            return
+        if sequence.slot >= 0:
+            self._stop(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+
+    def end_trunk(self, request: Request) -> None:
+        """Samples that have not begun by now compute the prompt themselves, as far as it is not found."""
+        if request in self.trunks:
+            self.trunks.remove(request)
+            self.pool.free(request.trunk)
+            request.trunk = []
+
+    # ---- pages
+    def _admit(self, sequence: Sequence) -> bool:
+        """Gives a waiting sequence a slot and pages for its tokens, if there are enough."""
+        request, pool = sequence.request, self.pool
+        seen = len(sequence.tokens) - sequence.start
+        rope_length = min(self.context, len(request.prompt) + sequence.limit)
+        if request.trunk and sequence.start == max(0, len(request.prompt) - self.context):  # else it has slid on since
+            pages, computed = list(request.trunk), len(request.prompt) - sequence.start - 1
+        else:
+            pages = [] if self.prefixes is None else self.prefixes.find(sequence, rope_length)
+            computed = len(pages) * PAGE_SIZE
+        pool.hold(pages)
+        fresh = min(pages_for(seen + 1), sequence.need) - len(pages)
+        spare = sum(len(other.pages) < other.need for other in self.running) + bool(computed % PAGE_SIZE)
+        while pool.free_count < fresh + spare:
+            if self.running:
+                pool.free(pages)
+                return False
+            if not self.trunks:
+                break  # it is alone, and fits: see Engine.check
+            self.end_trunk(self.trunks[-1])
+        del self.waiting[0]
+        sequence.pages = pages + pool.allocate(fresh)
+        sequence.computed, sequence.named = computed, computed // PAGE_SIZE
+        self._seat(sequence, rope_length)
+        if not sequence.begun:
+            sequence.begun = True
+            if sequence.index == 0:
+                request.cached_tokens = computed
+            elif all(other.begun for other in request.sequences):
+                self.end_trunk(request)
+        return True
+
+    def _seat(self, sequence: Sequence, rope_length: int) -> None:
+        slot = sequence.slot = self._slots.pop()
+        lacking = sequence.need - self.page_table.shape[1]
+        if lacking > 0:
+            self.page_table = np.pad(self.page_table, ((0, 0), (0, lacking)), constant_values=-1)
+        self.page_table[slot, : len(sequence.pages)] = sequence.pages
+        self.rope_lengths[slot] = rope_length
+        self.prompt_lengths[slot] = len(sequence.request.prompt)
+        insort(self.running, sequence, key=_order)
+
+    def _stop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.pool.free(sequence.pages)
         self.page_table[sequence.slot] = -1
         self._slots.append(sequence.slot)
         sequence.slot, sequence.pages = -1, []
 
-    def _admit(self, sequence: Sequence) -> None:
-        sequence.slot = self._slots.pop()
-        sequence.pages = self.pool.allocate(sequence.need)
-        lacking = sequence.need - self.page_table.shape[1]
-        if lacking > 0:
-            self.page_table = np.pad(self.page_table, ((0, 0), (0, lacking)), constant_values=-1)
-        self.page_table[sequence.slot, : sequence.need] = sequence.pages
-        self.rope_lengths[sequence.slot] = min(self.context, len(sequence.request.prompt) + sequence.limit)
-        self.prompt_lengths[sequence.slot] = len(sequence.request.prompt)
-        self.running.append(sequence)
+    def _make_writable(self, sequence: Sequence, count: int) -> bool:
+        """Sees to it that the next `count` positions of a sequence have pages that nobody else reads; False where it had to give up
+        its own."""
+        first = sequence.computed // PAGE_SIZE
+        for index in range(first, (sequence.computed + count - 1) // PAGE_SIZE + 1):
+            while True:
+                page = sequence.pages[index] if index < len(sequence.pages) else None
+                if page is not None and not self.pool.is_shared(page):
+                    self.pool.forget(page)
+                    break
+                if self.pool.free_count:
+                    self._replace(sequence, index, page)
+                    break
+                if not self._reclaim(sequence):
+                    return False
+        return True
+
+    def _replace(self, sequence: Sequence, index: int, page: int | None) -> None:
+        """A fresh page of a sequence's own at `index`, with what it has computed of the shared one that stood there."""
+        [fresh] = self.pool.allocate(1)
+        if page is None:
+            sequence.pages.append(fresh)
+        else:
+            if sequence.computed > index * PAGE_SIZE:
+                self.copy_page(page, fresh)
+            self.pool.free([page])
+            sequence.pages[index] = fresh
+        self.page_table[sequence.slot, index] = fresh
+
+    def _reclaim(self, sequence: Sequence) -> bool:
+        """Frees pages for a sequence: trunks first, then what the last in order holds; False where that is the sequence itself."""
+        if self.trunks:
+            self.end_trunk(self.trunks[-1])
+            return True
+        victim = self.running[-1]
+        self._stop(victim)
+        victim.computed = victim.named = 0
+        self.add(victim)
+        self.preemptions += 1
+        return victim is not sequence
+
+
+def batch_of(plan: list[Chunk], scheduler: Scheduler) -> Batch:
+    """A planned step as the op sets take it."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    previous: list[int] = []
+    slots: list[int] = []
+    rows: list[int] = []
+    for chunk in plan:
+        sequence, position, first = chunk.sequence, chunk.sequence.computed, chunk.sequence.start + chunk.sequence.computed
+        rowed = sequence.tokens[first : first + chunk.count]
+        tokens += rowed
+        positions += range(position, position + chunk.count)
+        previous += [sequence.tokens[first - 1] if position else -1, *rowed[:-1]]
+        slots += [sequence.slot] * chunk.count
+        rows += range(len(tokens) - chunk.wanted, len(tokens))
+    per_sequence = (scheduler.page_table, scheduler.rope_lengths, scheduler.prompt_lengths)
+    return Batch(_int32(tokens), _int32(positions), _int32(previous), _int32(slots), *per_sequence, _int32(rows))
+
+
+def _int32(values: list[int]) -> NDArray[np.int32]:
+    return np.array(values, np.int32)

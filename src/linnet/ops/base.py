@@ -137,6 +137,9 @@ class Ops(Protocol):
     def free_cache(self) -> None:
         """Gives the pool back."""
 
+    def copy_page(self, source: int, target: int) -> None:
+        """Makes page `target` hold what page `source` holds, in every layer."""
+
     def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
         """Draws a token from logits [vocab] (penalties and bias already applied) with `uniform` in [0, 1).
 

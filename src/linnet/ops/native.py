@@ -43,7 +43,7 @@ class NativeOps:
     isa: "avx512", "avxvnni", "avx2", "neon" or "scalar"; None: LINNET_ISA from the environment, or the best that the processor has.
     pack: whether block formats are rearranged for speed when they are loaded; else they stay where the file maps them, and are
         rearranged each time they are used, which takes longer and no memory.
-    Raises InvalidRequestError for a thread count out of range or an instruction set that is not there.
+    Raises InvalidRequestError for a thread count out of range or past what the system starts, or an instruction set that is not there.
     """
 
     name = "native"
@@ -58,7 +58,7 @@ class NativeOps:
                 raise InvalidRequestError(f"{name} is {count}; it must be from 1 to {MAX_THREADS}")
         try:
             self.context = _core.Context(threads, prefill_threads, isa or "")
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             raise InvalidRequestError(str(error)) from None
         self.pack = pack
         self.cache: _core.Cache | None = None
@@ -174,6 +174,10 @@ class NativeOps:
     def free_cache(self) -> None:
         self.cache = None
 
+    def copy_page(self, source: int, target: int) -> None:
+        assert self.cache is not None
+        self.cache.copy_page(source, target)
+
     def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
         return _core.sample(logits, temperature, top_k, top_p, min_p, uniform)
 
@@ -196,19 +200,16 @@ class Recorded:
             self.ops.begin(self.spec)
             self.result: Value = self.build()
             self.tape, self.varying, self.build = self.ops.tape, self.ops.varying, None
+            del self.ops.tape  # it holds the weights, which are given back once this step is
         rotations = [frequencies_of_requests(rope, batch.rope_lengths) for rope in self.varying]
-        logits: NDArray[np.float32] = self.tape.run(
-            self.result,
-            self.ops.cache,
-            batch.tokens,
-            batch.positions,
-            batch.previous,
-            batch.sequence,
-            batch.page_table,
-            batch.prompt_lengths,
-            batch.rows,
-            rotations,
-        )
+        arrays = (batch.tokens, batch.positions, batch.previous, batch.sequence, batch.page_table, batch.prompt_lengths, batch.rows)
+        try:
+            logits: NDArray[np.float32] = self.tape.run(self.result, self.ops.cache, *arrays, rotations)
+        except MemoryError:
+            rows, wanted = len(batch.tokens), len(batch.rows)
+            raise OutOfMemoryError(
+                f"there is no memory for a step of {rows} tokens with logits of {wanted}; lower prefill_chunk or max_batch"
+            ) from None
         return logits
 
 

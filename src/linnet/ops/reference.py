@@ -196,13 +196,15 @@ class ReferenceOps:
     def free_cache(self) -> None:
         self.cache = []
 
+    def copy_page(self, source: int, target: int) -> None:
+        for layer in self.cache:
+            layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
+
     def sample(self, logits: X, temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
         return sample(logits, temperature, top_k, top_p, min_p, uniform)
 
 
-def attend_row(
-    row: X, position: int, end: int, table: NDArray[np.int32], cache: LayerCache, attention: Attention, sinks: X | None
-) -> X:
+def attend_row(row: X, position: int, end: int, table: NDArray[np.int32], cache: LayerCache, attention: Attention, sinks: X | None) -> X:
     """softmax(q k * scale) v of one row [heads * head_dim] over the positions it sees, up to `end`; query heads share kv heads in
     order."""
     first = 0 if attention.window is None else max(0, position + 1 - attention.window)

@@ -1,0 +1,46 @@
+"""What no engine could ever do: requests that are refused before any work."""
+
+from __future__ import annotations
+
+from linnet.engine.pages import pages_for
+from linnet.engine.request import Request
+from linnet.errors import ContextLengthError, InvalidRequestError, OutOfMemoryError
+from linnet.ops.base import PAGE_SIZE
+
+_ROOM = "shorten the prompt, lower max_tokens, or open the model with a larger context"
+
+
+def most_tokens(request: Request, context: int, slides: bool) -> int:
+    """Most tokens each answer may have."""
+    most = request.params.max_tokens
+    if most is None:
+        return context if slides else max(0, context - len(request.prompt))
+    return most
+
+
+def check_request(request: Request, vocab: int, context: int, slides: bool, pages: int) -> None:
+    """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where an engine of so many pages can never honour it."""
+    prompt, params = request.prompt, request.params
+    if not prompt:
+        raise InvalidRequestError("the prompt is empty: it has no tokens; give at least one")
+    named = {"the prompt": prompt, "logit_bias": params.logit_bias, "stop_token_ids": params.stop_token_ids}
+    for where, tokens in named.items():
+        if tokens and not 0 <= min(tokens) <= max(tokens) < vocab:
+            outside = next(token for token in tokens if not 0 <= token < vocab)
+            raise InvalidRequestError(f"token id {outside} in {where} is outside the model's {vocab} embedding rows")
+    total = len(prompt) + most_tokens(request, context, slides)
+    if slides:
+        if request.prompt_logits is not None and len(prompt) > context:
+            raise ContextLengthError(f"a prompt of {len(prompt)} tokens cannot be scored in a context of {context}: {_ROOM}")
+        total = min(total, context)
+    if params.max_tokens is None and len(prompt) >= context and not slides:
+        raise ContextLengthError(f"the prompt has {len(prompt)} tokens and the context holds {context}: {_ROOM}")
+    if total > context:
+        raise ContextLengthError(
+            f"the prompt has {len(prompt)} tokens and max_tokens is {params.max_tokens}, together {total}, "
+            f"and the context holds {context}: {_ROOM}"
+        )
+    if pages_for(total) > pages:
+        raise OutOfMemoryError(
+            f"the request needs KV cache for {total} tokens and the cache holds {pages * PAGE_SIZE}; lower max_tokens or raise kv_memory"
+        )

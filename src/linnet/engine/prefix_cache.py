@@ -1,0 +1,73 @@
+"""Which pages hold the beginnings of prompts: whole pages, named by all tokens so far. The pages stand in the pool."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+import numpy as np
+
+from linnet.arch.rope import effective_length, is_length_dependent
+from linnet.arch.spec import ModelSpec
+from linnet.engine.pages import PagePool
+from linnet.engine.request import Sequence
+from linnet.ops.base import PAGE_SIZE
+
+
+class PrefixCache:
+    """Finds and names pages of one model's pool.
+
+    A name is the SHA-256 of the previous page's name and this page's tokens. The first follows from what else keys and values depend
+    on: the model (which a secret of this pool stands for, so that nobody can look for collisions beforehand), the adapter, and the
+    length class of every rope.
+    """
+
+    def __init__(self, pool: PagePool, spec: ModelSpec) -> None:
+        self.pool = pool
+        self._model = secrets.token_bytes(32)
+        ropes = {rope: None for layer in spec.layers for rope in layer.attention.ropes}
+        self._varying = [rope for rope in ropes if is_length_dependent(rope)]
+
+    @staticmethod
+    def suits(spec: ModelSpec) -> bool:
+        """Whether keys and values depend on the tokens before them alone; with a prompt that sees both ways, or positions that count
+        from its end, they depend on all of it."""
+        counted = any(rope.positions != "absolute" for layer in spec.layers for rope in layer.attention.ropes)
+        return not spec.bidirectional_prompt and not counted
+
+    def find(self, sequence: Sequence, rope_length: int) -> list[int]:
+        """The pages that hold the sequence's beginning, but never its last token, whose logits are still to come."""
+        pages: list[int] = []
+        if not _shares(sequence) or sequence.scores_prompt:  # every row of a prompt that is scored must be computed
+            return pages
+        for index in range((len(sequence.tokens) - 1) // PAGE_SIZE):
+            page = self.pool.find(self._name(sequence, index, rope_length))
+            if page is None:
+                break
+            pages.append(page)
+        return pages
+
+    def store(self, sequence: Sequence, rope_length: int) -> None:
+        """Names the pages that the sequence has filled since the last call."""
+        if _shares(sequence):
+            for index in range(sequence.named, sequence.computed // PAGE_SIZE):
+                self.pool.keep(sequence.pages[index], self._name(sequence, index, rope_length))
+        sequence.named = sequence.computed // PAGE_SIZE
+
+    def _name(self, sequence: Sequence, index: int, rope_length: int) -> bytes:
+        names = sequence.names
+        while len(names) <= index:
+            if names:
+                before = names[-1]
+            else:
+                lengths = [effective_length(rope, rope_length) for rope in self._varying]
+                before = self._model + repr((sequence.request.params.adapter, lengths)).encode()
+            start = len(names) * PAGE_SIZE
+            tokens = np.array(sequence.tokens[start : start + PAGE_SIZE], "<i4").tobytes()
+            names.append(hashlib.sha256(before + tokens).digest())
+        return names[index]
+
+
+def _shares(sequence: Sequence) -> bool:
+    """Not what is recomputed for each token, nor what has slid past the context: its first token is not the text's."""
+    return sequence.request.cache and sequence.start == 0

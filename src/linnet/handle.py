@@ -1,0 +1,77 @@
+"""`Handle`: an answer that was asked for and not waited for."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+
+from linnet.answer import Answer
+from linnet.engine.engine import Engine
+from linnet.errors import CancelledError, DeadlineError
+from linnet.outputs import Chunk, Completion
+
+
+class Handle:
+    """The answer to a submitted prompt: iterate for its chunks, or take the `result`; both may be done repeatedly, and from any thread.
+
+    The engine has no thread of its own: whoever waits, on any handle or in any other call of the LLM, runs the steps of all requests. So
+    this one goes on while others are waited for, and when nobody waits for anything, nothing runs. A handle that nobody has any
+    longer cancels its request.
+    """
+
+    def __init__(self, engine: Engine, answer: Answer) -> None:
+        self._engine, self._answer, self._request = engine, answer, answer.request
+        self._chunks: list[Chunk] = []
+        self._cancelled = False
+        self._lock = threading.Lock()
+        weakref.finalize(self, engine.cancel, answer.request).atexit = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is complete, has failed or was cancelled."""
+        return self._request.done
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """The chunks from the first on, as they come. Raises what made the request fail, after those that came before."""
+        count = 0
+        while self._more(count, math.inf):
+            yield self._chunks[count]
+            count += 1
+
+    def result(self, timeout: float | None = None) -> list[Completion]:
+        """The whole answer, a Completion for every sample, in order. Raises what made the request fail, CancelledError where it was
+        cancelled, and DeadlineError, upon which it goes on, where it is not done within `timeout` seconds, but for the end of a step."""
+        until = math.inf if timeout is None else time.perf_counter() + timeout
+        count = 0
+        while self._more(count, until):
+            count = len(self._chunks)
+        completions = [chunk.completion for chunk in self._chunks if chunk.completion]
+        return sorted(completions, key=lambda completion: completion.index)
+
+    def cancel(self) -> None:
+        """Ends the request and frees what it held. Of one that is done already, or was cancelled, nothing changes."""
+        with self._lock:
+            self._cancelled = self._cancelled or not self._request.done
+        self._engine.cancel(self._request)
+
+    def _more(self, count: int, until: float) -> bool:
+        """Whether there are more than `count` chunks; waits until that is known."""
+        while True:
+            done = self._request.done
+            with self._lock:
+                while self._request.outputs:
+                    self._chunks += self._answer.chunks([self._request.outputs.popleft()])
+            if len(self._chunks) > count:
+                return True
+            if self._cancelled:
+                raise CancelledError("the request was cancelled")
+            if done:
+                if self._request.error is not None:
+                    raise self._request.error
+                return False
+            if time.perf_counter() >= until:
+                raise DeadlineError("the answer is not done within the time that result() was to wait; it goes on")
+            self._engine.advance(self._request, until)
