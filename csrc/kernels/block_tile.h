@@ -14,6 +14,8 @@ namespace LINNET_ISA {
 // G multiply-adds/s a core (32 rows x 4 tokens against 16 x 8), because the loads were the limit.
 #if defined(LINNET_AVX512)
 constexpr int kGroups = 2, kTokens = 4;
+#elif defined(LINNET_NEON)
+constexpr int kGroups = 1, kTokens = 3;  // sums and totals of sixteen rows by three tokens: 24 of 32 registers
 #else
 // Sixteen registers do not hold the sums and the totals of four tokens: some spill, once a block, and it still pays to share
 // broadcasts and unpacking. (Halves of eight rows spill nothing and were 10 to 14% slower in Q4_0 and Q4_K on Zen 4.)
