@@ -52,10 +52,15 @@ static inline void add_columns(Acc (&acc)[groups][tokens], const B (&bytes)[grou
 // Asks for the cache lines of a block that lies `kAhead` bytes further on: the hardware's prefetchers stop at pages of
 // 4 KB and fall behind where a group's rows end.
 constexpr int kAhead = 4096;
-template <int groups, class Block>
-static inline void prefetch(const Block* w, int64_t count) {
+// parts: in how many calls the lines of a block are asked for; `part` is this one's number. A core holds few misses at a
+// time, so that a large block is better asked for piece by piece, between the arithmetic.
+template <int groups, int parts = 1, class Block>
+static inline void prefetch(const Block* w, int64_t count, int part = 0) {
+  constexpr int lines = ((sizeof(Block) + 63) / 64 + parts - 1) / parts;
   LINNET_UNROLL for (int g = 0; g < groups; g++) {
-    LINNET_UNROLL for (size_t line = 0; line < sizeof(Block); line += 64) __builtin_prefetch((const char*)(w + g * count) + kAhead + line);
+    const char* from = (const char*)(w + g * count) + kAhead + 64 * lines * part;
+    asm("" : "+r"(from));
+    _Pragma("GCC unroll 64") for (int line = 0; line < lines; line++) __builtin_prefetch(from + 64 * line);
   }
 }
 
