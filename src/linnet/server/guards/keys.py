@@ -32,7 +32,7 @@ class Keys:
             await self.app(scope, receive, send)
             return
         given = _given(scope["headers"])
-        if any([self._is_known(key) for key in given]):
+        if sum(self._is_known(key) for key in given):
             await self.app(scope, receive, send)
             return
         error = ApiError(401, _WRONG if given else _MISSING, "authentication_error", "invalid_api_key")
@@ -42,7 +42,7 @@ class Keys:
     def _is_known(self, key: bytes) -> bool:
         """In a time that tells nothing of any key: digests are compared, all of them, to the end."""
         digest = sha256(key).digest()
-        return any([hmac.compare_digest(digest, known) for known in self.digests])
+        return sum(hmac.compare_digest(digest, known) for known in self.digests) > 0
 
 
 def _given(headers: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
