@@ -102,7 +102,7 @@ class Engine:
         for index in range(samples):
             sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
             need = pages_for(min(len(request.prompt) + limit, self.context))
-            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler)
+            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler, scored=request.logits_from)
             sequence.slide(self.context)
             request.sequences.append(sequence)
         request.unfinished = samples
@@ -270,12 +270,11 @@ class Engine:
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Takes a sequence's share of a step: hands prompt logits out, and chooses the next token where it is due."""
         sequence, request = chunk.sequence, chunk.sequence.request
-        if sequence.scores_prompt:
+        owed = sequence.owed(chunk.count)
+        if owed:
             assert request.prompt_logits is not None
-            handed = max(0, sequence.scored - sequence.computed)  # those before it gave its pages back, if it did
-            if handed < chunk.count:
-                request.prompt_logits(sequence.computed + handed, rows[handed:])
-                sequence.scored = sequence.computed + chunk.count
+            request.prompt_logits(sequence.scored, rows[len(rows) - owed :])
+            sequence.scored += owed
         self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
             return
