@@ -185,7 +185,7 @@ class Engine:
         sequences = []
         for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
             sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
-            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler)
+            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler, scored=request.logits_from)
             sequence.slide(self.context)
             sequences.append(sequence)
         return sequences

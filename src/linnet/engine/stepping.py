@@ -51,9 +51,10 @@ class Stepping:
             if not plan:
                 return
             self._note(plan)
-            ready = time.perf_counter()
+            batch = batch_of(plan, self.scheduler)
             assert self.run is not None  # Engine.close failed every request
-            logits = self.run(batch_of(plan, self.scheduler))
+            ready = time.perf_counter()
+            logits = self.run(batch)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             for request in {chunk.sequence.request for chunk in plan} or tuple(self.unfinished):
@@ -119,12 +120,11 @@ class Stepping:
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Hands prompt logits out, and chooses the next token where it is due."""
         sequence, request = chunk.sequence, chunk.sequence.request
-        if sequence.scores_prompt:
+        owed = sequence.owed(chunk.count)
+        if owed:
             assert request.prompt_logits is not None
-            handed = max(0, sequence.scored - sequence.computed)  # those before it gave its pages back, if it did
-            if handed < chunk.count:
-                request.prompt_logits(sequence.computed + handed, rows[handed:])
-                sequence.scored = sequence.computed + chunk.count
+            request.prompt_logits(sequence.scored, rows[len(rows) - owed :])
+            sequence.scored += owed
         self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
             return
