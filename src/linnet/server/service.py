@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from fastapi import Depends, Request
 
 from linnet.engine.params import SamplingParams
 from linnet.server.errors import ApiError
+from linnet.server.metrics import Metrics
 from linnet.server.models import Models
 from linnet.server.settings import Settings
+
+if TYPE_CHECKING:
+    from linnet.handle import Handle
+    from linnet.prompts import Prompt
 
 
 class Service:
@@ -19,6 +28,7 @@ class Service:
         self.settings = settings
         self.options = settings.server
         self.models = Models(settings)
+        self.metrics = Metrics()
 
     def check_size(self, *texts: str | None) -> None:
         """Raises a 400 for a prompt that is too large to be tokenized."""
@@ -30,10 +40,17 @@ class Service:
         if n is not None and n > self.options.max_n:
             raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
 
-    def timeout(self, params: SamplingParams) -> float:
-        """Seconds that a request may take: its own, and no more than the server's."""
+    @asynccontextmanager
+    async def generating(self, model: str, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Handle]:
+        """An answer in the making; to leave before its end cancels it. The model is opened if need be. Raises as `LLM.submit` does."""
         most = self.options.request_timeout
-        return most if params.timeout is None else min(most, params.timeout)
+        params = replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
+        async with self.models.use(model) as llm:
+            handle = await asyncio.to_thread(llm.submit, prompt, params)  # templates and tokenizers take their time
+            try:
+                yield handle
+            finally:
+                handle.cancel()
 
 
 def _service(request: Request) -> Service:

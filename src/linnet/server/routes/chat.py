@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -15,7 +14,6 @@ from starlette.responses import Response
 from linnet.engine.params import SamplingParams
 from linnet.outputs import Completion
 from linnet.server.events import DONE, EventStream, event
-from linnet.server.generation import chunks, completions, submit
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import ChatMessages, as_template_messages
 from linnet.server.routes.usage import UsageObject, usage
@@ -78,9 +76,8 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     service.check_size(*(message.text for message in body.messages))
     if body.stream:
         return EventStream(_events(body, params, service))
-    async with service.models.use(body.model) as llm:
-        handle = await submit(llm, as_template_messages(body.messages), params, service.timeout(params))
-        found = await completions(handle)
+    async with service.generating(body.model, as_template_messages(body.messages), params) as handle:
+        found = await handle.aresult()
     choices = [_choice(completion) for completion in found]
     return ChatCompletion(id=_new_id(), created=int(time.time()), model=body.model, choices=choices, usage=usage(found))
 
@@ -106,17 +103,15 @@ async def _events(body: ChatBody, params: SamplingParams, service: Service) -> A
         return event({**head, "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}]})
 
     found: list[Completion] = []
-    async with service.models.use(body.model) as llm:
-        handle = await submit(llm, as_template_messages(body.messages), params, service.timeout(params))
+    async with service.generating(body.model, as_template_messages(body.messages), params) as handle:
         for index in range(params.n):
             yield of(index, {"role": "assistant", "content": ""})
-        async with aclosing(chunks(handle)) as stream:
-            async for chunk in stream:
-                if chunk.text:
-                    yield of(chunk.index, {"content": chunk.text})
-                if chunk.completion is not None:
-                    found.append(chunk.completion)
-                    yield of(chunk.index, {}, chunk.finish_reason)
+        async for chunk in handle:
+            if chunk.text:
+                yield of(chunk.index, {"content": chunk.text})
+            if chunk.completion is not None:
+                found.append(chunk.completion)
+                yield of(chunk.index, {}, chunk.finish_reason)
     if body.stream_options is not None and body.stream_options.include_usage:
         yield event({**head, "choices": [], "usage": usage(found).model_dump()})
     yield DONE
