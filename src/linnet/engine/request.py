@@ -39,7 +39,7 @@ class Request:
     `prompt_logprobs` where params ask for them or max_tokens is 0. logits_from: the first position that it wants; what stands
     before may come from the prefix cache. cache=False recomputes the whole sequence for every token.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
-    were found in the prefix cache.
+    were found in the prefix cache. started: whether a step has held any of it.
     """
 
     prompt: list[int]
@@ -56,6 +56,7 @@ class Request:
     outputs: deque[Output] = field(default_factory=deque, init=False)
     prompt_logprobs: list[TokenLogprob | None] | None = field(default=None, init=False)
     unfinished: int = field(default=0, init=False)
+    started: bool = field(default=False, init=False)
     done: bool = field(default=False, init=False)
     error: Exception | None = field(default=None, init=False)
     submitted_at: float = field(default=0.0, init=False)
@@ -81,7 +82,8 @@ class Sequence:
     tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold. order: what stands
     before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
     keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page table while
-    running, else -1. begun: whether it ever ran. names, named: what the prefix cache calls its pages, and how many it has named.
+    running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named: what the
+    prefix cache calls its pages, and how many it has named.
     """
 
     request: Request
@@ -97,6 +99,7 @@ class Sequence:
     slot: int = -1
     begun: bool = False
     pages: list[int] = field(default_factory=list)
+    last_at: float | None = None
     names: list[bytes] = field(default_factory=list)
     named: int = 0
 
