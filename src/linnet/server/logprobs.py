@@ -55,9 +55,13 @@ class CompletionLogprobs:
         for token, entry in tokens:
             names.append(token_name(token, self.tokenizer))
             logprobs.append(None if entry is None else _finite(entry.logprob))
-            top.append(None if entry is None else {token_name(id, self.tokenizer): _finite(logprob) for id, logprob in entry.top})
+            top.append(None if entry is None else self._candidates(entry))
             offsets.append(self._offset)
             shown = b"" if token in self.tokenizer.special_ids else self.tokenizer.token_bytes(token, self._first)
             self._first = self._first and not shown
             self._offset += len(self._decoder.decode(shown))
         return {"tokens": names, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": offsets}
+
+    def _candidates(self, entry: TokenLogprob) -> dict[str, float]:
+        """By name; the token that came is always one of them."""
+        return {token_name(id, self.tokenizer): _finite(logprob) for id, logprob in (*entry.top, (entry.token_id, entry.logprob))}
