@@ -22,6 +22,7 @@ from linnet.errors import (
 )
 
 if TYPE_CHECKING:
+    from linnet.engine.counters import Counters, Histogram
     from linnet.engine.params import SamplingParams
     from linnet.engine.sampling import TokenLogprob
     from linnet.handle import Handle
@@ -41,8 +42,10 @@ __all__ = [
     "ClosedError",
     "Completion",
     "ContextLengthError",
+    "Counters",
     "DeadlineError",
     "Handle",
+    "Histogram",
     "InvalidRequestError",
     "LinnetError",
     "MissingDependencyError",
@@ -63,7 +66,9 @@ __all__ = [
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.
 _HOMES = {
+    "Counters": "linnet.engine.counters",
     "Handle": "linnet.handle",
+    "Histogram": "linnet.engine.counters",
     "LLM": "linnet.llm",
     "ModelReport": "linnet.look.report",
     "SamplingParams": "linnet.engine.params",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
+from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
@@ -318,6 +319,10 @@ class LLM:
         answer = self._answer(self._reader.read(prompt), params, True)
         steps = self._trace(answer)
         return steps if stream else list(steps)
+
+    def counters(self) -> Counters:
+        """What was done since the LLM was opened, in numbers that add up, and what runs and waits now. May be called at any time."""
+        return self._engine.counters()
 
     def drain(self, timeout: float | None = None) -> bool:
         """Takes no more requests, which raise ClosedError from now on, and lets those that there are run to their ends: True once all

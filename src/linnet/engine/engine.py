@@ -16,6 +16,7 @@ from functools import partial
 
 from linnet.arch.spec import ModelSpec
 from linnet.engine.check import check_request, most_tokens
+from linnet.engine.counters import Counters, Tally
 from linnet.engine.driver import Driver
 from linnet.engine.pages import PagePool, pages_for
 from linnet.engine.prefix_cache import PrefixCache
@@ -74,7 +75,8 @@ class Engine:
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
         self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole)
-        self._stepping = Stepping(self.scheduler, run, context)
+        self._tally = Tally()
+        self._stepping = Stepping(self.scheduler, self._tally, run, context)
         self._turns = Turns()
         self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
@@ -98,6 +100,7 @@ class Engine:
                 raise ClosedError("the LLM is being shut down and takes no more requests; those that it has run to their ends")
             self._refuse_full()
             self._stepping.unfinished.add(request)
+            self._tally.submit()
             self._submitted += 1
             place = self._submitted + PRIORITY_PLACES * request.params.priority
             for sequence in request.sequences:
@@ -135,6 +138,18 @@ class Engine:
         self._refuse_fork()
         await self._driver.wait(request)
 
+    def counters(self) -> Counters:
+        """What was done so far, and what there is now."""
+        scheduler, pool = self.scheduler, self.pool
+        return self._tally.counters(
+            preemptions=scheduler.preemptions,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(self._stepping.arrived),
+            pages=pool.count,
+            pages_used=pool.count - pool.free_count,
+            pages_cached=pool.idle_count,
+        )
+
     def drain(self, until: float = math.inf) -> bool:
         """Refuses new requests from now on, and runs those that there are; whether all were done by the time `until`."""
         self._refuse_closed()
@@ -170,7 +185,7 @@ class Engine:
         sequences = []
         for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
             sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
-            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler)
+            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler, scored=request.logits_from)
             sequence.slide(self.context)
             sequences.append(sequence)
         return sequences
@@ -205,6 +220,7 @@ class Engine:
         """What runs or waits is counted by samples that have begun or may begin, and there is a place in the batch for each."""
         there = len(self._stepping.arrived) + len(self.scheduler.waiting) + len(self.scheduler.running)
         if self._most_at_once is not None and there >= self._most_at_once:
+            self._tally.refuse()
             raise QueueFullError(f"{there} requests run or wait, and max_batch and max_queue allow {self._most_at_once}; try again later")
 
     def _refuse_fork(self) -> None:

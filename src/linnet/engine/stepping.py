@@ -9,6 +9,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from linnet.engine.counters import Outcome, Tally
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import token_logprob
 from linnet.engine.scheduler import Chunk, Scheduler, batch_of
@@ -26,8 +27,9 @@ class Stepping:
     the engine's lock. accepting: whether a caller's own callable may be running.
     """
 
-    def __init__(self, scheduler: Scheduler, run: Step, context: int) -> None:
+    def __init__(self, scheduler: Scheduler, tally: Tally, run: Step, context: int) -> None:
         self.scheduler = scheduler
+        self.tally = tally
         self.run: Step | None = run
         self.context = context
         self.unfinished: set[Request] = set()
@@ -42,25 +44,30 @@ class Stepping:
             request = self.arrived.popleft()
             if not request.done:  # cancelled meanwhile
                 self.scheduler.add(request.sequences[0])
+        begun = time.perf_counter()
         plan: list[Chunk] = []
         try:
             plan = self.scheduler.plan()
             if not plan:
                 return
-            self._log(plan)
+            self._note(plan)
+            batch = batch_of(plan, self.scheduler)
             assert self.run is not None  # Engine.close failed every request
-            logits = self.run(batch_of(plan, self.scheduler))
+            ready = time.perf_counter()
+            logits = self.run(batch)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             for request in {chunk.sequence.request for chunk in plan} or tuple(self.unfinished):
                 self.fail(request, error)
             return
+        computed = time.perf_counter()
         row = 0
         for chunk in plan:
             rows = logits[row : row + chunk.wanted]
             row += chunk.wanted
             if not chunk.sequence.request.done:  # else another of its samples has just failed
                 self._share(chunk, rows)
+        self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
 
     def fail(self, request: Request, error: Exception) -> None:
         if not request.done:
@@ -73,7 +80,7 @@ class Stepping:
             for sequence in request.sequences:
                 self.scheduler.remove(sequence)
             self.scheduler.end_trunk(request)
-            self._end(request)
+            self._end(request, _OUTCOMES.get(type(request.error), "failed"))
             logger.debug("request dropped: %s", request.error or "cancelled")
 
     def _end_late(self) -> None:
@@ -87,7 +94,12 @@ class Stepping:
             if not request.done:
                 self.timed.append(entry)
 
-    def _log(self, plan: list[Chunk]) -> None:
+    def _note(self, plan: list[Chunk]) -> None:
+        """What is about to run, for the counters and the log."""
+        for request in (chunk.sequence.request for chunk in plan):
+            if not request.started:
+                request.started = True
+                self.tally.start(time.perf_counter() - request.submitted_at, len(request.prompt), request.cached_tokens)
         if logger.isEnabledFor(logging.DEBUG):
             waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
             logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
@@ -108,12 +120,11 @@ class Stepping:
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Hands prompt logits out, and chooses the next token where it is due."""
         sequence, request = chunk.sequence, chunk.sequence.request
-        if sequence.scores_prompt:
+        owed = sequence.owed(chunk.count)
+        if owed:
             assert request.prompt_logits is not None
-            handed = max(0, sequence.scored - sequence.computed)  # those before it gave its pages back, if it did
-            if handed < chunk.count:
-                request.prompt_logits(sequence.computed + handed, rows[handed:])
-                sequence.scored = sequence.computed + chunk.count
+            request.prompt_logits(sequence.scored, rows[len(rows) - owed :])
+            sequence.scored += owed
         self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
             return
@@ -138,16 +149,25 @@ class Stepping:
 
     def _emit(self, sequence: Sequence, output: Output) -> None:
         request = sequence.request
+        if output.token_id is not None:
+            first = sequence.last_at is None
+            self.tally.generate(output.at - (sequence.last_at or request.submitted_at), first)
+            sequence.last_at = output.at
         if output.finish_reason is not None:
             self.scheduler.remove(sequence)
+            self.tally.finish(output.finish_reason)
             request.unfinished -= 1
         request.outputs.append(output)
         if request.unfinished == 0:
-            self._end(request)
+            self._end(request, "finished")
 
-    def _end(self, request: Request) -> None:
+    def _end(self, request: Request, outcome: Outcome) -> None:
         self.unfinished.discard(request)
+        self.tally.end(outcome, time.perf_counter() - request.submitted_at)
         request.done = True
+
+
+_OUTCOMES: dict[type, Outcome] = {type(None): "cancelled", DeadlineError: "timed_out"}
 
 
 def _finish_reason(sequence: Sequence, token: int) -> FinishReason | None:
