@@ -122,7 +122,10 @@ class ToolCallParser:
         if self._call.begun:
             self._events.append(CallBroken(self._index))
             self._index += 1
-        self._give_text("".join(self._raw))
+        raw = "".join(self._raw)
+        certain = raw.rstrip(_SPACE)
+        self._give_text(certain)
+        self._held = raw[len(certain) :]
 
     # ---- what readers tell (a Sink)
     def name(self, name: str) -> None:
