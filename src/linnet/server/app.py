@@ -20,11 +20,11 @@ from linnet.server.guards.addresses import Addresses
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
-from linnet.server.routes import chat, models
+from linnet.server.routes import chat, completions, models
 from linnet.server.service import Service
 from linnet.server.settings import Settings
 
-ROUTERS = (models.router, chat.router)
+ROUTERS = (models.router, chat.router, completions.router)
 
 
 def create_app(settings: Settings) -> FastAPI:

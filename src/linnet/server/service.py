@@ -18,7 +18,9 @@ from linnet.server.settings import Settings
 
 if TYPE_CHECKING:
     from linnet.handle import Handle
+    from linnet.llm import LLM
     from linnet.prompts import Prompt
+    from linnet.text.tokenizer import Tokenizer
 
 
 class Service:
@@ -40,17 +42,22 @@ class Service:
         if n is not None and n > self.options.max_n:
             raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
 
+    def tokenizer(self, llm: LLM) -> Tokenizer:
+        """Raises a 400 for a model without one, for what cannot be said in token ids."""
+        if llm.tokenizer is None:
+            raise ApiError(400, "the model has no tokenizer, which this needs", param="model")
+        return llm.tokenizer
+
     @asynccontextmanager
-    async def generating(self, model: str, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Handle]:
-        """An answer in the making; to leave before its end cancels it. The model is opened if need be. Raises as `LLM.submit` does."""
+    async def generating(self, llm: LLM, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Handle]:
+        """An answer in the making; to leave before its end cancels it. Raises as `LLM.submit` does."""
         most = self.options.request_timeout
         params = replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
-        async with self.models.use(model) as llm:
-            handle = await asyncio.to_thread(llm.submit, prompt, params)  # templates and tokenizers take their time
-            try:
-                yield handle
-            finally:
-                handle.cancel()
+        handle = await asyncio.to_thread(llm.submit, prompt, params)  # templates and tokenizers take their time
+        try:
+            yield handle
+        finally:
+            handle.cancel()
 
 
 def _service(request: Request) -> Service:
