@@ -20,11 +20,11 @@ from linnet.server.guards.addresses import Addresses
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
-from linnet.server.routes import chat, completions, models
+from linnet.server.routes import chat, completions, models, operations, simple, socket, tokens
 from linnet.server.service import Service
 from linnet.server.settings import Settings
 
-ROUTERS = (models.router, chat.router, completions.router)
+ROUTERS = tuple(module.router for module in (models, chat, completions, simple, socket, tokens, operations))
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -32,7 +32,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        if len(settings.models) == 1:  # a mistake in it ends the server here; of several, each is opened when it is asked for
+            async with service.models.use(settings.models[0].name):
+                pass
+        service.ready = True
         yield
+        service.ready = False
         await service.models.close()
 
     service = Service(settings)
