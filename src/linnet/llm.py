@@ -24,6 +24,7 @@ from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
 from linnet.engine.request import Request
 from linnet.engine.sampling import TokenLogprob
+from linnet.engine.session import Session
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
@@ -319,6 +320,10 @@ class LLM:
         answer = self._answer(self._reader.read(prompt), params, True)
         steps = self._trace(answer)
         return steps if stream else list(steps)
+
+    def session(self, capacity: int | None = None) -> Session:
+        """The model step by step: a `Session` with a KV cache of its own, for up to `capacity` tokens (None: the context)."""
+        return Session(self._engine, capacity)
 
     def counters(self) -> Counters:
         """What was done since the LLM was opened, in numbers that add up, and what runs and waits now. May be called at any time."""
