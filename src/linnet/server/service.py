@@ -37,6 +37,23 @@ class Service:
         self.ready = False
         self._pulses: WeakKeyDictionary[LLM, Pulse] = WeakKeyDictionary()
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Between start and end. An only model is opened at once, so that a mistake in it shows; of several, each when it is asked for."""
+        seconds = self.options.idle_unload
+        closing = None if seconds is None else asyncio.create_task(self.models.close_idle(seconds))
+        try:
+            if len(self.settings.models) == 1:
+                async with self.models.use(self.settings.models[0].name):
+                    pass
+            self.ready = True
+            yield
+        finally:
+            self.ready = False
+            if closing is not None:
+                closing.cancel()
+            await self.models.close()
+
     def check_size(self, *texts: str | None) -> None:
         """Raises a 400 for a prompt that is too large to be tokenized."""
         size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts if text is not None)
