@@ -159,8 +159,8 @@ def test_a_web_socket_is_guarded_as_routes_are(locked: Server) -> None:
 def test_limits_of_a_request(locked: Server, inside: httpx.Client) -> None:
     assert inside.post("/v1/chat/completions", content=b"{" * 30_000).status_code == 413
     assert inside.post("/v1/chat/completions", content=iter([b" " * 9_000] * 4)).status_code == 413  # in chunks, unannounced
-    assert raw_request(locked, f"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: {'a' * 100_000}\r\n\r\n") == 400
-    assert raw_request(locked, "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n" + "X-Many: a\r\n" * 10_000 + "\r\n") == 400
+    assert raw_request(locked, f"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: {'a' * 100_000}\r\n\r\n") in (400, 431)
+    assert raw_request(locked, "GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n" + "X-Many: a\r\n" * 300 + "\r\n") == 431
     deep = '{"model": "tiny", "messages": ' + "[" * 5000 + "]" * 5000 + "}"
     answer = inside.post("/v1/chat/completions", content=deep, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_json")
