@@ -20,6 +20,7 @@ from linnet.errors import (
     QueueFullError,
     UnsupportedModelError,
 )
+from linnet.quantize import quantize  # at once: later the package of that name would be found in its place
 
 if TYPE_CHECKING:
     from linnet.engine.params import SamplingParams
@@ -59,6 +60,7 @@ __all__ = [
     "Usage",
     "__version__",
     "inspect_model",
+    "quantize",
 ]
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.
