@@ -169,11 +169,11 @@ def _byte_level(listed: Metadata, merges: list[str], likely: PreTokenizer | None
     for name, pre in PRE_TOKENIZERS.items():
         distinct.setdefault(pre, name)
 
-    def unlikeliness(pre: PreTokenizer) -> tuple[float, bool]:
+    def unlikeliness(pre: PreTokenizer) -> tuple[bool, float, bool]:
         if likely is None:
-            return 0.0, False
+            return False, 0.0, False
         alike = difflib.SequenceMatcher(None, "\n".join(likely.patterns), "\n".join(pre.patterns), autojunk=False).ratio()
-        return -alike, pre.ignore_merges != likely.ignore_merges
+        return pre.patterns != likely.patterns, -alike, pre.ignore_merges != likely.ignore_merges
 
     for pre in sorted(distinct, key=unlikeliness):
         yield {
@@ -193,7 +193,8 @@ def _patterns(section: Mapping[str, Any] | None) -> Iterator[str]:
         for part in section["pretokenizers"]:
             yield from _patterns(part)
     elif kind == "Split":
-        yield section["pattern"].get("Regex", "")
+        pattern = section["pattern"].get("Regex", "")
+        yield r"\p{N}" if pattern == r"\d" else pattern
     elif kind == "Digits":
         yield r"\p{N}" if section["individual_digits"] else r"\p{N}+"
     elif kind == "ByteLevel" and section.get("use_regex", True):
