@@ -23,6 +23,7 @@ from linnet.errors import (
 from linnet.quantize import quantize  # at once: later the package of that name would be found in its place
 
 if TYPE_CHECKING:
+    from linnet.engine.counters import Counters, Histogram
     from linnet.engine.params import SamplingParams
     from linnet.engine.sampling import TokenLogprob
     from linnet.handle import Handle
@@ -42,8 +43,10 @@ __all__ = [
     "ClosedError",
     "Completion",
     "ContextLengthError",
+    "Counters",
     "DeadlineError",
     "Handle",
+    "Histogram",
     "InvalidRequestError",
     "LinnetError",
     "MissingDependencyError",
@@ -65,7 +68,9 @@ __all__ = [
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.
 _HOMES = {
+    "Counters": "linnet.engine.counters",
     "Handle": "linnet.handle",
+    "Histogram": "linnet.engine.counters",
     "LLM": "linnet.llm",
     "ModelReport": "linnet.look.report",
     "SamplingParams": "linnet.engine.params",

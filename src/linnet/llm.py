@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
+from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
@@ -277,6 +280,15 @@ class LLM:
         answer = self._answer(self._reader.read(prompt), params, True)
         steps = self._trace(answer)
         return steps if stream else list(steps)
+
+    def counters(self) -> Counters:
+        """What was done since the LLM was opened, in numbers that add up, and what runs and waits now. May be called at any time."""
+        return self._engine.counters()
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Takes no more requests, which raise ClosedError from now on, and lets those that there are run to their ends: True once all
+        are done, False where `timeout` seconds are over before, but for the end of a step. What to do before `close`."""
+        return self._engine.drain(math.inf if timeout is None else time.perf_counter() + timeout)
 
     def close(self) -> None:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""

@@ -20,6 +20,7 @@ from linnet.cli.chat import chat
 from linnet.cli.inspect import inspect
 from linnet.cli.quantize import quantize
 from linnet.cli.run import run
+from linnet.cli.serve import serve
 from linnet.cli.trace import trace
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(chat)
+app.command()(serve)
 app.command()(bench)
 app.command()(inspect)
 app.command()(trace)

@@ -44,6 +44,11 @@ class PagePool:
     def free_count(self) -> int:
         return self.count - len(self._holders) + len(self._returned) + len(self._idle)
 
+    @property
+    def idle_count(self) -> int:
+        """How many of the free ones are kept, lest somebody ask for them by name."""
+        return len(self._idle)
+
     def allocate(self, count: int) -> list[int]:
         """`count` pages, held once; the caller has checked `free_count`."""
         assert count <= self.free_count

@@ -89,10 +89,9 @@ class Scheduler:
                 continue
             if not self._make_writable(sequence, count):
                 break
-            wanted = int(count == lacking)
+            wanted = max(int(count == lacking), sequence.owed(count))
             if sequence.scores_prompt:
-                rows_left = max(0, rows_left - count)
-                wanted = count
+                rows_left = max(0, rows_left - wanted)
             if lacking > 1:
                 tokens_left = max(0, tokens_left - count)
             chunks.append(Chunk(sequence, count, wanted))
@@ -103,7 +102,7 @@ class Scheduler:
         lacking = sequence.lacking
         count = lacking if lacking == 1 else min(lacking, tokens_left)
         if sequence.scores_prompt:
-            count = min(count, rows_left)
+            count = min(count, max(0, sequence.scored - sequence.computed) + rows_left)
         if count < lacking and self.whole_prompts:
             untouched = (tokens_left, rows_left) == (self.prefill_chunk, self.logit_rows)
             return lacking if untouched else 0

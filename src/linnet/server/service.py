@@ -1,0 +1,69 @@
+"""`Service`: what the routes share. One for each server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from fastapi import Depends, Request
+
+from linnet.engine.params import SamplingParams
+from linnet.server.errors import ApiError
+from linnet.server.metrics import Metrics
+from linnet.server.models import Models
+from linnet.server.settings import Settings
+
+if TYPE_CHECKING:
+    from linnet.handle import Handle
+    from linnet.llm import LLM
+    from linnet.prompts import Prompt
+    from linnet.text.tokenizer import Tokenizer
+
+
+class Service:
+    """The settings, and the models that they name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.options = settings.server
+        self.models = Models(settings)
+        self.metrics = Metrics()
+
+    def check_size(self, *texts: str | None) -> None:
+        """Raises a 400 for a prompt that is too large to be tokenized."""
+        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts if text is not None)
+        if size > self.options.max_prompt_bytes:
+            raise ApiError(400, f"the prompt has {size} bytes and this server takes {self.options.max_prompt_bytes}; shorten it")
+
+    def check_samples(self, n: int | None) -> None:
+        if n is not None and n > self.options.max_n:
+            raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
+
+    def tokenizer(self, llm: LLM) -> Tokenizer:
+        """Raises a 400 for a model without one, for what cannot be said in token ids."""
+        if llm.tokenizer is None:
+            raise ApiError(400, "the model has no tokenizer, which this needs", param="model")
+        return llm.tokenizer
+
+    @asynccontextmanager
+    async def generating(self, llm: LLM, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Handle]:
+        """An answer in the making; to leave before its end cancels it. Raises as `LLM.submit` does."""
+        most = self.options.request_timeout
+        params = replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
+        handle = await asyncio.to_thread(llm.submit, prompt, params)  # templates and tokenizers take their time
+        try:
+            yield handle
+        finally:
+            handle.cancel()
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceOf: TypeAlias = Annotated[Service, Depends(_service)]
+"""The parameter of a route that wants the service."""
