@@ -14,12 +14,14 @@ from linnet.errors import InvalidRequestError
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Raises InvalidRequestError for a place where nothing can be put, or where something is and may not be replaced."""
+    """For a file. Raises InvalidRequestError for a place where nothing can be put, or where something is and may not be replaced."""
     parent = path.parent
     if not parent.is_dir():
         raise InvalidRequestError(f"{path}: the folder {parent} does not exist; make it, or choose another place")
     if not os.access(parent, os.W_OK):
         raise InvalidRequestError(f"{path}: nothing can be written to {parent}; choose another place")
+    if path.is_dir():
+        raise InvalidRequestError(f"{path}: is a folder; give the name of a file")
     if os.path.lexists(path) and not force:
         raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
 

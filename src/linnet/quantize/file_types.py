@@ -149,12 +149,7 @@ def choose_types(choice: Choice, tensors: Sequence[Tensor], spec: ModelSpec, arc
 def is_quantized(tensor: Tensor) -> bool:
     """Whether a tensor is a matrix whose type may be chosen; the others are F32."""
     name = tensor.name
-    return (
-        len(tensor.shape) > 1
-        and name.endswith("weight")
-        and name != "position_embd.weight"
-        and not any(part in name for part in _NEVER)
-    )
+    return len(tensor.shape) > 1 and name.endswith("weight") and name != "position_embd.weight" and not any(part in name for part in _NEVER)
 
 
 def _chosen(choice: Choice, tensor: Tensor, mixture: _Mixture) -> Chosen:

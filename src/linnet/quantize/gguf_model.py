@@ -59,8 +59,8 @@ def gguf_model(checkpoint: Checkpoint, preferred: tuple[str, ...] = (), architec
     architecture: GGUF's name; None: the first that fits. Raises UnsupportedModelError for a model that GGUF cannot say."""
     slots = plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
     if checkpoint.naming == "gguf":
-        assert isinstance(checkpoint.source, GgufFile) and checkpoint.metadata is not None
         source = checkpoint.source
+        assert isinstance(source, GgufFile)
         metadata = {key: Encoded(source.encoded(key)) for key in source.metadata if not key.startswith(_OF_THE_FILE)}
         return GgufModel(str(source.metadata["general.architecture"]), checkpoint.spec, metadata, stored_tensors(checkpoint, slots))
     names = gguf_architectures(checkpoint.spec.family) if architecture is None else (architecture,)

@@ -31,8 +31,9 @@ TURNED = tuple(f"attention.{name}" for name in ("query", "key", "query_norm", "k
 class Tensor:
     """A tensor to be written, its `shape` outermost first.
 
-    stored: the type that its values have in the source. places: the fields it holds, unless it is transposed. read: its values, whole rows in one piece or
-    several (experts, mostly), views of the source wherever nothing is done to them. release: gives the source's pages back.
+    stored: the type that its values have in the source. places: the fields it holds, unless it is transposed. read: its values, whole
+    rows in one piece or several (experts, mostly), views of the source wherever nothing is done to them. release: gives the source's
+    pages back.
     """
 
     name: str

@@ -142,9 +142,8 @@ def read_importance(path: Path, tensors: Sequence[Tensor]) -> dict[str, Floats]:
                 summed, count = summed.reshape(-1, summed.shape[-1]), count.reshape(-1)
                 matrices = tensor.shape[0] if len(tensor.shape) > 2 else 1
                 if summed.shape[1] != tensor.shape[-1] or len(summed) not in (1, matrices) or len(count) != len(summed):
-                    raise InvalidRequestError(
-                        f"importance {path}: {tensor.name} has {list(summed.shape)} sums for a tensor of {list(tensor.shape)}: of another model"
-                    )
+                    shapes = f"sums of {list(summed.shape)} for a tensor of {list(tensor.shape)}"
+                    raise InvalidRequestError(f"importance {path}: {tensor.name} has {shapes}: it is of another model")
                 if not (np.isfinite(summed).all() and (summed >= 0).all() and np.isfinite(count).all()):
                     raise InvalidRequestError(f"importance {path}: {tensor.name} has sums that are below zero or not finite")
                 sums[tensor.name], counts[tensor.name] = summed, count

@@ -24,7 +24,7 @@ from linnet.quantize.importance import calibrated, read_importance, write_import
 from linnet.quantize.report import QuantizeReport, evaluated, report_of
 from linnet.quantize.stream import Importance, Written, entry_of, write_tensors
 from linnet.quantize.vocabulary import vocabulary_metadata
-from linnet.tensors import FLOATS
+from linnet.tensors import FLOATS, TensorType
 from linnet.text.tokenizer import Tokenizer
 
 log = logging.getLogger("linnet.quantize")
@@ -185,7 +185,7 @@ def _some(found: list[Chosen]) -> str:
 
 def _check_not_lower(chosen: list[Chosen]) -> None:
     """Raises InvalidRequestError where matrices are quantized already to as few bits as are wanted."""
-    wasted = [one for one in chosen if is_quantized(one.tensor) and _is_lower(one)]
+    wasted = sorted((one for one in chosen if is_quantized(one.tensor) and _is_lower(one)), key=lambda one: _bits(one.tensor.stored))
     if wasted:
         first = wasted[0]
         raise InvalidRequestError(
@@ -200,8 +200,8 @@ def _is_lower(one: Chosen) -> bool:
     return stored not in FLOATS and stored != one.type and _bits(stored) <= _bits(one.type)
 
 
-def _bits(type: Any) -> float:
-    return 8.0 * type.block_bytes / type.block
+def _bits(type: TensorType) -> float:
+    return 8 * type.block_bytes / type.block
 
 
 def _of_the_file(choice: Choice) -> dict[str, Any]:
