@@ -67,6 +67,7 @@ class Engine:
         self.spec = spec
         run = ops.stepper(spec, partial(forward, ops, spec, weights))
         self.context = context
+        self.max_batch = max_batch
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
         self.pool = PagePool(pages)
