@@ -26,7 +26,7 @@ def compute_multiple_choice(
     rows = check_rows(data)
     if not isinstance(rows[0], Choice):
         raise InvalidRequestError("data: row 0 has no choices; rows need prompt, choices and answer")
-    task = Choices(model, rows, delimiter)  # type: ignore[arg-type]
+    task = Choices(model, rows, delimiter)
     figures = task.measure(complete(model, task, progress=progress)).figures
     return {name: float(value) for name, value in figures.items()}
 

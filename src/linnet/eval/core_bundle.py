@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from linnet.errors import InvalidRequestError, MissingDependencyError
 from linnet.eval.rows import read_rows
 
-Example: TypeAlias = Mapping[str, Any]
+Example: TypeAlias = dict[str, Any]
 
 META, CHANCE = "eval_meta_data.csv", "Random baseline"
 
@@ -100,9 +100,9 @@ def _check(example: Any, kind: str, place: str) -> None:
             raise InvalidRequestError(f"{place}: {name} is {value!r}; it must be a {'number' if type_ is int else type_.__name__}")
         if type_ is list and (len(value) < 2 or not all(isinstance(text, str) for text in value)):
             raise InvalidRequestError(f"{place}: {name} must be a list of at least two texts")
-    options = example.get("choices" if kind == "multiple_choice" else "context_options")
-    if kind != "language_modeling" and not 0 <= example["gold"] < len(options or ()):
-        raise InvalidRequestError(f"{place}: gold is {example['gold']}; it must be a number of one of the {len(options or ())} options")
+    options: list[str] = example.get("choices" if kind == "multiple_choice" else "context_options", [])
+    if kind != "language_modeling" and not 0 <= example["gold"] < len(options):
+        raise InvalidRequestError(f"{place}: gold is {example['gold']}; it must be the number of one of the {len(options)} options")
 
 
 def _chance(path: Path, label: str, chances: Mapping[str, str]) -> float:

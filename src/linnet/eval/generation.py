@@ -94,9 +94,8 @@ class Questions(Task):
         """Of the first reference of each row, given its prompt."""
         sizes = [len(row.references[0].encode()) for row in self.rows]
         total = Perplexity.of(-math.fsum(s["logprob"] for s in samples), sum(s["tokens"] for s in samples), sum(sizes))
-        return Measured(
-            total.figures(), {"bits_per_byte": [s["logprob"] / size / math.log(2) for s, size in zip(samples, sizes, strict=True)]}
-        )
+        each = [s["logprob"] / size / math.log(2) for s, size in zip(samples, sizes, strict=True)]
+        return Measured(total.figures(), {"bits_per_byte": each})
 
     def _prompt(self, prompt: Prompt) -> Prompt:
         if isinstance(prompt, str) and self.chat:
@@ -106,7 +105,8 @@ class Questions(Task):
             return prompt
         if isinstance(prompt, str):
             return self.other.encode(prompt)
-        return self.other.apply_chat_template(prompt) if isinstance(prompt[0], dict) else prompt
+        messages = [message for message in prompt if not isinstance(message, int)]
+        return self.other.apply_chat_template(messages) if messages else prompt
 
     @property
     def _tokenizer(self) -> Tokenizer:

@@ -72,7 +72,7 @@ def check_rows(rows: Iterable[Any], where: str = "data") -> Rows:
     Raises InvalidRequestError that names the row: none at all, no object, a field missing, unknown, of a wrong type or empty.
     """
     checked: list[Any] = []
-    kind = None
+    kind = ""
     for index, row in enumerate(rows):
         place = f"{where}: row {index}"
         if not isinstance(row, Mapping):

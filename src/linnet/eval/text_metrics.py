@@ -41,10 +41,10 @@ def compute_bleu(
     a hundredth of bleu; `brevity_penalty` from 0 to 1; `bleu_signature` says all that decides the figures. tokenize: as sacrebleu calls
     it. Raises InvalidRequestError for lists of different lengths or none, MissingDependencyError without sacrebleu.
     """
-    BLEU = _sacrebleu()
+    scorer = _sacrebleu()
     streams = _streams(predictions, references)
     try:
-        scores = [BLEU(max_ngram_order=order, tokenize=tokenize, lowercase=lowercase) for order in (1, 2, 3, 4)]
+        scores = [scorer(max_ngram_order=order, tokenize=tokenize, lowercase=lowercase) for order in (1, 2, 3, 4)]
     except (KeyError, AssertionError, RuntimeError) as error:
         raise InvalidRequestError(f"tokenize is {tokenize!r}, which sacrebleu does not take ({error})") from None
     results = [score.corpus_score(list(predictions), streams) for score in scores]
@@ -130,9 +130,9 @@ def _matches(predictions: Sequence[str], references: Sequence[Reference]) -> lis
 
 
 def _rouge_each(predictions: Sequence[str], references: Sequence[Reference], stemmer: bool) -> dict[str, list[float]]:
-    RougeScorer = _rouge_scorer()
+    new_scorer = _rouge_scorer()
     _streams(predictions, references)
-    scorer = RougeScorer(list(ROUGE), use_stemmer=stemmer)
+    scorer = new_scorer(list(ROUGE), use_stemmer=stemmer)
     scores = [scorer.score_multi(_several(given), text) for text, given in zip(predictions, references, strict=True)]
     return {name: [float(score[name].fmeasure) for score in scores] for name in ROUGE}
 
@@ -156,7 +156,7 @@ def _streams(predictions: Sequence[str], references: Sequence[Reference]) -> lis
 
 def _sacrebleu() -> Any:
     try:
-        from sacrebleu.metrics import BLEU
+        from sacrebleu.metrics.bleu import BLEU
     except ImportError:
         raise MissingDependencyError('BLEU needs sacrebleu: pip install "linnet[eval]"') from None
     return BLEU
@@ -164,7 +164,7 @@ def _sacrebleu() -> Any:
 
 def _rouge_scorer() -> Any:
     try:
-        from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
     except ImportError:
         raise MissingDependencyError('ROUGE needs rouge-score: pip install "linnet[eval]"') from None
     return RougeScorer
