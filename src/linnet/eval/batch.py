@@ -158,6 +158,9 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Iterator[tuple[int, R]]:
                     entry = next((_Entry(*indexed) for indexed in source), None)
                     if entry is None:
                         break
+                    if not entry.unfinished:
+                        yield entry.index, _finish(entry)
+                        continue
                     waiting.append((entry, entry.item.jobs[0]))
                 if not _start(llm, *waiting[0], alone=not running):
                     break

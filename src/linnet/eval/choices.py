@@ -53,7 +53,7 @@ class Choices(Task):
 
     kind = "choice"
 
-    def __init__(self, llm: LLM, rows: Sequence[Choice], delimiter: str) -> None:
+    def __init__(self, llm: LLM, rows: Sequence[Choice], delimiter: str = " ") -> None:
         if llm.tokenizer is None:
             raise InvalidRequestError("texts need a tokenizer, and this model has none; open it with tokenizer=")
         self.rows, self.delimiter, self.tokenizer = rows, delimiter, llm.tokenizer
@@ -81,6 +81,12 @@ class Choices(Task):
             for name, chosen in (("accuracy", "chosen"), ("accuracy_norm", "chosen_norm"))
         }
         return Measured({name: sum(values) / len(values) for name, values in each.items()}, each)
+
+    def shown(self, row: int, samples: Sequence[Sample]) -> dict[str, str]:
+        choices, sample = self.rows[row].choices, samples[row]
+        chosen = [f"{text} ({logprob:.2f})" for text, logprob in zip(choices, sample["logprobs"], strict=True)]
+        named = {"right": choices[sample["answer"]], "chosen": choices[sample["chosen"]], "choices and log-likelihoods": "\n".join(chosen)}
+        return {"prompt": self.rows[row].prompt, **named}
 
 
 def _best(values: Sequence[float]) -> int:

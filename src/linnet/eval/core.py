@@ -11,7 +11,7 @@ from typing import Any
 
 from linnet.errors import InvalidRequestError
 from linnet.eval.batch import Item, Score
-from linnet.eval.core_bundle import CoreTask, Example, read_bundle
+from linnet.eval.core_bundle import FIELDS, CoreTask, Example, read_bundle
 from linnet.eval.task import Sample, Task, complete, digest
 from linnet.eval.text_metrics import Measured
 from linnet.llm import LLM
@@ -29,7 +29,7 @@ def compute_core(
     draws them. A prompt longer than the context loses its beginning, as there; the number of such is `cropped`.
     Raises InvalidRequestError that says which file is wrong, and where.
     """
-    task = Core(model, Path(bundle), limit)
+    task = Core(model, read_bundle(Path(bundle), limit), limit)
     figures = task.measure(complete(model, task, progress=progress)).figures
     return {name: float(value) for name, value in figures.items()}
 
@@ -39,8 +39,8 @@ class Core(Task):
 
     kind = "core"
 
-    def __init__(self, llm: LLM, bundle: Path, limit: int | None = None) -> None:
-        self.tasks = read_bundle(bundle, limit)
+    def __init__(self, llm: LLM, tasks: Sequence[CoreTask], limit: int | None = None) -> None:
+        self.tasks = tasks
         if llm.tokenizer is None:
             raise InvalidRequestError("CORE needs a tokenizer, and this model has none; open it with tokenizer=")
         first = llm.tokenizer.eos_id if llm.tokenizer.bos_id is None else llm.tokenizer.bos_id
@@ -91,6 +91,12 @@ class Core(Task):
         cropped = sum(sample["cropped"] for sample in samples)
         core = sum(centered) / len(centered)
         return Measured({"core": core, **figures, "cropped": cropped}, {"correct": [float(sample["correct"]) for sample in samples]})
+
+    def shown(self, row: int, samples: Sequence[Sample]) -> dict[str, str]:
+        place = bisect_right(self.ends, row)
+        task, sample = self.tasks[place], samples[row]
+        example = {name: str(task.examples[sample["example"]][name]) for name in FIELDS[task.kind]}
+        return {"task": task.label, **example, "chosen": str(sample.get("chosen", "another continuation"))}
 
     def _encoded(self, prompt: str) -> list[int]:
         return [self.before, *self.tokenizer.encode(prompt, bos=False)]

@@ -98,7 +98,7 @@ def _check(example: Any, kind: str, place: str) -> None:
         value = example.get(name)
         if type(value) is not type_:
             raise InvalidRequestError(f"{place}: {name} is {value!r}; it must be a {'number' if type_ is int else type_.__name__}")
-        if type_ is list and (len(value) < 2 or not all(isinstance(text, str) for text in value)):
+        if isinstance(value, list) and (len(value) < 2 or not all(isinstance(text, str) for text in value)):
             raise InvalidRequestError(f"{place}: {name} must be a list of at least two texts")
     options: list[str] = example.get("choices" if kind == "multiple_choice" else "context_options", [])
     if kind != "language_modeling" and not 0 <= example["gold"] < len(options):

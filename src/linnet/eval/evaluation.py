@@ -13,15 +13,11 @@ from typing import Any
 import numpy as np
 
 from linnet.engine.params import SamplingParams
-from linnet.errors import InvalidRequestError
-from linnet.eval.choices import Choices
-from linnet.eval.core import Core
-from linnet.eval.generation import DEFAULTS, GREEDY, Questions
-from linnet.eval.perplexity import Texts
-from linnet.eval.rows import Choice, Question, check_rows, read_rows
+from linnet.eval.generation import DEFAULTS
+from linnet.eval.plan import Plan, plan
 from linnet.eval.sample_log import SampleLog
 from linnet.eval.task import Sample, Task, complete, digest
-from linnet.eval.text_metrics import Metric
+from linnet.eval.text_metrics import Measured, Metric
 from linnet.llm import LLM
 from linnet.text.tokenizer import Tokenizer
 
@@ -32,21 +28,34 @@ Progress = Callable[[int, int], None]
 class Evaluation:
     """What an evaluation found.
 
-    metrics: the figures by name. failed: metrics that raised, and what. each: a figure's value for every row (for every text, where
-    the data are texts), larger being better. samples: what the model gave for each item. seconds: of this run, which ran `ran` of the
-    items; the others stood in the file of samples.
+    measured: the figures of all rows and of each; `metrics` and `failed` are parts of it. samples: what the model gave for each item
+    (a row, a window of a text, or an example). seconds: of this run, which ran `ran` of the items; the others stood in the file of
+    samples.
     """
 
-    kind: str
     model: str
     data: str
-    settings: dict[str, Any]
-    metrics: dict[str, float | str]
-    failed: dict[str, str]
-    each: dict[str, list[float]]
+    task: Task
+    measured: Measured
     samples: list[Sample]
     ran: int
     seconds: float
+
+    @property
+    def metrics(self) -> dict[str, float | str]:
+        """The figures by name."""
+        return self.measured.figures
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Metrics that raised, and what."""
+        return self.measured.failed
+
+    def worst(self, count: int) -> list[int]:
+        """Rows that did worst by the first of their figures, among equals by the next."""
+        each = self.measured.each
+        rows = range(len(next(iter(each.values()), [])))
+        return sorted(rows, key=lambda row: [values[row] for values in each.values()])[:count]
 
     def record(self) -> dict[str, Any]:
         """As JSON holds it, without the samples: a figure that is not finite is null."""
@@ -56,10 +65,10 @@ class Evaluation:
         return {
             "model": self.model,
             "data": self.data,
-            "kind": self.kind,
+            "kind": self.task.kind,
             "metrics": finite,
             "failed": self.failed,
-            "settings": self.settings,
+            "settings": self.task.settings,
             "items": len(self.samples),
             "ran": self.ran,
             "seconds": self.seconds,
@@ -71,11 +80,11 @@ def evaluate(
     model: LLM | str | Path,
     data: str | Path | Iterable[Mapping[str, Any]],
     *,
-    tokenizer: Tokenizer | str | Path | None = None,
     metrics: Sequence[str | Metric] | None = None,
     params: SamplingParams | None = None,
     chat: bool | None = None,
     system: str | None = None,
+    tokenizer: Tokenizer | str | Path | None = None,
     delimiter: str | None = None,
     window: int | None = None,
     stride: int | None = None,
@@ -100,31 +109,30 @@ def evaluate(
     and a run that cannot be resumed; MissingDependencyError for a metric whose package is missing.
     """
     options = {"metrics": metrics, "params": params, "chat": chat, "system": system, "tokenizer": tokenizer}
-    likelihood = {"delimiter": delimiter, "window": window, "stride": stride}
-    if limit is not None and limit < 1:
-        raise InvalidRequestError(f"limit is {limit}; it must be at least 1")
-    if isinstance(model, (str, Path)):
-        with LLM(model) as llm:
-            given: dict[str, Any] = {**options, **likelihood, "columns": columns, "limit": limit}
-            return evaluate(llm, data, **given, samples=samples, resume=resume, progress=progress)
-    task = _task(model, data, columns, limit, {**options, **likelihood})
+    planned = plan(data, columns=columns, limit=limit, **options, delimiter=delimiter, window=window, stride=stride)
+    if isinstance(model, LLM):
+        return carry_out(model, planned, samples, resume, progress)
+    with LLM(model) as llm:
+        return carry_out(llm, planned, samples, resume, progress)
+
+
+def carry_out(
+    llm: LLM, planned: Plan, samples: str | Path | None = None, resume: bool = False, progress: Progress | None = None
+) -> Evaluation:
+    """Runs what `plan` made. Raises what concerns the model, and a run that cannot be resumed."""
+    task = planned.task(llm)
     log = None
     if samples is not None:
-        what = {"kind": task.kind, "data": task.digest, "count": len(task), "model": fingerprint(model), "settings": task.settings}
+        what = {"kind": task.kind, "data": task.digest, "count": len(task), "model": fingerprint(llm), "settings": task.settings}
         log = SampleLog(Path(samples), what, resume)
-    elif resume:
-        raise InvalidRequestError("resume goes on where a file of samples ends; name it")
     started_at, before = time.perf_counter(), 0 if log is None else len(log.samples)
     try:
-        found = complete(model, task, log, progress)
+        found = complete(llm, task, log, progress)
     finally:
         if log is not None:
             log.close()
     seconds = time.perf_counter() - started_at
-    measured = task.measure(found)
-    named = str(data) if isinstance(data, (str, Path)) else "rows"
-    ran = len(found) - before
-    return Evaluation(task.kind, model.name, named, task.settings, measured.figures, measured.failed, measured.each, found, ran, seconds)
+    return Evaluation(llm.name, planned.name, task, task.measure(found), found, len(found) - before, seconds)
 
 
 def compute_metrics(
@@ -153,29 +161,3 @@ def fingerprint(llm: LLM) -> str:
 
 
 _PANGRAM = "The quick brown fox jumps over 13 lazy dogs.\n\tПривет, 世界! ¿Qué? {}[]()<>"
-
-
-def _task(llm: LLM, data: Any, columns: Mapping[str, str] | None, limit: int | None, options: dict[str, Any]) -> Task:
-    """The task that the data asks for, with the options that it has a use for; others are refused by name."""
-    path = Path(data) if isinstance(data, (str, Path)) else None
-    if path is not None and path.is_dir():
-        _refuse(options, (), "a CORE bundle")
-        return Core(llm, path, limit)
-    rows: Any = check_rows(data if path is None else read_rows(path, columns), "data" if path is None else str(path))[:limit]
-    if isinstance(rows[0], Question):
-        _refuse(options, ("metrics", "params", "chat", "system", "tokenizer"), "rows with a reference")
-        own = options["tokenizer"]
-        tokenizer = own if own is None or isinstance(own, Tokenizer) else Tokenizer(own)
-        metrics, params = options["metrics"] or DEFAULTS, options["params"] or GREEDY
-        return Questions(llm, rows, metrics, params, bool(options["chat"]), options["system"], tokenizer)
-    if isinstance(rows[0], Choice):
-        _refuse(options, ("delimiter",), "rows with choices")
-        return Choices(llm, rows, " " if options["delimiter"] is None else options["delimiter"])
-    _refuse(options, ("window", "stride"), "texts")
-    return Texts(llm, rows, options["window"], options["stride"], None)
-
-
-def _refuse(options: Mapping[str, Any], used: Sequence[str], what: str) -> None:
-    useless = next((name for name, value in options.items() if value is not None and name not in used), None)
-    if useless is not None:
-        raise InvalidRequestError(f"{useless} says nothing about {what}; leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -89,6 +90,11 @@ class Questions(Task):
                 whole.figures.update(measured.figures)
                 whole.each.update(measured.each)
         return whole
+
+    def shown(self, row: int, samples: Sequence[Sample]) -> dict[str, str]:
+        question = self.rows[row]
+        prompt = question.prompt if isinstance(question.prompt, str) else json.dumps(question.prompt, ensure_ascii=False, default=str)
+        return {"prompt": prompt, "reference": "\n".join(question.references), "answer": samples[row]["prediction"]}
 
     def _likelihood(self, samples: Sequence[Sample]) -> Measured:
         """Of the first reference of each row, given its prompt."""

@@ -70,7 +70,9 @@ class Texts(Task):
 
     kind = "text"
 
-    def __init__(self, llm: LLM, rows: Sequence[Text], window: int | None, stride: int | None, bos: bool | None) -> None:
+    def __init__(
+        self, llm: LLM, rows: Sequence[Text], window: int | None = None, stride: int | None = None, bos: bool | None = None
+    ) -> None:
         self.window = llm.context if window is None else window
         self.stride = max(1, self.window // 2) if stride is None else stride
         if not 2 <= self.window <= llm.context:
@@ -112,6 +114,9 @@ class Texts(Task):
     def measure(self, samples: Sequence[Sample]) -> Measured:
         each = [-self._of(text, samples).bits_per_byte for text in range(len(self.rows))]
         return Measured(self.total(samples).figures(), {"bits_per_byte": each})
+
+    def shown(self, row: int, samples: Sequence[Sample]) -> dict[str, str]:
+        return {"text": self.rows[row].text}
 
     def _of(self, text: int, samples: Sequence[Sample]) -> Perplexity:
         loss = -math.fsum(sample["logprob"] for sample in samples[self.first[text] : self.first[text + 1]])

@@ -97,8 +97,8 @@ def _kind(row: Mapping[str, Any], place: str) -> str:
             return kind
     if "prompt" in row:
         raise InvalidRequestError(f"{place} has a prompt and neither a 'reference' nor 'choices' with an 'answer'; add them")
-    name = next((name for name in row if name != "id"), None)
-    hint = " has no fields" if name is None else f" has an unknown field {name!r}{_close(str(name))}"
+    unknown = next((field for field in row if field != "id"), None)
+    hint = " has no fields" if unknown is None else f" has an unknown field {unknown!r}{_close(str(unknown))}"
     raise InvalidRequestError(f"{place}{hint}; rows are {_KINDS}, and --columns says which column is which")
 
 

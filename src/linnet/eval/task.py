@@ -36,7 +36,11 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, samples: Sequence[Sample]) -> Measured:
-        """The figures of all samples, in the order of their items."""
+        """The figures of all samples, in the order of their items, and of each row."""
+
+    @abstractmethod
+    def shown(self, row: int, samples: Sequence[Sample]) -> dict[str, str]:
+        """A row and what the model made of it, for people to read: texts by name."""
 
 
 def complete(llm: LLM, task: Task, log: SampleLog | None = None, progress: Callable[[int, int], None] | None = None) -> list[Sample]:

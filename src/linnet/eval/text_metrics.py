@@ -164,7 +164,7 @@ def _sacrebleu() -> Any:
 
 def _rouge_scorer() -> Any:
     try:
-        from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+        from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
         raise MissingDependencyError('ROUGE needs rouge-score: pip install "linnet[eval]"') from None
     return RougeScorer
