@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from linnet.engine.counters import Counters, Histogram
     from linnet.engine.params import SamplingParams
     from linnet.engine.sampling import TokenLogprob
+    from linnet.engine.session import Session
     from linnet.handle import Handle
     from linnet.llm import LLM
     from linnet.look.report import ModelReport, inspect_model
@@ -54,6 +55,7 @@ __all__ = [
     "OutOfMemoryError",
     "QueueFullError",
     "SamplingParams",
+    "Session",
     "Timings",
     "TokenLogprob",
     "Tokenizer",
@@ -72,6 +74,7 @@ _HOMES = {
     "LLM": "linnet.llm",
     "ModelReport": "linnet.look.report",
     "SamplingParams": "linnet.engine.params",
+    "Session": "linnet.engine.session",
     "TokenLogprob": "linnet.engine.sampling",
     "Tokenizer": "linnet.text.tokenizer",
     "inspect_model": "linnet.look.report",

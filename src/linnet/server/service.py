@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
+from weakref import WeakKeyDictionary
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 from linnet.engine.params import SamplingParams
 from linnet.server.errors import ApiError
+from linnet.server.health import Pulse
 from linnet.server.metrics import Metrics
 from linnet.server.models import Models
 from linnet.server.settings import Settings
@@ -24,13 +27,32 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """The settings, and the models that they name."""
+    """The settings, and the models that they name. ready: whether requests are taken."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.options = settings.server
         self.models = Models(settings)
         self.metrics = Metrics()
+        self.ready = False
+        self._pulses: WeakKeyDictionary[LLM, Pulse] = WeakKeyDictionary()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Between start and end. An only model is opened at once, so that a mistake in it shows; of several, each when it is asked for."""
+        seconds = self.options.idle_unload
+        closing = None if seconds is None else asyncio.create_task(self.models.close_idle(seconds))
+        try:
+            if len(self.settings.models) == 1:
+                async with self.models.use(self.settings.models[0].name):
+                    pass
+            self.ready = True
+            yield
+        finally:
+            self.ready = False
+            if closing is not None:
+                closing.cancel()
+            await self.models.close()
 
     def check_size(self, *texts: str | None) -> None:
         """Raises a 400 for a prompt that is too large to be tokenized."""
@@ -42,6 +64,20 @@ class Service:
         if n is not None and n > self.options.max_n:
             raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
 
+    def within_time(self, params: SamplingParams) -> SamplingParams:
+        """With the server's own time limit, unless theirs is nearer."""
+        most = self.options.request_timeout
+        return replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
+
+    def model_name(self, asked: str | None) -> str:
+        """The first model, where a request does not say which."""
+        return self.settings.models[0].name if asked is None else asked
+
+    async def is_alive(self) -> bool:
+        """Whether every open model takes steps."""
+        pulses = [self._pulses.setdefault(llm, Pulse()).beats(llm) for llm in self.models.open.values()]
+        return all(await asyncio.gather(*pulses))
+
     def tokenizer(self, llm: LLM) -> Tokenizer:
         """Raises a 400 for a model without one, for what cannot be said in token ids."""
         if llm.tokenizer is None:
@@ -51,17 +87,15 @@ class Service:
     @asynccontextmanager
     async def generating(self, llm: LLM, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Handle]:
         """An answer in the making; to leave before its end cancels it. Raises as `LLM.submit` does."""
-        most = self.options.request_timeout
-        params = replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
-        handle = await asyncio.to_thread(llm.submit, prompt, params)  # templates and tokenizers take their time
+        handle = await asyncio.to_thread(llm.submit, prompt, self.within_time(params))  # templates and tokenizers take their time
         try:
             yield handle
         finally:
             handle.cancel()
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+def _service(connection: HTTPConnection) -> Service:
+    service: Service = connection.app.state.service
     return service
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -19,7 +19,7 @@ from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import chat_logprobs
 from linnet.server.messages import ChatMessages, as_template_messages
 from linnet.server.routes.usage import StreamOptions, UsageObject, usage
-from linnet.server.schema import Body, given_options, sampling_body, sampling_names
+from linnet.server.schema import Body, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
 
@@ -28,7 +28,8 @@ router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 _NAMED_OTHERWISE = ("logprobs", "json_schema", "json_object")
 
 
-class _ChatBody(Body):
+@with_sampling(_NAMED_OTHERWISE)
+class ChatBody(Body):
     model: str
     messages: ChatMessages
     max_completion_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(default=None, description="the same as max_tokens")
@@ -37,15 +38,6 @@ class _ChatBody(Body):
     logprobs: bool | None = Field(default=None, description="report the log-probability of each token")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="and of so many candidates")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
-
-
-if TYPE_CHECKING:
-
-    class ChatBody(_ChatBody):
-        max_tokens: int | None
-
-else:
-    ChatBody = sampling_body("ChatBody", _NAMED_OTHERWISE, _ChatBody)
 
 
 class AnswerMessage(BaseModel):
@@ -88,7 +80,7 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
 def _params(body: ChatBody) -> SamplingParams:
     options = given_options(body, sampling_names(_NAMED_OTHERWISE))
     if body.max_completion_tokens is not None:
-        if body.max_tokens is not None:
+        if "max_tokens" in options:
             raise ApiError(400, "max_tokens and max_completion_tokens are the same; give one of them", param="max_completion_tokens")
         options["max_tokens"] = body.max_completion_tokens
     if body.logprobs:

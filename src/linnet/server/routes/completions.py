@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -21,7 +21,7 @@ from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import CompletionLogprobs
 from linnet.server.merging import merged
 from linnet.server.routes.usage import StreamOptions, UsageObject, usage
-from linnet.server.schema import Body, TokenId, given_options, sampling_body, sampling_names
+from linnet.server.schema import Body, TokenId, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
 
@@ -36,7 +36,8 @@ _Ids = Annotated[list[TokenId], Field(min_length=1)]
 _Prompts = Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] | Annotated[list[_Ids], Field(max_length=MAX_PROMPTS)]
 
 
-class _CompletionBody(Body):
+@with_sampling(_NAMED_OTHERWISE)
+class CompletionBody(Body):
     model: str
     prompt: str | _Ids | _Prompts = Field(description="a text, token ids, or several of either")
     echo: bool | None = Field(default=None, description="begin the answer with the prompt, and its log-probabilities with the prompt's")
@@ -56,12 +57,6 @@ class _CompletionBody(Body):
             options["logprobs"] = self.logprobs
             options["prompt_logprobs"] = self.logprobs if self.echo else None
         return SamplingParams(**options)
-
-
-if TYPE_CHECKING:
-    CompletionBody = _CompletionBody
-else:
-    CompletionBody = sampling_body("CompletionBody", _NAMED_OTHERWISE, _CompletionBody)
 
 
 class CompletionChoice(BaseModel):
