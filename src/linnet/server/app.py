@@ -14,6 +14,7 @@ from linnet.errors import LinnetError
 from linnet.server.answers import error_response
 from linnet.server.errors import ApiError, api_error, validation_error
 from linnet.server.guards.addresses import Addresses
+from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
@@ -39,7 +40,7 @@ def create_app(service: Service) -> FastAPI:
 def _guards(service: Service) -> list[Middleware]:
     """Outermost first. What a browser asks before it calls from another page (CORS) comes without a key."""
     options = service.options
-    guards = [Middleware(RequestLog, service.metrics), Middleware(Addresses, options)]
+    guards = [Middleware(RequestLog, service.metrics), Middleware(Headers, options.max_header_bytes), Middleware(Addresses, options)]
     if options.allowed_origins:
         any_of = ["*"]
         guards.append(Middleware(CORSMiddleware, allow_origins=options.allowed_origins, allow_methods=any_of, allow_headers=any_of))
