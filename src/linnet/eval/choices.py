@@ -71,7 +71,7 @@ class Choices(Task):
             logprobs = [score.logprob for score in scores]
             normalised = [logprob / len(choice) for logprob, choice in zip(logprobs, row.choices, strict=True)]
             chosen, chosen_norm = _best(logprobs), _best(normalised)
-            return {"id": row.id, "logprobs": logprobs, "chosen": chosen, "chosen_norm": chosen_norm, "answer": row.answer}
+            return {**row.named, "logprobs": logprobs, "chosen": chosen, "chosen_norm": chosen_norm, "answer": row.answer}
 
         return Item(scores, finish)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from linnet.engine.params import SamplingParams
+from linnet.errors import InvalidRequestError
 from linnet.eval.generation import DEFAULTS
 from linnet.eval.plan import Plan, plan
 from linnet.eval.sample_log import SampleLog
@@ -59,8 +60,6 @@ class Evaluation:
 
     def record(self) -> dict[str, Any]:
         """As JSON holds it, without the samples: a figure that is not finite is null."""
-        from linnet import __version__
-
         finite = {name: value if isinstance(value, str) or math.isfinite(value) else None for name, value in self.metrics.items()}
         return {
             "model": self.model,
@@ -72,7 +71,6 @@ class Evaluation:
             "items": len(self.samples),
             "ran": self.ran,
             "seconds": self.seconds,
-            "linnet": __version__,
         }
 
 
@@ -120,6 +118,8 @@ def carry_out(
     llm: LLM, planned: Plan, samples: str | Path | None = None, resume: bool = False, progress: Progress | None = None
 ) -> Evaluation:
     """Runs what `plan` made. Raises what concerns the model, and a run that cannot be resumed."""
+    if resume and samples is None:
+        raise InvalidRequestError("resume goes on where a file of samples ends; name it")
     task = planned.task(llm)
     log = None
     if samples is not None:

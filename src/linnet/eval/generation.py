@@ -60,7 +60,7 @@ class Questions(Task):
         self.metrics, self.params = check_metrics(metrics), params
         self.rows, self.chat, self.system = rows, chat, system
         self.llm, self.scored = llm, "perplexity" in self.metrics
-        self.settings = {**_changed(params), "chat": chat, "system": system, "scored": self.scored}
+        self.settings = {**_changed(params), "chat": chat, "system": system, "perplexity": self.scored}
         self.digest = digest([(row.prompt, row.references) for row in rows])
 
     def __len__(self) -> int:
@@ -123,7 +123,7 @@ class Questions(Task):
     def _sample(self, row: Question, answer: Generate) -> Sample:
         completion = answer.completion
         return {
-            "id": row.id,
+            **row.named,
             "prediction": completion.text if self.other is None else self.other.decode(completion.token_ids),
             "finish_reason": completion.finish_reason,
             "prompt_tokens": completion.usage.prompt_tokens,

@@ -104,7 +104,7 @@ class Texts(Task):
         end = min(begin + self.window, len(ids))
         start = 1 if at == 0 else begin - self.stride + self.window
         score = Score(ids[begin:end], start - begin)
-        return Item([score], lambda: {"text": text, "from_token": start, "to_token": end, "logprob": score.logprob})
+        return Item([score], lambda: {**self.rows[text].named, "text": text, "start": start, "end": end, "logprob": score.logprob})
 
     def total(self, samples: Sequence[Sample]) -> Perplexity:
         """Of all texts together."""

@@ -7,7 +7,7 @@ import difflib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,31 +16,39 @@ from linnet.prompts import Prompt
 
 
 @dataclass(frozen=True)
-class Question:
-    """A prompt, and the text or texts that a good answer equals or resembles."""
+class Row:
+    """id: what the data call it, if they do."""
+
+    id: Any = field(default=None, kw_only=True)
+
+    @property
+    def named(self) -> dict[str, Any]:
+        return {} if self.id is None else {"id": self.id}
+
+
+@dataclass(frozen=True)
+class Question(Row):
+    """A prompt, and the text or texts that a good answer equals or resembles; `several`: whether the row has a list of them."""
 
     prompt: Prompt
     references: tuple[str, ...]
     several: bool
-    id: Any = None
 
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Row):
     """A prompt and its possible continuations, of which number `answer` is right."""
 
     prompt: str
     choices: tuple[str, ...]
     answer: int
-    id: Any = None
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Row):
     """A text whose likelihood is asked."""
 
     text: str
-    id: Any = None
 
 
 Rows: TypeAlias = list[Question] | list[Choice] | list[Text]
@@ -121,7 +129,7 @@ def _question(row: Mapping[str, Any], place: str) -> Question:
         prompt = _text(prompt, f"{place}: prompt", empty=False)
     elif not isinstance(prompt, (list, tuple)) or not prompt:
         raise InvalidRequestError(f"{place}: prompt is {_short(prompt)}; it must be a text, messages or token ids")
-    return Question(prompt, references, several, row.get("id"))
+    return Question(prompt, references, several, id=row.get("id"))
 
 
 def _choice(row: Mapping[str, Any], place: str) -> Choice:
@@ -142,11 +150,11 @@ def _choice(row: Mapping[str, Any], place: str) -> Choice:
         raise InvalidRequestError(
             f"{place}: answer is {_short(answer)}; it must be one of the choices, or its number from 0 to {len(texts) - 1}"
         )
-    return Choice(_text(row["prompt"], f"{place}: prompt", empty=False), texts, answer, row.get("id"))
+    return Choice(_text(row["prompt"], f"{place}: prompt", empty=False), texts, answer, id=row.get("id"))
 
 
 def _plain_text(row: Mapping[str, Any], place: str) -> Text:
-    return Text(_text(row["text"], f"{place}: text", empty=False), row.get("id"))
+    return Text(_text(row["text"], f"{place}: text", empty=False), id=row.get("id"))
 
 
 _CHECKS = {"question": _question, "choice": _choice, "text": _plain_text}
