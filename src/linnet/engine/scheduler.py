@@ -138,6 +138,12 @@ class Scheduler:
             self.pool.free(request.trunk)
             request.trunk = []
 
+    def promise(self, count: int) -> None:
+        """Promises pages to somebody else; the caller has seen to it that every sequence can still run alone."""
+        while self.pool.free_count < count:
+            self._reclaim()
+        self.pool.promise(count)
+
     # ---- pages
     def _admit(self, sequence: Sequence) -> bool:
         """Gives a waiting sequence a slot and pages for its tokens, if there are enough."""
@@ -201,7 +207,7 @@ class Scheduler:
                 if self.pool.free_count:
                     self._replace(sequence, index, page)
                     break
-                if not self._reclaim(sequence):
+                if self._reclaim() is sequence:
                     return False
         return True
 
@@ -217,17 +223,17 @@ class Scheduler:
             sequence.pages[index] = fresh
         self.page_table[sequence.slot, index] = fresh
 
-    def _reclaim(self, sequence: Sequence) -> bool:
-        """Frees pages for a sequence: trunks first, then what the last in order holds; False where that is the sequence itself."""
+    def _reclaim(self) -> Sequence | None:
+        """Frees pages: trunks first, then what the last in order holds, which is then returned."""
         if self.trunks:
             self.end_trunk(self.trunks[-1])
-            return True
+            return None
         victim = self.running[-1]
         self._stop(victim)
         victim.computed = victim.named = 0
         self.add(victim)
         self.preemptions += 1
-        return victim is not sequence
+        return victim
 
 
 def batch_of(plan: list[Chunk], scheduler: Scheduler) -> Batch:
