@@ -82,7 +82,7 @@ class TorchOps:
             try:
                 with torch.inference_mode():
                     self.step = DeviceBatch(batch, self.device, spec.bidirectional_prompt)
-                    logits: NDArray[np.float32] = build().cpu().numpy()
+                    result: NDArray[np.float32] = build().float().cpu().numpy()
             except torch.OutOfMemoryError as error:
                 rows, wanted = len(batch.tokens), len(batch.rows)
                 reason = str(error).splitlines()[0]
@@ -90,7 +90,7 @@ class TorchOps:
                     f"device {self.device} has no room for a step of {rows} tokens with logits of {wanted} ({reason}); "
                     "lower prefill_chunk or max_batch"
                 ) from None
-            return logits
+            return result
 
         return step
 
