@@ -160,6 +160,11 @@ class LLM:
         return self._checkpoint.spec
 
     @property
+    def name(self) -> str:
+        """What messages call the model: the path or name that it was opened by."""
+        return self._checkpoint.name
+
+    @property
     def context(self) -> int:
         """Most tokens of a prompt and its answer together; of a model that slides past it, most that it sees at once."""
         return self._engine.context
