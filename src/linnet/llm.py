@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
+from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
-from linnet.engine.request import Request
 from linnet.engine.sampling import TokenLogprob
 from linnet.engine.session import Session
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
+from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
 from linnet.outputs import Chunk, Completion, TraceStep
@@ -158,6 +159,11 @@ class LLM:
         return self._checkpoint.spec
 
     @property
+    def name(self) -> str:
+        """What messages call the model: the path or name that it was opened by."""
+        return self._checkpoint.name
+
+    @property
     def context(self) -> int:
         """Most tokens of a prompt and its answer together; of a model that slides past it, most that it sees at once."""
         return self._engine.context
@@ -270,19 +276,18 @@ class LLM:
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits, float32 [tokens, vocab], after each token of a sequence (whose rows are the embedding's, padding included)."""
-        ids = self._reader.read(token_ids)
-        request = Request(ids, SamplingParams(max_tokens=0), seed=0)
-        self._engine.check(request)
-        logits = np.empty((len(ids), self.spec.vocab_size), np.float32)
+        return prompt_logits(self._engine, self._reader.read(token_ids))
 
-        def keep(position: int, rows: NDArray[np.float32]) -> None:
-            logits[position : position + len(rows)] = rows
+    def embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> NDArray[np.float32]:
+        """Embeddings, float32 [texts, hidden]: hidden states after the last norm, pooled. See `submit_embed`."""
+        return self.submit_embed(texts, pooling, normalize).result()
 
-        request.prompt_logits = keep
-        self._engine.submit(request)
-        for _ in self._engine.outputs(request):
-            pass
-        return logits
+    def submit_embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> EmbeddingHandle:
+        """The same, not waited for. pooling: "last" takes the last token's, "mean" the mean of all tokens'; "auto" does as the model's
+        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. Raises as `generate`
+        does, and UnsupportedModelError where the files ask for what is not built."""
+        kind = resolve_pooling(pooling, self._checkpoint)
+        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a

@@ -46,16 +46,18 @@ _METAVARS = {
 
 
 class Group(NamedTuple):
-    """Flags that a command takes together: the heading they stand under, and their fields."""
+    """Flags that a command takes together: the heading they stand under, their fields, and whether the command follows a model's advice
+    on them."""
 
     title: str
     fields: Sequence[Field[Any]]
+    advised: bool = True
 
 
-def sampling_group(without: Iterable[str] = ()) -> Group:
+def sampling_group(without: Iterable[str] = (), advised: bool = True) -> Group:
     """Every option of SamplingParams that a command line can express and that is built."""
     known = [f for f in fields(SamplingParams) if f.metadata["letter"] is None and not _kind(f).startswith("Callable")]
-    return Group("Sampling", [f for f in known if f.name not in without])
+    return Group("Sampling", [f for f in known if f.name not in without], advised)
 
 
 SINGLE_USER = (
@@ -83,7 +85,7 @@ def with_options(**groups: Group) -> Callable[[Callable[..., None]], Callable[..
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in groups]
-        flags = [_flag(f, group.title) for group in groups.values() for f in group.fields]
+        flags = [_flag(f, group) for group in groups.values() for f in group.fields]
 
         @wraps(command)
         def wrapper(**values: Any) -> None:
@@ -141,27 +143,27 @@ def _kind(f: Field[Any]) -> str:
     return str(f.type).removesuffix(" | None")
 
 
-def _flag(f: Field[Any], title: str) -> inspect.Parameter:
+def _flag(f: Field[Any], group: Group) -> inspect.Parameter:
     """The flag of one field. Its default is None, "not given", so that only what a user says overrules a model."""
     kind, choices = _kind(f), f.metadata["choices"]
     option = typer.Option(
         None,
         f"--{f.name.replace('_', '-')}",
-        help=_help(f, kind),
+        help=_help(f, kind, group.advised),
         metavar="|".join(choices) if choices else _METAVARS.get(f.name, _METAVARS.get(kind)),
         show_default=False,
-        rich_help_panel=title,
+        rich_help_panel=group.title,
     )
     return inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_FLAG_TYPES[kind] | None)
 
 
-def _help(f: Field[Any], kind: str) -> str:
+def _help(f: Field[Any], kind: str, advised: bool) -> str:
     text = str(f.metadata["help"]).replace("None:", "left out:")
     remarks = []
     if f.name == "temperature":
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in _NEEDS_DRAWS)
-        remarks.append(f"default: what the model advises, else 0, or 1 beside any of {flags}")
-    elif f.name in ADVISED:
+        remarks.append(f"default: {'what the model advises, else ' if advised else ''}0, or 1 beside any of {flags}")
+    elif f.name in ADVISED and advised:
         remarks.append(f"default: what the model advises, else {f.default:g}")
     elif isinstance(f.default, (int, float, str)) and f.default not in (False, "auto"):
         remarks.append(f"default: {f.default:g}" if isinstance(f.default, float) else f"default: {f.default}")
