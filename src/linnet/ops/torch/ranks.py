@@ -55,12 +55,13 @@ class Rank:
 
     def join(self) -> RankOps:
         """The op set of this rank, once all of them are there."""
+        backends: Any = distributed
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-            made: Any = distributed.ProcessGroupNCCL
+            made = backends.ProcessGroupNCCL
         else:
-            made = distributed.ProcessGroupGloo
-        return RankOps(self.device, self.dtype, made(distributed.FileStore(self.store, self.size), self.rank, self.size, LOADING))
+            made = backends.ProcessGroupGloo
+        return RankOps(self.device, self.dtype, made(backends.FileStore(self.store, self.size), self.rank, self.size, LOADING))
 
 
 class RankOps(TorchOps):
