@@ -35,7 +35,7 @@ class OpSet:
     def load(self, checkpoint: Checkpoint, options: ModelOptions) -> Weights:
         if self.share is None:
             return checkpoint.assemble(self.ops, _target(options))
-        from linnet.ops.torch.ranks import LeadOps, load_share
+        from linnet.ranks import LeadOps, load_share
 
         assert isinstance(self.ops, LeadOps)
         weights = load_share(checkpoint, self.ops, self.share, _target(options))
@@ -68,8 +68,8 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     devices = open_devices(options.device, options.tp)
     dtype = dtype_of(devices[0], options.dtype)
     from linnet.ops.torch.ops import TorchOps
-    from linnet.ops.torch.ranks import LeadOps, Rank
     from linnet.ops.torch.shards import Share
+    from linnet.ranks import LeadOps, Rank
 
     slots = plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
     weight_bytes = sum(prod(slot.field_shape) for slot in slots) * dtype.itemsize

@@ -19,8 +19,8 @@ from linnet import LLM, SamplingParams
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.load.checkpoint import open_checkpoint
 from linnet.ops.torch.ops import TorchOps
-from linnet.ops.torch.ranks import load_share
 from linnet.ops.torch.shards import Share
+from linnet.ranks import load_share
 from linnet.tensors import TYPES
 from models import BLOCKS, FIRST, NAMED, Draw
 
