@@ -15,6 +15,7 @@ from linnet.engine.params import SamplingParams
 from linnet.errors import InvalidRequestError, MissingDependencyError
 from linnet.eval.batch import Generate, Item, Score, run
 from linnet.llm import LLM
+from linnet.model_options import ModelOptions
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -62,6 +63,7 @@ class LinnetLM(TemplateLM):  # type: ignore[misc]
             options["device"] = device
         if max_length is not None:
             options["context"] = max_length
+        ModelOptions(**options)  # refuses by name what LLM would not know
         self.llm = LLM(str(path), **options)
         if self.llm.tokenizer is None:
             raise InvalidRequestError(f"{path} has no tokenizer, which tasks of texts need; give one with tokenizer=PATH")
