@@ -30,7 +30,7 @@ from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
-from linnet.ops.base import Ops
+from linnet.op_set import open_op_set, weights_and_memory
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
 from linnet.tensors import TYPES
@@ -124,13 +124,14 @@ class LLM:
         try:
             options.check_context(spec)
             slides = options.slides(spec, checkpoint.slides)
-            ops = _ops(options)
+            ops = open_op_set(options)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             template = read_chat_template(options.chat_template, self.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            pages, context = plan_pages(spec, options.kv_type, wanted, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes)
+            needs = (wanted, options.max_batch, options.kv_memory, *weights_and_memory(ops, checkpoint))
+            pages, context = plan_pages(spec, options.kv_type, *needs)
             weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
             self._engine = Engine(
                 ops,
@@ -386,13 +387,3 @@ def _params(given: SamplingParams | None) -> SamplingParams:
     if not isinstance(given, SamplingParams):
         raise InvalidRequestError(f"params is {given!r}; it must be a SamplingParams")
     return given
-
-
-def _ops(options: ModelOptions) -> Ops:
-    if options.ops == "reference":
-        from linnet.ops.reference import ReferenceOps
-
-        return ReferenceOps()
-    from linnet.ops.native import NativeOps
-
-    return NativeOps(options.threads, prefill_threads=options.prefill_threads, pack=not options.low_memory)
