@@ -78,7 +78,7 @@ def test_choices_are_the_likeliest_continuations(llm: LLM) -> None:
     assert found.task.shown(0, found.samples)["right"] == "Rome"
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -89,9 +89,9 @@ def test_a_run_that_stops_goes_on_to_the_same_figures(llm: LLM, data: list[dict[
 
     def stop(done: int, count: int) -> None:
         if done == 3:
-            raise Stopped
+            raise StoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         evaluate(llm, data, samples=samples, progress=stop, **options)
     with samples.open("a") as file:
         file.write('{"index": 0, "cut o')  # as it was written when the power failed
@@ -172,7 +172,7 @@ def test_a_metric_that_raises_fails_by_name_and_the_rest_stand(llm: LLM) -> None
         ([{"text": ""}], "row 0: text is empty"),
         ([{**CHOICES[0], "choices": ["Rome"]}], "row 0: choices is .*; it must be a list of at least two texts"),
         ([{**CHOICES[0], "choices": "Rome"}], "row 0: choices is 'Rome'; in CSV it must be a JSON list"),
-        ([{**CHOICES[0], "answer": 4}], "row 0: answer is 4; it must be one of the choices, or a number up to 3"),
+        ([{**CHOICES[0], "answer": 4}], "row 0: answer is 4; it must be one of the choices, or its number from 0 to 3"),
         ([{**CHOICES[0], "answer": "Oslo"}], "row 0: answer is 'Oslo'"),
         ([{**CHOICES[0], "answer": True}], "row 0: answer is True"),
     ],
@@ -191,8 +191,8 @@ def test_rows_that_are_wrong_are_refused_before_a_model_is_opened(rows: list[Any
         ("a.json", b"[]", "has no rows"),
         ("a.jsonl", b'{"text": "a b"}\n\n{"text": ', "line 3 is no JSON"),
         ("a.jsonl", b"", "has no rows"),
-        ("a.csv", b"prompt,reference\na,b\nc\n", "line 3 has 1 cells, and the header 2"),
-        ("a.csv", b"prompt,reference\na,b,c\n", "line 2 has 3 cells, and the header 2"),
+        ("a.csv", b"prompt,reference\na,b\nc\n", "line 3 has 1 cells and the header 2"),
+        ("a.csv", b"prompt,reference\na,b,c\n", "line 2 has 3 cells and the header 2"),
         ("a.csv", b'prompt,reference\n"a,b\n', "line 2 is no CSV"),
         ("a.csv", b"prompt,prompt\na,b\n", "names the column 'prompt' twice"),
         ("a.csv", b"prompt,reference\n", "has no rows"),
@@ -208,10 +208,8 @@ def test_files_that_are_wrong_are_refused(tmp_path: Path, name: str, content: by
 
 
 def test_every_kind_of_file_says_the_same(llm: LLM, tmp_path: Path) -> None:
-    rows = [
-        {"prompt": 'say, "hi"\nthere', "choices": ["a b", "c, d"], "answer": 1},
-        {"prompt": "naïve?", "choices": ["1", "0"], "answer": "0"},
-    ]
+    first = {"prompt": 'say, "hi"\nthere', "choices": ["a b", "c, d"], "answer": 1}
+    rows = [first, {"prompt": "naïve?", "choices": ["1", "0"], "answer": "0"}]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     (tmp_path / "a.jsonl").write_text("\ufeff" + "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     cells = ['"say, ""hi""\nthere","[""a b"", ""c, d""]",1', 'naïve?,"[""1"", ""0""]",0']
