@@ -73,6 +73,7 @@ SINGLE_USER = (
     "ops",
     "device",
     "dtype",
+    "tp",
     "tokenizer",
     "chat_template",
 )
