@@ -29,6 +29,7 @@ from linnet.ops.base import Ops
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
 from linnet.tensors import TYPES
+from linnet.text.grammar import GrammarCompiler
 from linnet.text.tokenizer import Tokenizer
 from linnet.tracing import trace_steps
 
@@ -139,6 +140,7 @@ class LLM:
         except BaseException:
             checkpoint.close()
             raise
+        self._grammars = None if self.tokenizer is None else GrammarCompiler(self.tokenizer, spec.vocab_size)
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
@@ -290,9 +292,14 @@ class LLM:
         self.close()
 
     def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool) -> Answer:
-        """A request that has passed every check."""
-        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache)
+        """A request that has passed every check, its grammar compiled."""
+        params = _params(params)
+        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache)
         self._engine.check(answer.request)
+        if params.constraint is not None:
+            if self._grammars is None:
+                raise InvalidRequestError(f"{params.constraint[0]} needs a tokenizer, and this model has none; pass tokenizer=")
+            answer.request.constraint = self._grammars.compile(*params.constraint)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from linnet.engine.constraint import Constraint
 from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
 
@@ -37,6 +38,7 @@ class Request:
     makes the rule applies `min_tokens`. prompt_logits: called as (position, logits float32 [k, vocab]) with the
     logits after the prompt's tokens from `position` on, in order and in pieces, borrowed for the call; by default it fills
     `prompt_logprobs` where params ask for them or max_tokens is 0. cache=False recomputes the whole sequence for every token.
+    constraint: what every answer must satisfy, at its start; each sample advances a fork of it.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
     were found in the prefix cache.
     """
@@ -48,6 +50,7 @@ class Request:
     stop_rule: Callable[[int, int], bool] | None = None
     prompt_logits: Callable[[int, NDArray[np.float32]], None] | None = None
     cache: bool = True
+    constraint: Constraint | None = None
 
     ends: frozenset[int] = field(init=False)
     sequences: list[Sequence] = field(default_factory=list, init=False)
