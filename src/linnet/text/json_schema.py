@@ -1,11 +1,12 @@
-"""JSON schemas, before they become grammars: what llguidance reads otherwise than JSON Schema means it is refused by name.
+"""JSON schemas, before they become grammars: what would not be kept is refused by name.
 
-llguidance itself refuses what it does not know. Left for here is what it takes and does not keep (1.9.1; found by validating what
-random schemas let through): numbers that it rounds, open bounds that it closes, and counts of properties of which two are the same.
+llguidance takes keywords that it does not know for remarks, and keeps some that it knows otherwise than JSON Schema means them (1.9.1;
+found by validating what random schemas let through): it rounds numbers, closes open bounds, and counts a property as often as it comes.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
@@ -15,24 +16,51 @@ from linnet.errors import InvalidRequestError
 MAX_EXACT = 2**53
 """Up to here float64 holds every integer; times a power of ten up to 22, conversions from decimals are exact."""
 
-_ANNOTATIONS = frozenset("$anchor $comment $defs $id $schema default definitions deprecated description examples id title".split())
+# What llguidance keeps, by where schemas stand in it: in an object of them, in itself or a list, or nowhere.
+_MAPS = frozenset("$defs definitions patternProperties properties".split())
+_APPLIED = frozenset("$ref additionalItems additionalProperties allOf anyOf items oneOf prefixItems".split())
+_SIMPLE = frozenset(
+    "const enum exclusiveMaximum exclusiveMinimum format maximum maxItems maxLength maxProperties minimum minItems minLength minProperties "
+    "multipleOf pattern required type".split()
+)
+_REMARKS = frozenset(
+    "$anchor $comment $id $schema contentEncoding contentMediaType default deprecated description discriminator example examples "
+    "externalDocs id readOnly title writeOnly".split()
+)
+_KEYWORDS = _MAPS | _APPLIED | _SIMPLE | _REMARKS
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
     """Raises InvalidRequestError that names what cannot be kept."""
-    if "x-guidance" in schema:
-        raise InvalidRequestError("json_schema has x-guidance, settings of llguidance that are not a request's to make; leave it out")
-    objects = []
-    for value in _values(schema):
-        if isinstance(value, dict):
-            objects.append(value)
-            _check_counts(value)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    for part in _schemas(schema):
+        for keyword in part:
+            if keyword not in _KEYWORDS and (not keyword.startswith("x-") or keyword == "x-guidance"):
+                close = difflib.get_close_matches(keyword, _KEYWORDS, n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                raise InvalidRequestError(f"json_schema has the keyword {keyword!r}, which is not supported{hint}")
+    values = list(_values(schema))
+    for value in values:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             _check_number(value)
-    for lows, highs in map(_bounds, objects):
-        _check_open(lows, highs)
+    objects = [value for value in values if isinstance(value, dict)]
+    for value in objects:
+        _check_counts(value)
+        _check_open(*_bounds(value))
     if any(map(_intersects, objects)):  # bounds of different places can come to stand together
         _check_open([low for value in objects for low in _bounds(value)[0]], [high for value in objects for high in _bounds(value)[1]])
+
+
+def _schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The schema and those in it."""
+    pending: list[Any] = [schema]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, Mapping):
+            yield part
+            pending += [inner for key in part.keys() & _MAPS if isinstance(part[key], dict) for inner in part[key].values()]
+            pending += [part[key] for key in part.keys() & _APPLIED]
+        elif isinstance(part, list):
+            pending += part
 
 
 def _values(schema: Mapping[str, Any]) -> Iterator[Any]:
@@ -48,8 +76,8 @@ def _values(schema: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _check_number(value: float) -> None:
-    _, digits, exponent = Decimal(repr(value)).as_tuple()
-    mantissa = int("".join(map(str, digits)) or "0")
+    _, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    mantissa = int("".join(map(str, digits)))
     if mantissa > MAX_EXACT or not isinstance(exponent, int) or abs(exponent) > 22:
         raise InvalidRequestError(f"json_schema holds the number {value!r}, which is not kept exactly: digits up to 2^53, e-22 to e22 are")
 
@@ -80,7 +108,7 @@ def _bounds(schema: Mapping[str, Any]) -> tuple[_Entries, _Entries]:
 
 def _intersects(schema: Mapping[str, Any]) -> bool:
     applied = schema.keys() & {"$ref", "anyOf", "oneOf", "allOf"}
-    return "allOf" in applied or len(applied) > 1 or bool(applied and schema.keys() - applied - _ANNOTATIONS)
+    return "allOf" in applied or len(applied) > 1 or bool(applied and schema.keys() & (_SIMPLE | _APPLIED | _MAPS) - applied - {"$defs"})
 
 
 def _check_open(lows: _Entries, highs: _Entries) -> None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
+import json
+import re
+import uuid
+from decimal import Decimal, InvalidOperation
 from random import Random
 from typing import Any
+
+import jsonschema
 
 Schema = dict[str, Any]
 
@@ -31,7 +39,7 @@ WRITTEN: dict[str, Schema] = {
     "no length": {"type": "string", "maxLength": 0},
     "a pattern": {"type": "string", "pattern": "^[A-Z]{2}[0-9]{3,5}$"},
     "a pattern inside": {"type": "string", "pattern": "ab+c", "maxLength": 12},
-    "a pattern of other letters": {"type": "string", "pattern": "^\\p{L}{1,4}$"},
+    "a pattern of other letters": {"type": "string", "pattern": "^[à-ÿа-я]{1,4}$"},
     "a pattern with quotes": {"type": "string", "pattern": '^"\\\\?[\\n\\t]?x$'},
     "a pattern and lengths": {"type": "string", "pattern": "^a*$", "minLength": 2, "maxLength": 4},
     **{f"format {name}": {"type": "string", "format": name} for name in ("date-time", "date", "time", "duration", "ipv4", "ipv6", "uuid")},
@@ -117,6 +125,12 @@ WRITTEN: dict[str, Schema] = {
         "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/c"}, "c": {"type": "boolean"}},
     },
     "annotations": {"title": "T", "description": "D", "$comment": "c", "default": 1, "examples": [1], "type": "integer"},
+    "properties named as keywords": {
+        "type": "object",
+        "properties": {"not": {"type": "boolean"}, "minProperties": {"const": 5}, "x-guidance": {"type": "null"}, "enum": {"enum": ["if"]}},
+        "required": ["not", "minProperties", "x-guidance", "enum"],
+        "additionalProperties": False,
+    },
     "a call of a tool": {
         "type": "object",
         "properties": {
@@ -150,7 +164,7 @@ UNSUPPORTED: dict[str, Schema] = {
     "unevaluatedItems": {"type": "array", "unevaluatedItems": False},
     "$dynamicRef": {"$dynamicRef": "#x"},
     "$recursiveRef": {"$recursiveRef": "#"},
-    "minimun": {"type": "integer", "minimun": 3},
+    "nullable": {"type": "string", "nullable": True},
 }
 """By the keyword that an error must name."""
 
@@ -252,3 +266,48 @@ def _reference(random: Random, depth: int) -> Schema:
     pointer = name.replace("/", "~1").replace(" ", "%20")
     identity = f"https://example.com/{random.getrandbits(60)}"
     return {"$id": identity, "$ref": f"#/$defs/{pointer}", "$defs": {name: random_schema(random, depth - 1)}}
+
+
+def validate(schema: Schema, text: str) -> None:
+    """Raises where the text is no JSON that satisfies the schema; numbers are compared as decimals, as they are written."""
+    exact = json.loads(json.dumps(schema), parse_float=Decimal)
+    jsonschema.Draft202012Validator(exact, format_checker=_FORMATS).validate(json.loads(text, parse_float=_decimal))
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent of twenty digits
+        return Decimal(repr(float(text)))
+
+
+_FORMATS = jsonschema.FormatChecker(formats=())
+
+
+def _is_date(text: str) -> bool:
+    year, rest = text[:4], text[4:]
+    datetime.date.fromisoformat(("2000" if year == "0000" else year) + rest)  # Python's years begin at 1
+    return re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII) is not None
+
+
+def _is_time(text: str) -> bool:
+    match = re.fullmatch(r"(\d\d):(\d\d):(\d\d)(\.\d+)?([Zz]|[+-](\d\d):(\d\d))", text, re.ASCII)
+    return match is not None and int(match[1]) < 24 and int(match[2]) < 60 and int(match[3]) < 61
+
+
+_CHECKS: dict[str, Any] = {
+    "date": _is_date,
+    "time": _is_time,
+    "date-time": lambda text: _is_date(text[:10]) and text[10] in "Tt" and _is_time(text[11:]),
+    "duration": lambda text: re.fullmatch(r"P(?!$)(\d+W|(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+S)?)?)", text, re.ASCII) is not None,
+    "ipv4": ipaddress.IPv4Address,
+    "ipv6": ipaddress.IPv6Address,
+    "uuid": lambda text: uuid.UUID(text) and len(text) == 36,
+    "email": lambda text: 0 < text.rfind("@") < len(text) - 1,
+    "hostname": lambda text: (
+        re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*", text) is not None
+    ),
+    "uri": lambda text: re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text) is not None,
+}
+for _name, _check in _CHECKS.items():
+    _FORMATS.checks(_name, raises=(ValueError, IndexError))(lambda value, check=_check: not isinstance(value, str) or bool(check(value)))
