@@ -1,4 +1,4 @@
-"""The engine: takes requests and gives their tokens. It has no thread of its own: whoever waits for tokens drives.
+"""The engine: takes requests and gives their tokens. Whoever waits for tokens drives; for coroutines a thread does (`driver.py`).
 
 Of all callers that wait, one at a time has the turn (`turns.py`): it runs a step for every request there is (`stepping.py`) and
 wakes the others, which then find their tokens, or take the next turn. So interleaved streams and threads batch together, and none
@@ -11,11 +11,17 @@ import logging
 import math
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
 from linnet.engine.check import check_request, most_tokens
+from linnet.engine.counters import Counters, Tally
+from linnet.engine.driver import Driver
 from linnet.engine.pages import PagePool, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Output, Request, Sequence
@@ -23,12 +29,14 @@ from linnet.engine.sampling import Sampler
 from linnet.engine.scheduler import Scheduler
 from linnet.engine.stepping import Stepping
 from linnet.engine.turns import Turns
-from linnet.errors import ClosedError, LinnetError, QueueFullError
+from linnet.errors import ClosedError, LinnetError, OutOfMemoryError, QueueFullError
 from linnet.forward import forward
-from linnet.ops.base import Ops
+from linnet.ops.base import PAGE_SIZE, Batch, Ops
 from linnet.weights import Weights
 
 logger = logging.getLogger("linnet.engine")
+
+T = TypeVar("T")
 
 PRIORITY_PLACES = 100
 """What a step of priority is worth: a request is overtaken by no more than so many later ones, so that none waits for ever."""
@@ -63,26 +71,30 @@ class Engine:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
         self.spec = spec
-        run = ops.stepper(spec, partial(forward, ops, spec, weights))
+        run, run_hidden = (ops.stepper(spec, partial(forward, ops, spec, weights, wanted)) for wanted in ("logits", "hidden"))
+        logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         self.context = context
+        self.max_batch = max_batch
+        self.most_rows = min(prefill_chunk, logit_rows)
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
         self.pool = PagePool(pages)
-        logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
         self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole)
-        self._stepping = Stepping(self.scheduler, run, context)
+        self._tally = Tally()
+        self._stepping = Stepping(self.scheduler, self._tally, run, run_hidden, context)
         self._turns = Turns()
+        self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
-        self._closed = False
+        self._draining = self._closed = False
         self._process = os.getpid()
 
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count)
+        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count - self.pool.promised)
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
@@ -91,8 +103,12 @@ class Engine:
         request.sequences = self._samples(request)
         request.unfinished = len(request.sequences)
         with self._turns.lock:
-            self._refuse_closed()
+            self.check(request)  # again: a session may have taken room meanwhile
+            if self._draining:
+                raise ClosedError("the LLM is being shut down and takes no more requests; those that it has run to their ends")
             self._refuse_full()
+            self._stepping.unfinished.add(request)
+            self._tally.submit()
             self._submitted += 1
             place = self._submitted + PRIORITY_PLACES * request.params.priority
             for sequence in request.sequences:
@@ -100,9 +116,8 @@ class Engine:
             if request.params.timeout is not None:
                 self._stepping.timed.append((request.submitted_at + request.params.timeout, request))
             self._stepping.arrived.append(request)
-        logger.debug(
-            "request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), request.unfinished, request.sequences[0].limit
-        )
+        samples, limit = len(request.sequences), request.sequences[0].limit
+        logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
 
     def outputs(self, request: Request) -> Generator[Output, None, None]:
         """The outputs of a submitted request as they come, to its end; raises what made it fail. Closing the iterator early
@@ -123,20 +138,40 @@ class Engine:
     def advance(self, request: Request, until: float = math.inf) -> None:
         """Waits until the request has outputs or is done, until this thread has run one step itself, or, while another has the turn,
         until time.perf_counter() is `until`."""
+        self._drive(lambda: bool(request.outputs) or request.done, until)
+
+    async def wait(self, request: Request) -> None:
+        """Waits until the request has outputs or is done, without holding the event loop up: from now on and to the end of the
+        request, a thread of the engine's own runs steps, for all requests that there are."""
         self._refuse_fork()
-        self._refuse_reentry()
-        try:
-            if self._turns.take(lambda: bool(request.outputs) or request.done, until):
-                self._stepping.step()
-        finally:
-            if self._turns.mine:
-                self._end_turn()
+        await self._driver.wait(request)
+
+    def counters(self) -> Counters:
+        """What was done so far, and what there is now."""
+        scheduler, pool = self.scheduler, self.pool
+        return self._tally.counters(
+            preemptions=scheduler.preemptions,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(self._stepping.arrived),
+            pages=pool.count,
+            pages_used=pool.count - pool.free_count,
+            pages_cached=pool.idle_count,
+        )
+
+    def drain(self, until: float = math.inf) -> bool:
+        """Refuses new requests from now on, and runs those that there are; whether all were done by the time `until`."""
+        self._refuse_closed()
+        self._draining = True
+        while self._stepping.unfinished and time.perf_counter() < until:
+            self._drive(lambda: not self._stepping.unfinished, until)
+        return not self._stepping.unfinished
 
     def cancel(self, request: Request) -> None:
         """Ends a request, if it still runs, and frees its pages. May be called at any time and from anywhere, a
         garbage collection in the middle of a step included."""
         if not request.done:
             self._turns.leave(partial(self._stepping.drop, request))
+            self._driver.wake()
 
     def close(self) -> None:
         """Fails what still runs with ClosedError and gives the cache and the weights back. Closing twice is no error."""
@@ -146,12 +181,45 @@ class Engine:
             self._refuse_reentry()
             self._closed = True
             self._turns.close()
-            admitted = [sequence.request for sequence in [*self.scheduler.running, *self.scheduler.waiting]]
-            for request in [*admitted, *self._stepping.arrived]:
+            for request in tuple(self._stepping.unfinished):
                 self._stepping.fail(request, ClosedError("the LLM was closed while this request ran"))
             self.ops.free_cache()
-            self._stepping.run = None
+            self._stepping.run = self._stepping.run_hidden = None
         self._end_turn()
+
+    # ---- for sessions
+    def in_turn(self, task: Callable[[], T]) -> T:
+        """What `task` gives, run between two steps."""
+        self._refuse_closed()
+        self._refuse_reentry()
+        try:
+            if not self._turns.claim():
+                raise ClosedError("the LLM was closed")
+            return task()
+        finally:
+            if self._turns.mine:
+                self._end_turn()
+
+    def leave(self, errand: Callable[[], None]) -> None:
+        """Has `errand` run between two steps, now or soon; may be called from anywhere."""
+        self._turns.leave(errand)
+
+    def promise(self, pages: int) -> None:
+        """Sets pages aside, in a turn of this thread. Raises OutOfMemoryError where a request that runs or waits needs them."""
+        with self._turns.lock:
+            needed = max((sequence.need for request in self._stepping.unfinished for sequence in request.sequences), default=0)
+            there = self.pool.count - self.pool.promised
+            if pages + needed > there:
+                raise OutOfMemoryError(
+                    f"the session needs KV cache for {pages * PAGE_SIZE} tokens and {max(0, there - needed) * PAGE_SIZE} are not needed by "
+                    "requests and other sessions; give it less capacity, close another, or raise kv_memory"
+                )
+            self.scheduler.promise(pages)
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Runs a batch of somebody else's, in a turn of this thread."""
+        assert self._stepping.run is not None
+        return self._stepping.run(batch)
 
     def _samples(self, request: Request) -> list[Sequence]:
         limit = most_tokens(request, self.context, self.slides)
@@ -160,14 +228,26 @@ class Engine:
         for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
             constraint = None if request.constraint is None else request.constraint.fork()
             sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends, constraint)
-            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler)
+            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler, scored=request.logits_from)
             sequence.slide(self.context)
             sequences.append(sequence)
         return sequences
 
+    def _drive(self, enough: Callable[[], bool], until: float = math.inf) -> None:
+        """Runs a step as soon as it is this thread's turn, unless there is `enough()` before, or it is `until`."""
+        self._refuse_fork()
+        self._refuse_reentry()
+        try:
+            if self._turns.take(enough, until):
+                self._stepping.step()
+        finally:
+            if self._turns.mine:
+                self._end_turn()
+
     def _end_turn(self) -> None:
         self._stepping.accepting = False
         self._turns.give_up()
+        self._driver.wake()
 
     def _refuse_reentry(self) -> None:
         """A caller's callable may not come back. The turn alone does not tell: Ctrl-C while a thread gives its turn up leaves it there."""
@@ -183,6 +263,7 @@ class Engine:
         """What runs or waits is counted by samples that have begun or may begin, and there is a place in the batch for each."""
         there = len(self._stepping.arrived) + len(self.scheduler.waiting) + len(self.scheduler.running)
         if self._most_at_once is not None and there >= self._most_at_once:
+            self._tally.refuse()
             raise QueueFullError(f"{there} requests run or wait, and max_batch and max_queue allow {self._most_at_once}; try again later")
 
     def _refuse_fork(self) -> None:

@@ -37,10 +37,12 @@ class Request:
     stop_rule: called as (sample, token id) for every token that does not end the answer by its id; True ends it. Whoever
     makes the rule applies `min_tokens`. prompt_logits: called as (position, logits float32 [k, vocab]) with the
     logits after the prompt's tokens from `position` on, in order and in pieces, borrowed for the call; by default it fills
-    `prompt_logprobs` where params ask for them or max_tokens is 0. cache=False recomputes the whole sequence for every token.
+    `prompt_logprobs` where params ask for them or max_tokens is 0. logits_from: the first position that it wants; what stands
+    before may come from the prefix cache. hidden: `prompt_logits` gets hidden states, float32 [k, hidden], instead; such a request
+    generates nothing (max_tokens is 0). cache=False recomputes the whole sequence for every token.
     constraint: what every answer must satisfy, at its start; each sample advances a fork of it.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
-    were found in the prefix cache.
+    were found in the prefix cache. started: whether a step has held any of it.
     """
 
     prompt: list[int]
@@ -49,6 +51,8 @@ class Request:
     end_ids: frozenset[int] = frozenset()
     stop_rule: Callable[[int, int], bool] | None = None
     prompt_logits: Callable[[int, NDArray[np.float32]], None] | None = None
+    logits_from: int = 0
+    hidden: bool = False
     cache: bool = True
     constraint: Constraint | None = None
 
@@ -57,6 +61,7 @@ class Request:
     outputs: deque[Output] = field(default_factory=deque, init=False)
     prompt_logprobs: list[TokenLogprob | None] | None = field(default=None, init=False)
     unfinished: int = field(default=0, init=False)
+    started: bool = field(default=False, init=False)
     done: bool = field(default=False, init=False)
     error: Exception | None = field(default=None, init=False)
     submitted_at: float = field(default=0.0, init=False)
@@ -81,8 +86,9 @@ class Sequence:
 
     tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold. order: what stands
     before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
-    keys and values in the pages. scored: how many rows of the prompt's logits were handed out. slot: row of the page table while
-    running, else -1. begun: whether it ever ran. names, named: what the prefix cache calls its pages, and how many it has named.
+    keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page table while
+    running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named: what the
+    prefix cache calls its pages, and how many it has named.
     """
 
     request: Request
@@ -98,6 +104,7 @@ class Sequence:
     slot: int = -1
     begun: bool = False
     pages: list[int] = field(default_factory=list)
+    last_at: float | None = None
     names: list[bytes] = field(default_factory=list)
     named: int = 0
 
@@ -119,3 +126,7 @@ class Sequence:
     def scores_prompt(self) -> bool:
         """Whether the rows now computed are owed to `prompt_logits`; the first sample does it for all."""
         return self.request.prompt_logits is not None and self.index == 0 and self.generated == 0
+
+    def owed(self, count: int) -> int:
+        """How many of the next `count` tokens have logits that `prompt_logits` has not had: the last ones."""
+        return max(0, self.computed + count - self.scored) if self.scores_prompt else 0

@@ -9,6 +9,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from linnet.engine.counters import Outcome, Tally
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import token_logprob
 from linnet.engine.scheduler import Chunk, Scheduler, batch_of
@@ -21,14 +22,19 @@ logger = logging.getLogger("linnet.engine")
 class Stepping:
     """Runs the requests of a scheduler, step by step.
 
+    unfinished: every request that was submitted and is not done; added to by any thread, under the engine's lock.
     arrived: requests for the next step to take in, and timed: those that have a deadline; both are filled by any thread, `timed` under
-    the engine's lock. accepting: whether a caller's own callable may be running.
+    the engine's lock. accepting: whether a caller's own callable may be running. run, run_hidden: forwards that give logits, and hidden
+    states; None once the engine is closed.
     """
 
-    def __init__(self, scheduler: Scheduler, run: Step, context: int) -> None:
+    def __init__(self, scheduler: Scheduler, tally: Tally, run: Step, run_hidden: Step, context: int) -> None:
         self.scheduler = scheduler
+        self.tally = tally
         self.run: Step | None = run
+        self.run_hidden: Step | None = run_hidden
         self.context = context
+        self.unfinished: set[Request] = set()
         self.arrived: deque[Request] = deque()
         self.timed: deque[tuple[float, Request]] = deque()
         self.accepting = False
@@ -40,26 +46,40 @@ class Stepping:
             request = self.arrived.popleft()
             if not request.done:  # cancelled meanwhile
                 self.scheduler.add(request.sequences[0])
-        plan = self.scheduler.plan()
-        if not plan:
-            return
-        if logger.isEnabledFor(logging.DEBUG):
-            waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
-            logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
-        assert self.run is not None  # Engine.close failed every request
+        begun = time.perf_counter()
+        plan: list[Chunk] = []
         try:
-            logits = self.run(batch_of(plan, self.scheduler))
+            plan = self.scheduler.plan()
+            if not plan:
+                return
+            self._note(plan)
+            ready = time.perf_counter()
+            results = self._run(plan)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
-            for chunk in plan:
-                self.fail(chunk.sequence.request, error)
+            for request in {chunk.sequence.request for chunk in plan} or tuple(self.unfinished):
+                self.fail(request, error)
             return
-        row = 0
-        for chunk in plan:
-            rows = logits[row : row + chunk.wanted]
-            row += chunk.wanted
-            if not chunk.sequence.request.done:  # else another of its samples has just failed
-                self._share(chunk, rows)
+        computed = time.perf_counter()
+        for part, result in results:
+            row = 0
+            for chunk in part:
+                rows = result[row : row + chunk.wanted]
+                row += chunk.wanted
+                if not chunk.sequence.request.done:  # else another of its samples has just failed
+                    self._share(chunk, rows)
+        self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
+
+    def _run(self, plan: list[Chunk]) -> list[tuple[list[Chunk], NDArray[np.float32]]]:
+        """The rows that those of the plan get who want logits, and those who want hidden states: one forward each."""
+        assert self.run is not None  # Engine.close failed every request
+        assert self.run_hidden is not None
+        hidden = [chunk for chunk in plan if chunk.sequence.request.hidden]
+        if not hidden:
+            return [(plan, self.run(batch_of(plan, self.scheduler)))]
+        others = [chunk for chunk in plan if not chunk.sequence.request.hidden]
+        found = [(hidden, self.run_hidden(batch_of(hidden, self.scheduler)))]
+        return [*found, (others, self.run(batch_of(others, self.scheduler)))] if others else found
 
     def fail(self, request: Request, error: Exception) -> None:
         if not request.done:
@@ -72,7 +92,7 @@ class Stepping:
             for sequence in request.sequences:
                 self.scheduler.remove(sequence)
             self.scheduler.end_trunk(request)
-            request.done = True
+            self._end(request, _OUTCOMES.get(type(request.error), "failed"))
             logger.debug("request dropped: %s", request.error or "cancelled")
 
     def _end_late(self) -> None:
@@ -85,6 +105,16 @@ class Stepping:
                 self.fail(request, DeadlineError(f"the request was not done within its timeout of {seconds:g} seconds; allow it more"))
             if not request.done:
                 self.timed.append(entry)
+
+    def _note(self, plan: list[Chunk]) -> None:
+        """What is about to run, for the counters and the log."""
+        for request in (chunk.sequence.request for chunk in plan):
+            if not request.started:
+                request.started = True
+                self.tally.start(time.perf_counter() - request.submitted_at, len(request.prompt), request.cached_tokens)
+        if logger.isEnabledFor(logging.DEBUG):
+            waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
+            logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
 
     def _share(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Gives a sequence its rows of a step's logits; what a caller's callable does wrong there fails its request alone."""
@@ -102,12 +132,11 @@ class Stepping:
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Hands prompt logits out, and chooses the next token where it is due."""
         sequence, request = chunk.sequence, chunk.sequence.request
-        if sequence.scores_prompt:
+        owed = sequence.owed(chunk.count)
+        if owed:
             assert request.prompt_logits is not None
-            handed = max(0, sequence.scored - sequence.computed)  # those before it gave its pages back, if it did
-            if handed < chunk.count:
-                request.prompt_logits(sequence.computed + handed, rows[handed:])
-                sequence.scored = sequence.computed + chunk.count
+            request.prompt_logits(sequence.scored, rows[len(rows) - owed :])
+            sequence.scored += owed
         self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
             return
@@ -132,12 +161,25 @@ class Stepping:
 
     def _emit(self, sequence: Sequence, output: Output) -> None:
         request = sequence.request
+        if output.token_id is not None:
+            first = sequence.last_at is None
+            self.tally.generate(output.at - (sequence.last_at or request.submitted_at), first)
+            sequence.last_at = output.at
         if output.finish_reason is not None:
             self.scheduler.remove(sequence)
+            self.tally.finish(output.finish_reason)
             request.unfinished -= 1
         request.outputs.append(output)
         if request.unfinished == 0:
-            request.done = True
+            self._end(request, "finished")
+
+    def _end(self, request: Request, outcome: Outcome) -> None:
+        self.unfinished.discard(request)
+        self.tally.end(outcome, time.perf_counter() - request.submitted_at)
+        request.done = True
+
+
+_OUTCOMES: dict[type, Outcome] = {type(None): "cancelled", DeadlineError: "timed_out"}
 
 
 def _finish_reason(sequence: Sequence, token: int) -> FinishReason | None:

@@ -1,0 +1,64 @@
+"""The application: routes, what guards them, and what their failures look like."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+
+from linnet import __version__
+from linnet.errors import LinnetError
+from linnet.server.answers import error_response
+from linnet.server.errors import ApiError, api_error, validation_error
+from linnet.server.guards.addresses import Addresses
+from linnet.server.guards.headers import Headers
+from linnet.server.guards.intake import Intake
+from linnet.server.guards.keys import Keys
+from linnet.server.guards.request_log import RequestLog
+from linnet.server.routes import chat, completions, models, operations, simple, socket, tokens
+from linnet.server.service import Service
+
+ROUTERS = tuple(module.router for module in (models, chat, completions, simple, socket, tokens, operations))
+
+
+def create_app(service: Service) -> FastAPI:
+    """An ASGI application; whoever serves it does so while the service is `running`."""
+    app = FastAPI(title="Linnet", version=__version__, redoc_url=None, middleware=_guards(service))
+    app.state.service = service
+    for router in ROUTERS:
+        app.include_router(router)
+    app.exception_handler(ApiError)(_answer_error)
+    app.exception_handler(LinnetError)(_answer_error)
+    app.exception_handler(RequestValidationError)(_answer_invalid)
+    app.exception_handler(HTTPException)(_answer_http_error)
+    return app
+
+
+def _guards(service: Service) -> list[Middleware]:
+    """Outermost first. What a browser asks before it calls from another page (CORS) comes without a key."""
+    options = service.options
+    guards = [Middleware(RequestLog, service.metrics), Middleware(Headers, options.max_header_bytes), Middleware(Addresses, options)]
+    if options.allowed_origins:
+        any_of = ["*"]
+        guards.append(Middleware(CORSMiddleware, allow_origins=options.allowed_origins, allow_methods=any_of, allow_headers=any_of))
+    return [*guards, Middleware(Keys, service.settings.api_keys), Middleware(Intake, options)]
+
+
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    return error_response(api_error(error), request.scope)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return error_response(validation_error(error.errors()), request.scope)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
+    """Of the framework's own: no such route, or not by that method."""
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
+    answer = ApiError(error.status_code, f"{error.detail}; the routes are listed at /docs", code=code, headers=error.headers or {})
+    return error_response(answer, request.scope)
