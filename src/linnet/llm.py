@@ -149,7 +149,7 @@ class LLM:
         except BaseException:
             checkpoint.close()
             raise
-        self._grammars = None if self.tokenizer is None else GrammarCompiler(self.tokenizer, spec.vocab_size)
+        self._grammars = GrammarCompiler(self.tokenizer, spec.vocab_size)
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
@@ -353,8 +353,6 @@ class LLM:
         answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
         if params.constraint is not None:
-            if self._grammars is None:
-                raise InvalidRequestError(f"{params.constraint[0]} needs a tokenizer, and this model has none; pass tokenizer=")
             answer.request.constraint = self._grammars.compile(*params.constraint)
         return answer
 

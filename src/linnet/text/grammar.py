@@ -47,7 +47,7 @@ class GrammarCompiler:
     rows: how many tokens the model knows, which may be more than the tokenizer has: those are never allowed, nor are control tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, rows: int) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, rows: int) -> None:
         self._tokenizer, self._rows = tokenizer, rows
         self._lock = threading.Lock()
         self._made: _TokenTable | None = None
@@ -62,6 +62,8 @@ class GrammarCompiler:
             from llguidance import LLMatcher, LLParserLimits
         except ImportError:
             raise MissingDependencyError(f"{name} needs llguidance: pip install 'linnet[constraints]'") from None
+        if self._tokenizer is None:
+            raise InvalidRequestError(f"{name} needs a tokenizer, and this model has none; pass tokenizer=")
         if not isinstance(value, bool):
             check_text(name, value)
         source = grammar_of(name, value)
@@ -70,7 +72,7 @@ class GrammarCompiler:
             raise InvalidRequestError(f"{name} takes more than {PROCESSOR_SECONDS:g} s or {MEMORY >> 20} MB to compile; simplify it")
         if reply[0] != b"+":
             raise InvalidRequestError(f"{name}: {_reason(reply[1])}")
-        table = self._table()
+        table = self._table(self._tokenizer)
         matcher = LLMatcher(table.tokenizer, source, log_level=0, limits=LLParserLimits(**LIMITS))
         grammar = Grammar(name, table, matcher)
         try:
@@ -81,10 +83,10 @@ class GrammarCompiler:
             raise InvalidRequestError(f"{name}: {_reason(matcher.get_error()) if matcher.is_error() else _IMPOSSIBLE}")
         return grammar
 
-    def _table(self) -> _TokenTable:
+    def _table(self, tokenizer: Tokenizer) -> _TokenTable:
         with self._lock:
             if self._made is None:
-                self._made = _TokenTable(self._tokenizer, self._rows)
+                self._made = _TokenTable(tokenizer, self._rows)
             return self._made
 
 
