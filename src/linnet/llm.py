@@ -30,10 +30,9 @@ from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
-from linnet.ops.base import Ops
+from linnet.op_set import OpSet, open_op_set
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
-from linnet.tensors import TYPES
 from linnet.text.grammar import GrammarCompiler
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
@@ -121,21 +120,23 @@ class LLM:
 
     def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
         """Everything that can fail by a wrong option or for want of memory comes before the weights are read."""
+        op_set: OpSet | None = None
         spec = checkpoint.spec
         try:
             options.check_context(spec)
             slides = options.slides(spec, checkpoint.slides)
-            ops = _ops(options)
+            op_set = open_op_set(options, checkpoint)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             template = read_chat_template(options.chat_template, self.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            pages, context = plan_pages(spec, options.kv_type, wanted, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes)
-            weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
+            needs = (wanted, options.max_batch, options.kv_memory, op_set.weight_bytes, op_set.memory)
+            pages, context = plan_pages(op_set.spec, options.kv_type, *needs)
+            weights = op_set.load(checkpoint, options)
             self._engine = Engine(
-                ops,
-                spec,
+                op_set.ops,
+                op_set.spec,
                 weights,
                 context=context,
                 pages=pages,
@@ -147,18 +148,25 @@ class LLM:
                 max_queue=options.max_queue,
             )
         except BaseException:
+            if op_set is not None:
+                op_set.close()
             checkpoint.close()
             raise
         self._grammars = GrammarCompiler(self.tokenizer, spec.vocab_size)
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
-        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, ops.name)
+        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)
 
     @property
     def spec(self) -> ModelSpec:
         """What the model is."""
         return self._checkpoint.spec
+
+    @property
+    def name(self) -> str:
+        """What messages call the model: the path or name that it was opened by."""
+        return self._checkpoint.name
 
     @property
     def context(self) -> int:
@@ -386,13 +394,3 @@ def _params(given: SamplingParams | None) -> SamplingParams:
     if not isinstance(given, SamplingParams):
         raise InvalidRequestError(f"params is {given!r}; it must be a SamplingParams")
     return given
-
-
-def _ops(options: ModelOptions) -> Ops:
-    if options.ops == "reference":
-        from linnet.ops.reference import ReferenceOps
-
-        return ReferenceOps()
-    from linnet.ops.native import NativeOps
-
-    return NativeOps(options.threads, prefill_threads=options.prefill_threads, pack=not options.low_memory)
