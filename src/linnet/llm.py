@@ -287,12 +287,14 @@ class LLM:
         """Embeddings, float32 [texts, hidden]: hidden states after the last norm, pooled. See `submit_embed`."""
         return self.submit_embed(texts, pooling, normalize).result()
 
-    def submit_embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> EmbeddingHandle:
+    def submit_embed(
+        self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True, timeout: float | None = None
+    ) -> EmbeddingHandle:
         """The same, not waited for. pooling: "last" takes the last token's, "mean" the mean of all tokens'; "auto" does as the model's
-        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. Raises as `generate`
-        does, and UnsupportedModelError where the files ask for what is not built."""
+        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
+        may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
         kind = resolve_pooling(pooling, self._checkpoint)
-        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize)
+        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
