@@ -33,6 +33,7 @@ from linnet.model_options import ModelOptions
 from linnet.op_set import OpSet, open_op_set
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
+from linnet.text.grammar import GrammarCompiler
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
 from linnet.text.tool_calls.use import ToolUse
@@ -151,6 +152,7 @@ class LLM:
                 op_set.close()
             checkpoint.close()
             raise
+        self._grammars = GrammarCompiler(self.tokenizer, spec.vocab_size)
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
@@ -356,9 +358,12 @@ class LLM:
         self.close()
 
     def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
-        """A request that has passed every check."""
-        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache, tool_use)
+        """A request that has passed every check, its grammar compiled."""
+        params = _params(params)
+        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
+        if params.constraint is not None:
+            answer.request.constraint = self._grammars.compile(*params.constraint)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:
