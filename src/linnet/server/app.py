@@ -20,10 +20,12 @@ from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
-from linnet.server.routes import chat, completions, models, operations, simple, socket, tokens
+from linnet.server.routes import anthropic_messages, chat, completions, embeddings, models, operations, responses, simple, socket, tokens
 from linnet.server.service import Service
 
-ROUTERS = tuple(module.router for module in (models, chat, completions, simple, socket, tokens, operations))
+ROUTERS = tuple(
+    module.router for module in (models, chat, completions, embeddings, responses, anthropic_messages, simple, socket, tokens, operations)
+)
 
 FAILURES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorBody, "description": "a mistake in the request, which the message names"},

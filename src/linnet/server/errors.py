@@ -94,11 +94,16 @@ def unavailable(message: str) -> ApiError:
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter", "json_invalid": "invalid_json"}
 
 
+def _names_a_place(part: Any) -> bool:
+    """And not one of the types that a field might have."""
+    return isinstance(part, int) or (part.isidentifier() and part not in ("body", "query", "path", "str", "int") and not part[0].isupper())
+
+
 def validation_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """Of what pydantic found wrong, the first thing."""
-    first = errors[0]
+    """Of what pydantic found wrong, the first thing; of what a field might be, the form that what came is most like."""
+    first = max(errors, key=lambda error: len(error["loc"]))
     kind = str(first["type"])
-    names = [] if kind == "json_invalid" else [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    names = [] if kind == "json_invalid" else [str(part) for part in first["loc"] if _names_a_place(part)]
     param = ".".join(names) or None
     if kind == "extra_forbidden":
         message = f"unknown field {param!r}; leave it out"
