@@ -18,11 +18,18 @@ from linnet.ops.base import PAGE_SIZE, Batch
 
 @dataclass(frozen=True)
 class Chunk:
-    """`count` tokens of a sequence, from `sequence.computed` on, and logits of the last `wanted` of them."""
+    """`count` tokens of a sequence, from `sequence.computed` on, and logits of the last `wanted` of them; after these tokens
+    `guesses`, which are no part of the sequence yet, and the logits of each."""
 
     sequence: Sequence
     count: int
     wanted: int
+    guesses: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows of logits it gets."""
+        return self.wanted + len(self.guesses)
 
 
 FIRST_WIDTH = 4096
@@ -115,6 +122,24 @@ class Scheduler:
         if self.prefixes is not None and sequence.computed // PAGE_SIZE > sequence.named:
             self.prefixes.store(sequence, int(self.rope_lengths[sequence.slot]))
 
+    def room_for_guesses(self, sequence: Sequence, count: int) -> int:
+        """How many positions after the next one of a sequence that runs have pages, up to `count`; a page that is free is taken for them,
+        but nobody gives way."""
+        for room in range(count, 0, -1):
+            beyond = pages_for(sequence.computed + 1 + room) - len(sequence.pages)
+            if beyond <= self.pool.free_count:
+                self._make_writable(sequence, 1 + room)
+                return room
+        return 0
+
+    def trim(self, sequence: Sequence) -> None:
+        """Gives the pages back that only guesses needed."""
+        kept = pages_for(len(sequence.tokens) - sequence.start)
+        if sequence.slot >= 0 and len(sequence.pages) > kept:
+            self.pool.free(sequence.pages[kept:])
+            del sequence.pages[kept:]
+            self.page_table[sequence.slot, kept:] = -1
+
     def fork(self, first: Sequence) -> None:
         """Once the first sample has computed the prompt: the others wait for their turn to go on from its last token."""
         request = first.request
@@ -187,7 +212,7 @@ class Scheduler:
         self.pool.free(sequence.pages)
         self.page_table[sequence.slot] = -1
         self._slots.append(sequence.slot)
-        sequence.slot, sequence.pages = -1, []
+        sequence.slot, sequence.pages, sequence.draft_computed = -1, [], 0
 
     def _make_writable(self, sequence: Sequence, count: int) -> bool:
         """Sees to it that the next `count` positions of a sequence have pages that nobody else reads; False where it had to give up
@@ -231,21 +256,42 @@ class Scheduler:
         return victim is not sequence
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one sequence in a batch: tokens from `position` on, the token before them (-1 at position 0), and how many of the last
+    want logits."""
+
+    sequence: Sequence
+    position: int
+    tokens: list[int]
+    before: int
+    wanted: int
+
+
 def batch_of(plan: list[Chunk], scheduler: Scheduler) -> Batch:
     """A planned step as the op sets take it."""
+    rows = []
+    for chunk in plan:
+        sequence, position, first = chunk.sequence, chunk.sequence.computed, chunk.sequence.start + chunk.sequence.computed
+        before = sequence.tokens[first - 1] if position else -1
+        rows.append(Rows(sequence, position, [*sequence.tokens[first : first + chunk.count], *chunk.guesses], before, chunk.rows))
+    return make_batch(rows, scheduler)
+
+
+def make_batch(parts: list[Rows], scheduler: Scheduler) -> Batch:
+    """A batch of the rows of some running sequences."""
     tokens: list[int] = []
     positions: list[int] = []
     previous: list[int] = []
     slots: list[int] = []
     rows: list[int] = []
-    for chunk in plan:
-        sequence, position, first = chunk.sequence, chunk.sequence.computed, chunk.sequence.start + chunk.sequence.computed
-        rowed = sequence.tokens[first : first + chunk.count]
-        tokens += rowed
-        positions += range(position, position + chunk.count)
-        previous += [sequence.tokens[first - 1] if position else -1, *rowed[:-1]]
-        slots += [sequence.slot] * chunk.count
-        rows += range(len(tokens) - chunk.wanted, len(tokens))
+    for part in parts:
+        count = len(part.tokens)
+        tokens += part.tokens
+        positions += range(part.position, part.position + count)
+        previous += [part.before, *part.tokens[:-1]]
+        slots += [part.sequence.slot] * count
+        rows += range(len(tokens) - part.wanted, len(tokens))
     per_sequence = (scheduler.page_table, scheduler.rope_lengths, scheduler.prompt_lengths)
     return Batch(_int32(tokens), _int32(positions), _int32(previous), _int32(slots), *per_sequence, _int32(rows))
 
