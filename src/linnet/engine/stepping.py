@@ -1,0 +1,149 @@
+"""A step: what is due is planned, run as one batch, and its logits become tokens. Only the thread that has the turn comes here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.engine.request import FinishReason, Output, Request, Sequence
+from linnet.engine.sampling import token_logprob
+from linnet.engine.scheduler import Chunk, Scheduler, batch_of
+from linnet.errors import DeadlineError, LinnetError
+from linnet.ops.base import Step
+
+logger = logging.getLogger("linnet.engine")
+
+
+class Stepping:
+    """Runs the requests of a scheduler, step by step.
+
+    arrived: requests for the next step to take in, and timed: those that have a deadline; both are filled by any thread, `timed` under
+    the engine's lock. accepting: whether a caller's own callable may be running.
+    """
+
+    def __init__(self, scheduler: Scheduler, run: Step, context: int) -> None:
+        self.scheduler = scheduler
+        self.run: Step | None = run
+        self.context = context
+        self.arrived: deque[Request] = deque()
+        self.timed: deque[tuple[float, Request]] = deque()
+        self.accepting = False
+
+    def step(self) -> None:
+        """One forward over whatever is due. What goes wrong in it fails the requests in it, and no others."""
+        self._end_late()
+        while self.arrived:
+            request = self.arrived.popleft()
+            if not request.done:  # cancelled meanwhile
+                self.scheduler.add(request.sequences[0])
+        plan = self.scheduler.plan()
+        if not plan:
+            return
+        if logger.isEnabledFor(logging.DEBUG):
+            waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
+            logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
+        assert self.run is not None  # Engine.close failed every request
+        try:
+            logits = self.run(batch_of(plan, self.scheduler))
+        except Exception as error:
+            logger.exception("step of %d sequences failed", len(plan))
+            for chunk in plan:
+                self.fail(chunk.sequence.request, error)
+            return
+        row = 0
+        for chunk in plan:
+            rows = logits[row : row + chunk.wanted]
+            row += chunk.wanted
+            if not chunk.sequence.request.done:  # else another of its samples has just failed
+                self._share(chunk, rows)
+
+    def fail(self, request: Request, error: Exception) -> None:
+        if not request.done:
+            request.error = error
+            self.drop(request)
+
+    def drop(self, request: Request) -> None:
+        """Ends a request, wherever it stands, and frees what it held."""
+        if not request.done:
+            for sequence in request.sequences:
+                self.scheduler.remove(sequence)
+            self.scheduler.end_trunk(request)
+            request.done = True
+            logger.debug("request dropped: %s", request.error or "cancelled")
+
+    def _end_late(self) -> None:
+        """Fails requests whose time is over."""
+        now = time.perf_counter()
+        for _ in range(len(self.timed)):
+            deadline, request = entry = self.timed.popleft()
+            if deadline <= now:
+                seconds = request.params.timeout
+                self.fail(request, DeadlineError(f"the request was not done within its timeout of {seconds:g} seconds; allow it more"))
+            if not request.done:
+                self.timed.append(entry)
+
+    def _share(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
+        """Gives a sequence its rows of a step's logits; what a caller's callable does wrong there fails its request alone."""
+        try:
+            self.accepting = True
+            self._accept(chunk, rows)
+        except Exception as error:
+            self.fail(chunk.sequence.request, error)
+        except BaseException:  # Ctrl-C in whoever has the turn: this token may be half taken, the others' are not touched
+            self.fail(chunk.sequence.request, LinnetError("the request was interrupted while its token was chosen; submit it again"))
+            raise
+        finally:
+            self.accepting = False
+
+    def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
+        """Hands prompt logits out, and chooses the next token where it is due."""
+        sequence, request = chunk.sequence, chunk.sequence.request
+        if sequence.scores_prompt:
+            assert request.prompt_logits is not None
+            handed = max(0, sequence.scored - sequence.computed)  # those before it gave its pages back, if it did
+            if handed < chunk.count:
+                request.prompt_logits(sequence.computed + handed, rows[handed:])
+                sequence.scored = sequence.computed + chunk.count
+        self.scheduler.advance(sequence, chunk.count)
+        if sequence.lacking:
+            return
+        if sequence.index == 0 and not sequence.generated and len(request.sequences) > 1:
+            self.scheduler.fork(sequence)
+        if sequence.limit == 0:
+            self._emit(sequence, Output(0, None, None, "length", time.perf_counter()))
+            return
+        self._choose(sequence, rows[-1])
+
+    def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> None:
+        """The next token of a sequence whose pages hold all of it, from the logits [vocab] after its last."""
+        request, top = sequence.request, sequence.request.params.logprobs
+        token = sequence.sampler.next_token(logits, sequence.tokens, sequence.generated)
+        logprob = None if top is None else token_logprob(logits, token, top)
+        sequence.tokens.append(token)
+        if not request.cache:
+            sequence.computed = 0
+        sequence.slide(self.context)
+        reason = _finish_reason(sequence, token)
+        self._emit(sequence, Output(sequence.index, token, logprob, reason, time.perf_counter()))
+
+    def _emit(self, sequence: Sequence, output: Output) -> None:
+        request = sequence.request
+        if output.finish_reason is not None:
+            self.scheduler.remove(sequence)
+            request.unfinished -= 1
+        request.outputs.append(output)
+        if request.unfinished == 0:
+            request.done = True
+
+
+def _finish_reason(sequence: Sequence, token: int) -> FinishReason | None:
+    request = sequence.request
+    if token in request.ends:
+        return "stop"
+    if request.stop_rule is not None and request.stop_rule(sequence.index, token):
+        return "stop"
+    return "length" if sequence.generated == sequence.limit else None
