@@ -121,7 +121,8 @@ def mock_engine(
 
 
 def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:
-    return Request(prompt, SamplingParams(**options), seed, end_ids, cache=cache)
+    """A request that guesses nothing unless asked to: steps can then be counted."""
+    return Request(prompt, SamplingParams(**{"speculation": "off", **options}), seed, end_ids, cache=cache)
 
 
 def run(engine: Engine, *requests: Request) -> list[list[int]]:

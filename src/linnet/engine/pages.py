@@ -36,6 +36,7 @@ class PagePool:
         self.count = count
         self._returned: list[int] = []
         self._holders: list[int] = []  # of every page given out so far; those after them are untouched, however many
+        self._editions: list[int] = []  # likewise
         self._named: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # named, and held by nobody
@@ -54,10 +55,12 @@ class PagePool:
             elif len(self._holders) < self.count:
                 page = len(self._holders)
                 self._holders.append(0)
+                self._editions.append(0)
             else:
                 page, _ = self._idle.popitem(last=False)
                 self.forget(page)
             self._holders[page] = 1
+            self._editions[page] += 1
             pages.append(page)
         return pages
 
@@ -78,6 +81,10 @@ class PagePool:
                 self._idle[page] = None
             else:
                 self._returned.append(page)
+
+    def edition(self, page: int) -> int:
+        """How often a page was given out afresh: tells what it holds from what it held before."""
+        return self._editions[page]
 
     def is_shared(self, page: int) -> bool:
         return self._holders[page] > 1

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
+
+if TYPE_CHECKING:
+    from linnet.engine.lookup import PairIndex
+    from linnet.engine.speculative import Speculation
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 
@@ -38,7 +42,7 @@ class Request:
     logits after the prompt's tokens from `position` on, in order and in pieces, borrowed for the call; by default it fills
     `prompt_logprobs` where params ask for them or max_tokens is 0. cache=False recomputes the whole sequence for every token.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
-    were found in the prefix cache.
+    were found in the prefix cache. pairs: where each two neighbouring tokens of the prompt stand, once that is wanted.
     """
 
     prompt: list[int]
@@ -59,6 +63,7 @@ class Request:
     submitted_at: float = field(default=0.0, init=False)
     trunk: list[int] = field(default_factory=list, init=False)
     cached_tokens: int = field(default=0, init=False)
+    pairs: PairIndex | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.ends = self.end_ids | set(self.params.stop_token_ids)
@@ -80,6 +85,8 @@ class Sequence:
     before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
     keys and values in the pages. scored: how many rows of the prompt's logits were handed out. slot: row of the page table while
     running, else -1. begun: whether it ever ran. names, named: what the prefix cache calls its pages, and how many it has named.
+    speculation: what is known of guessing it. draft_computed: `computed` in the draft model's cache. drafted, accepted: how many
+    tokens were guessed, and how many of these came.
     """
 
     request: Request
@@ -97,6 +104,10 @@ class Sequence:
     pages: list[int] = field(default_factory=list)
     names: list[bytes] = field(default_factory=list)
     named: int = 0
+    speculation: Speculation | None = None
+    draft_computed: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def generated(self) -> int:

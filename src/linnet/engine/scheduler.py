@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
-from numpy.typing import NDArray
 
+from linnet.engine.batch import Chunk, Tables
 from linnet.engine.pages import PagePool, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Request, Sequence
-from linnet.ops.base import PAGE_SIZE, Batch
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """`count` tokens of a sequence, from `sequence.computed` on, and logits of the last `wanted` of them; after these tokens
-    `guesses`, which are no part of the sequence yet, and the logits of each."""
-
-    sequence: Sequence
-    count: int
-    wanted: int
-    guesses: tuple[int, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """How many rows of logits it gets."""
-        return self.wanted + len(self.guesses)
-
+from linnet.ops.base import PAGE_SIZE
 
 FIRST_WIDTH = 4096
 """Pages of a row of the page table at first; it grows with requests, not with what a file claims to be its context."""
@@ -77,6 +59,11 @@ class Scheduler:
         self.page_table = np.full((max_batch, min(pages_for(context), FIRST_WIDTH)), -1, np.int32)
         self.rope_lengths, self.prompt_lengths = np.zeros((2, max_batch), np.int32)
         self._slots = list(range(max_batch - 1, -1, -1))
+
+    @property
+    def tables(self) -> Tables:
+        """What a batch says of every running sequence."""
+        return self.page_table, self.rope_lengths, self.prompt_lengths
 
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=_order)
@@ -254,47 +241,3 @@ class Scheduler:
         self.add(victim)
         self.preemptions += 1
         return victim is not sequence
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of one sequence in a batch: tokens from `position` on, the token before them (-1 at position 0), and how many of the last
-    want logits."""
-
-    sequence: Sequence
-    position: int
-    tokens: list[int]
-    before: int
-    wanted: int
-
-
-def batch_of(plan: list[Chunk], scheduler: Scheduler) -> Batch:
-    """A planned step as the op sets take it."""
-    rows = []
-    for chunk in plan:
-        sequence, position, first = chunk.sequence, chunk.sequence.computed, chunk.sequence.start + chunk.sequence.computed
-        before = sequence.tokens[first - 1] if position else -1
-        rows.append(Rows(sequence, position, [*sequence.tokens[first : first + chunk.count], *chunk.guesses], before, chunk.rows))
-    return make_batch(rows, scheduler)
-
-
-def make_batch(parts: list[Rows], scheduler: Scheduler) -> Batch:
-    """A batch of the rows of some running sequences."""
-    tokens: list[int] = []
-    positions: list[int] = []
-    previous: list[int] = []
-    slots: list[int] = []
-    rows: list[int] = []
-    for part in parts:
-        count = len(part.tokens)
-        tokens += part.tokens
-        positions += range(part.position, part.position + count)
-        previous += [part.before, *part.tokens[:-1]]
-        slots += [part.sequence.slot] * count
-        rows += range(len(tokens) - part.wanted, len(tokens))
-    per_sequence = (scheduler.page_table, scheduler.rope_lengths, scheduler.prompt_lengths)
-    return Batch(_int32(tokens), _int32(positions), _int32(previous), _int32(slots), *per_sequence, _int32(rows))
-
-
-def _int32(values: list[int]) -> NDArray[np.int32]:
-    return np.array(values, np.int32)

@@ -9,9 +9,11 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from linnet.engine.batch import Chunk, batch_of
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import token_logprob
-from linnet.engine.scheduler import Chunk, Scheduler, batch_of
+from linnet.engine.scheduler import Scheduler
+from linnet.engine.speculative import Speculator
 from linnet.errors import DeadlineError, LinnetError
 from linnet.ops.base import Step
 
@@ -25,8 +27,9 @@ class Stepping:
     the engine's lock. accepting: whether a caller's own callable may be running.
     """
 
-    def __init__(self, scheduler: Scheduler, run: Step, context: int) -> None:
+    def __init__(self, scheduler: Scheduler, run: Step, context: int, speculator: Speculator) -> None:
         self.scheduler = scheduler
+        self.speculator = speculator
         self.run: Step | None = run
         self.context = context
         self.arrived: deque[Request] = deque()
@@ -40,24 +43,26 @@ class Stepping:
             request = self.arrived.popleft()
             if not request.done:  # cancelled meanwhile
                 self.scheduler.add(request.sequences[0])
-        plan = self.scheduler.plan()
+        plan = self.speculator.extend(self.scheduler.plan())
         if not plan:
             return
         if logger.isEnabledFor(logging.DEBUG):
             waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
             logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
         assert self.run is not None  # Engine.close failed every request
+        started = time.perf_counter()
         try:
-            logits = self.run(batch_of(plan, self.scheduler))
+            logits = self.run(batch_of(plan, self.scheduler.tables))
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             for chunk in plan:
                 self.fail(chunk.sequence.request, error)
             return
+        self.speculator.record(plan, time.perf_counter() - started)
         row = 0
         for chunk in plan:
-            rows = logits[row : row + chunk.wanted]
-            row += chunk.wanted
+            rows = logits[row : row + chunk.rows]
+            row += chunk.rows
             if not chunk.sequence.request.done:  # else another of its samples has just failed
                 self._share(chunk, rows)
 
@@ -100,7 +105,7 @@ class Stepping:
             self.accepting = False
 
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
-        """Hands prompt logits out, and chooses the next token where it is due."""
+        """Hands prompt logits out, and chooses the next token where it is due, and those after it as long as they are what was guessed."""
         sequence, request = chunk.sequence, chunk.sequence.request
         if sequence.scores_prompt:
             assert request.prompt_logits is not None
@@ -116,7 +121,15 @@ class Stepping:
         if sequence.limit == 0:
             self._emit(sequence, Output(0, None, None, "length", time.perf_counter()))
             return
-        self._choose(sequence, rows[-1])
+        came = 0
+        for guess, logits in zip([*chunk.guesses, None], rows[chunk.wanted - 1 :], strict=True):
+            self._choose(sequence, logits)
+            came += sequence.tokens[-1] == guess
+            if sequence.tokens[-1] != guess or sequence.slot < 0:
+                break
+            self.scheduler.advance(sequence, 1)
+        if chunk.guesses:
+            self.speculator.settle(chunk, came)
 
     def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> None:
         """The next token of a sequence whose pages hold all of it, from the logits [vocab] after its last."""
