@@ -6,7 +6,7 @@ BIN := .venv/bin
 CPP := $(shell find csrc -name '*.cc' -o -name '*.h')
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(CPP) $(shell find src models -type f -not -name '*.pyc' -not -path '*/.*')
 
-.PHONY: run test test-full test-peers lint format clean
+.PHONY: run test test-full test-peers test-neon lint format clean
 
 run: .venv/installed
 	$(BIN)/linnet run tiny "What is 17 + 25?"
@@ -21,6 +21,11 @@ test-full: .venv/installed-test
 test-peers: .venv/installed-test
 	$(BIN)/python -m pip install --quiet ".[test,peers]"
 	$(BIN)/python -m pytest -m peers tests/peers
+
+# The NEON kernels, cross-compiled and run by an emulator. On Debian and Ubuntu: apt-get install g++-aarch64-linux-gnu qemu-user
+test-neon: .venv/installed-test
+	@command -v aarch64-linux-gnu-g++ qemu-aarch64 || { echo "apt-get install g++-aarch64-linux-gnu qemu-user" >&2; exit 1; }
+	$(BIN)/python -m pytest tests/ops/test_kernel_driver.py -k neon
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

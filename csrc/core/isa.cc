@@ -5,6 +5,9 @@
 
 #if defined(LINNET_X86)
 #include <cpuid.h>
+#elif defined(LINNET_ARM64) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace linnet {
@@ -30,6 +33,10 @@ std::vector<std::string> available_isas() {
   if (avx2 && has_avxvnni()) names.push_back("avxvnni");
 #endif
   if (avx2) names.push_back("avx2");
+#elif defined(LINNET_ARM64) && defined(__linux__)
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) names.push_back("neon");
+#elif defined(LINNET_ARM64) && defined(__APPLE__)
+  names.push_back("neon");  // every Apple processor that a Mac has
 #endif
   names.push_back("scalar");
   return names;
@@ -52,6 +59,8 @@ const Kernels& kernels_for(const std::string& wanted) {
   if (name == "avxvnni") return avxvnni::table();
 #endif
   if (name == "avx2") return avx2::table();
+#elif defined(LINNET_ARM64)
+  if (name == "neon") return neon::table();
 #endif
   return scalar::table();
 }

@@ -14,6 +14,8 @@ namespace LINNET_ISA {
 // G multiply-adds/s a core (32 rows x 4 tokens against 16 x 8), because the loads were the limit.
 #if defined(LINNET_AVX512)
 constexpr int kGroups = 2, kTokens = 4;
+#elif defined(LINNET_NEON)
+constexpr int kGroups = 1, kTokens = 3;  // sums and totals of sixteen rows by three tokens: 24 of 32 registers
 #else
 // Sixteen registers do not hold the sums and the totals of four tokens: some spill, once a block, and it still pays to share
 // broadcasts and unpacking. (Halves of eight rows spill nothing and were 10 to 14% slower in Q4_0 and Q4_K on Zen 4.)
@@ -50,10 +52,15 @@ static inline void add_columns(Acc (&acc)[groups][tokens], const B (&bytes)[grou
 // Asks for the cache lines of a block that lies `kAhead` bytes further on: the hardware's prefetchers stop at pages of
 // 4 KB and fall behind where a group's rows end.
 constexpr int kAhead = 4096;
-template <int groups, class Block>
-static inline void prefetch(const Block* w, int64_t count) {
+// parts: in how many calls the lines of a block are asked for; `part` is this one's number. A core holds few misses at a
+// time, so that a large block is better asked for piece by piece, between the arithmetic.
+template <int groups, int parts = 1, class Block>
+static inline void prefetch(const Block* w, int64_t count, int part = 0) {
+  constexpr int lines = ((sizeof(Block) + 63) / 64 + parts - 1) / parts;
   LINNET_UNROLL for (int g = 0; g < groups; g++) {
-    LINNET_UNROLL for (size_t line = 0; line < sizeof(Block); line += 64) __builtin_prefetch((const char*)(w + g * count) + kAhead + line);
+    const char* from = (const char*)(w + g * count) + kAhead + 64 * lines * part;
+    asm("" : "+r"(from));
+    _Pragma("GCC unroll 64") for (int line = 0; line < lines; line++) __builtin_prefetch(from + 64 * line);
   }
 }
 

@@ -91,6 +91,10 @@ const Kernels& table();
 namespace avx512 {
 const Kernels& table();
 }
+#elif defined(LINNET_ARM64)
+namespace neon {
+const Kernels& table();
+}
 #endif
 
 // A head's values are stored in whole vectors.

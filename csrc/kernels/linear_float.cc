@@ -10,6 +10,8 @@ namespace LINNET_ISA {
 
 #if defined(LINNET_AVX512)
 constexpr int kRowTile = 4, kTokenTile = 6;
+#elif defined(LINNET_NEON)
+constexpr int kRowTile = 2, kTokenTile = 2;  // sixteen of 32 registers for sums, twelve for what is multiplied
 #else
 constexpr int kRowTile = 2, kTokenTile = 3;
 #endif
@@ -24,7 +26,9 @@ static inline F load_part(const typename Format::Value* p, int n) {
 template <class Format, int rows, int tokens>
 static inline void tile(const typename Format::Value* w, int64_t columns, const float* x, float* y, int64_t stride) {
   F sum[rows][tokens];
+#pragma GCC unroll 8
   for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 8
     for (int t = 0; t < tokens; t++) sum[r][t] = f_zero();
   }
   int64_t k = 0;
@@ -39,15 +43,22 @@ static inline void tile(const typename Format::Value* w, int64_t columns, const 
       for (int t = 0; t < tokens; t++) sum[r][t] = f_fma(weight, value[t], sum[r][t]);
     }
   }
+  // A copy, so that loops over what is left may index it and the sums above stay in registers.
+  F end[rows][tokens];
+#pragma GCC unroll 8
+  for (int r = 0; r < rows; r++) {
+#pragma GCC unroll 8
+    for (int t = 0; t < tokens; t++) end[r][t] = sum[r][t];
+  }
   if (k < columns) {
     int rest = (int)(columns - k);
     for (int r = 0; r < rows; r++) {
       F weight = load_part<Format>(w + r * columns + k, rest);
-      for (int t = 0; t < tokens; t++) sum[r][t] = f_fma(weight, f_load_part(x + t * columns + k, rest), sum[r][t]);
+      for (int t = 0; t < tokens; t++) end[r][t] = f_fma(weight, f_load_part(x + t * columns + k, rest), end[r][t]);
     }
   }
   for (int r = 0; r < rows; r++) {
-    for (int t = 0; t < tokens; t++) y[t * stride + r] = f_sum(sum[r][t]);
+    for (int t = 0; t < tokens; t++) y[t * stride + r] = f_sum(end[r][t]);
   }
 }
 

@@ -166,10 +166,11 @@ struct SuperBlockTile {
   template <int groups, int tokens>
   static inline void run(const Block* w, int64_t count, const Activation<tokens>* x, F (&total)[groups][tokens]) {
     for (int64_t b = 0; b < count; b++, w++, x++) {
-      prefetch<groups>(w, count);
+      constexpr int subs = 256 / Format::kColumns;
       I sum[groups][tokens];
       LINNET_EACH_OUTPUT(groups, tokens) sum[g][t] = i_zero();
-      for (int s = 0; s < 256 / Format::kColumns; s += 2) {
+      for (int s = 0; s < subs; s += 2) {
+        prefetch<groups, subs / 2>(w, count, s / 2);
         sub_block<0>(sum, w, count, *x, s);
         sub_block<1>(sum, w, count, *x, s + 1);
       }

@@ -13,6 +13,8 @@
 #include <cstdint>
 #if defined(LINNET_AVX512) || defined(LINNET_AVX2)
 #include <immintrin.h>
+#elif defined(LINNET_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace linnet {
@@ -56,6 +58,8 @@ static inline uint16_t float_to_half(float f) {
 #include "simd_avx512.h"
 #elif defined(LINNET_AVX2)
 #include "simd_avx2.h"
+#elif defined(LINNET_NEON)
+#include "simd_neon.h"
 #else
 #include "simd_scalar.h"
 #endif

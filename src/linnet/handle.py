@@ -6,7 +6,8 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 from linnet.answer import Answer
 from linnet.engine.engine import Engine
@@ -16,10 +17,11 @@ from linnet.outputs import Chunk, Completion
 
 class Handle:
     """The answer to a submitted prompt: iterate for its chunks, or take the `result`; both may be done repeatedly, and from any thread.
+    In a coroutine, iterate with `async for`, or await `aresult`; a task that is cancelled while it waits there cancels the request.
 
-    The engine has no thread of its own: whoever waits, on any handle or in any other call of the LLM, runs the steps of all requests. So
-    this one goes on while others are waited for, and when nobody waits for anything, nothing runs. A handle that nobody has any
-    longer cancels its request.
+    Whoever waits, on any handle or in any other call of the LLM, runs the steps of all requests. So this one goes on while others are
+    waited for, and when nobody waits for anything, nothing runs. What a coroutine has once waited for runs to its end, in a thread of
+    the engine's own. A handle that nobody has any longer cancels its request.
     """
 
     def __init__(self, engine: Engine, answer: Answer) -> None:
@@ -48,8 +50,22 @@ class Handle:
         count = 0
         while self._more(count, until):
             count = len(self._chunks)
-        completions = [chunk.completion for chunk in self._chunks if chunk.completion]
-        return sorted(completions, key=lambda completion: completion.index)
+        return self._completions()
+
+    async def __aiter__(self) -> AsyncIterator[Chunk]:
+        """As `__iter__`, and the event loop is not held up."""
+        count = 0
+        while await self._more_later(count, math.inf):
+            yield self._chunks[count]
+            count += 1
+
+    async def aresult(self, timeout: float | None = None) -> list[Completion]:
+        """As `result`, and the event loop is not held up."""
+        until = math.inf if timeout is None else time.perf_counter() + timeout
+        count = 0
+        while await self._more_later(count, until):
+            count = len(self._chunks)
+        return self._completions()
 
     def cancel(self) -> None:
         """Ends the request and frees what it held. Of one that is done already, or was cancelled, nothing changes."""
@@ -59,19 +75,41 @@ class Handle:
 
     def _more(self, count: int, until: float) -> bool:
         """Whether there are more than `count` chunks; waits until that is known."""
-        while True:
-            done = self._request.done
-            with self._lock:
-                while self._request.outputs:
-                    self._chunks += self._answer.chunks([self._request.outputs.popleft()])
-            if len(self._chunks) > count:
-                return True
-            if self._cancelled:
-                raise CancelledError("the request was cancelled")
-            if done:
-                if self._request.error is not None:
-                    raise self._request.error
-                return False
-            if time.perf_counter() >= until:
-                raise DeadlineError("the answer is not done within the time that result() was to wait; it goes on")
+        while (known := self._known(count, until)) is None:
             self._engine.advance(self._request, until)
+        return known
+
+    async def _more_later(self, count: int, until: float) -> bool:
+        import asyncio
+
+        try:
+            while (known := self._known(count, until)) is None:
+                left = None if until == math.inf else until - time.perf_counter()
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._engine.wait(self._request), left)
+            return known
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def _known(self, count: int, until: float) -> bool | None:
+        """Whether there are more than `count` chunks; None where that is yet to be seen."""
+        done = self._request.done
+        with self._lock:
+            while self._request.outputs:
+                self._chunks += self._answer.chunks([self._request.outputs.popleft()])
+        if len(self._chunks) > count:
+            return True
+        if self._cancelled:
+            raise CancelledError("the request was cancelled")
+        if done:
+            if self._request.error is not None:
+                raise self._request.error
+            return False
+        if time.perf_counter() >= until:
+            raise DeadlineError("the answer is not done within the time that result() was to wait; it goes on")
+        return None
+
+    def _completions(self) -> list[Completion]:
+        completions = [chunk.completion for chunk in self._chunks if chunk.completion]
+        return sorted(completions, key=lambda completion: completion.index)

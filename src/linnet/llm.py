@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
+from linnet.draft import open_draft
+from linnet.engine.draft_model import DraftModel
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
@@ -64,7 +68,7 @@ class LLM:
         prefill_chunk: int = 512,
         max_queue: int | None = None,
         prefix_cache: bool = True,
-        draft: str | None = None,
+        draft: str | Path | None = None,
         low_memory: bool = False,
         device: str | None = None,
         dtype: str | None = None,
@@ -74,6 +78,7 @@ class LLM:
         adapters: Mapping[str, str] | Sequence[str] | None = None,
     ) -> None:
         given = locals()
+        given["draft"] = str(draft) if isinstance(draft, Path) else draft
         options = ModelOptions(**{name: given[name] for name in given if name not in ("self", "model")})
         if not isinstance(model, (str, Path)):
             raise InvalidRequestError(f"model is {model!r}; it must be a path or a name, such as 'tiny'")
@@ -112,8 +117,9 @@ class LLM:
 
     def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
         """Everything that can fail by a wrong option or for want of memory comes before the weights are read."""
-        spec = checkpoint.spec
-        try:
+        spec, draft = checkpoint.spec, None
+        with ExitStack() as opened:
+            opened.callback(checkpoint.close)
             options.check_context(spec)
             slides = options.slides(spec, checkpoint.slides)
             ops = _ops(options)
@@ -121,7 +127,13 @@ class LLM:
             self._reader = PromptReader(checkpoint.name, self.tokenizer, read_chat_template(options.chat_template, self.tokenizer))
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            pages, context = plan_pages(spec, options.kv_type, wanted, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes)
+            reserved = checkpoint.nbytes
+            if options.draft is not None:
+                draft = open_draft(options.draft, checkpoint, self.tokenizer)
+                opened.callback(draft.close)
+                reserved += draft.nbytes
+            memory = (wanted, options.max_batch, options.kv_memory, reserved)
+            pages, context = plan_pages(spec, options.kv_type, *memory, None if draft is None else draft.spec)
             weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
             self._engine = Engine(
                 ops,
@@ -135,10 +147,9 @@ class LLM:
                 slides=slides,
                 prefix_cache=options.prefix_cache,
                 max_queue=options.max_queue,
+                draft=None if draft is None else _draft_model(draft, options),
             )
-        except BaseException:
-            checkpoint.close()
-            raise
+            self._opened_files = opened.pop_all()
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
@@ -278,10 +289,15 @@ class LLM:
         steps = self._trace(answer)
         return steps if stream else list(steps)
 
+    def drain(self, timeout: float | None = None) -> bool:
+        """Takes no more requests, which raise ClosedError from now on, and lets those that there are run to their ends: True once all
+        are done, False where `timeout` seconds are over before, but for the end of a step. What to do before `close`."""
+        return self._engine.drain(math.inf if timeout is None else time.perf_counter() + timeout)
+
     def close(self) -> None:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
         self._engine.close()
-        self._checkpoint.close()
+        self._opened_files.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -325,6 +341,11 @@ def _params(given: SamplingParams | None) -> SamplingParams:
     if not isinstance(given, SamplingParams):
         raise InvalidRequestError(f"params is {given!r}; it must be a SamplingParams")
     return given
+
+
+def _draft_model(draft: Checkpoint, options: ModelOptions) -> DraftModel:
+    ops = _ops(options)
+    return DraftModel(ops, draft.spec, draft.assemble(ops), options.kv_type)
 
 
 def _ops(options: ModelOptions) -> Ops:

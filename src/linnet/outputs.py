@@ -11,11 +11,14 @@ from linnet.engine.sampling import TokenLogprob
 @dataclass(frozen=True)
 class Usage:
     """Tokens of a prompt and of one answer to it, its end token included. cached_tokens: those of the prompt whose keys and values
-    were there already."""
+    were there already. drafted_tokens: those guessed for the answer (see SamplingParams.speculation), and accepted_tokens: how many of these
+    came, and took no step of their own."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

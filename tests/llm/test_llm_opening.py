@@ -147,7 +147,6 @@ def test_weights_are_re_encoded(weights: str) -> None:
         ({"threads": 2, "ops": "reference"}, "leave threads out"),
         ({"prefill_threads": 0}, "prefill_threads is 0"),
         ({"kv_memory": 1.5}, "kv_memory is 1.5; it must be an integer"),
-        ({"draft": "tiny"}, "draft is not built yet"),
         ({"tp": 2}, "tp is not built yet"),
         ({"compile": True}, "compile is not built yet"),
         ({"tokenizer": 5}, "tokenizer is 5; it must be a Tokenizer or a path"),

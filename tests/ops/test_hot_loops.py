@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from kernel_builds import COMPILER, ROOT, flags, knows
 
-ROOT = Path(__file__).parents[2]
-COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 KERNELS = ("linear_block", "linear_superblock", "linear_float", "attention")
 ISAS = ("avx2", "avxvnni", "avx512")
 MULTIPLIES = re.compile(r"(\{vex\}\s+)?(vpdpbusd|vpmaddubsw|vpmaddwd|vfmadd)")
@@ -42,19 +40,6 @@ class Loop(NamedTuple):
         return f"{self.function}: {len(self.spills)} of {len(self.lines)} instructions, {self.multiplies} multiply; {self.spills[:3]}"
 
 
-def flags(isa: str) -> list[str]:
-    """What CMakeLists.txt compiles the kernels of an instruction set with."""
-    text = (ROOT / "CMakeLists.txt").read_text()
-    common = re.search(r"add_compile_options\((-O3 [^)]*)\)", text)
-    defines = re.search(rf"add_kernels\({isa} ([^)]*)\)", text)
-    options = re.search(rf"target_compile_options\(kernels_{isa} PRIVATE ([^)#]*)", text)
-    assert common
-    assert defines
-    assert options
-    names = [f"-D{name}" for name in (f"LINNET_ISA={isa}", "NDEBUG", *defines[1].split())]
-    return ["-std=c++17", "-fPIC", "-fvisibility=hidden", *common[1].split(), *names, *options[1].split(), "-w"]
-
-
 @pytest.fixture(scope="module")
 def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
     assert COMPILER
@@ -65,17 +50,25 @@ def assembly(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     def compile(job: tuple[str, str]) -> str:
         isa, kernel = job
         to = folder / f"{kernel}.{isa}.s"
-        subprocess.run([compiler, "-S", *flags(isa), "-o", str(to), str(ROOT / "csrc" / "kernels" / f"{kernel}.cc")], check=True)
+        subprocess.run(
+            [
+                compiler,
+                "-S",
+                *flags(isa),
+                "-fPIC",
+                "-fvisibility=hidden",
+                "-w",
+                "-o",
+                str(to),
+                str(ROOT / "csrc" / "kernels" / f"{kernel}.cc"),
+            ],
+            check=True,
+        )
         return to.read_text()
 
-    jobs = [(isa, kernel) for isa in ISAS for kernel in KERNELS if "-mavxvnni" not in flags(isa) or knows("-mavxvnni")]
+    jobs = [(isa, kernel) for isa in ISAS for kernel in KERNELS if "-mavxvnni" not in flags(isa) or knows(COMPILER, "-mavxvnni")]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(jobs, pool.map(compile, jobs), strict=True))
-
-
-def knows(flag: str) -> bool:
-    assert COMPILER
-    return subprocess.run([COMPILER, flag, "-E", "-x", "c++", os.devnull], capture_output=True).returncode == 0
 
 
 def functions(text: str) -> dict[str, list[str]]:

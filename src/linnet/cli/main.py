@@ -19,6 +19,7 @@ from linnet.cli.bench import bench
 from linnet.cli.chat import chat
 from linnet.cli.inspect import inspect
 from linnet.cli.run import run
+from linnet.cli.serve import serve
 from linnet.cli.trace import trace
 
 app = typer.Typer(
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(chat)
+app.command()(serve)
 app.command()(bench)
 app.command()(inspect)
 app.command()(trace)

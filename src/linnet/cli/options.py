@@ -39,6 +39,8 @@ _METAVARS = {
     "Mapping[int, float]": "ID=VALUE",
     "tokenizer": "PATH",
     "chat_template": "FILE",
+    "host": "ADDRESS",
+    "api_keys_file": "FILE",
 }
 """What stands for a flag's value in its help: by the option's name, or else by its type."""
 
@@ -161,8 +163,8 @@ def _help(f: Field[Any], kind: str) -> str:
         remarks.append(f"default: what the model advises, else 0, or 1 beside any of {flags}")
     elif f.name in ADVISED:
         remarks.append(f"default: what the model advises, else {f.default:g}")
-    elif isinstance(f.default, (int, str)) and f.default not in (False, "auto"):
-        remarks.append(f"default: {f.default}")
+    elif isinstance(f.default, (int, float, str)) and f.default not in (False, "auto"):
+        remarks.append(f"default: {f.default:g}" if isinstance(f.default, float) else f"default: {f.default}")
     if kind.startswith(("Sequence", "Mapping")):
         remarks.append("may be repeated")
     if f.metadata["letter"] is not None:

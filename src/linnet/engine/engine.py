@@ -1,4 +1,4 @@
-"""The engine: takes requests and gives their tokens. It has no thread of its own: whoever waits for tokens drives.
+"""The engine: takes requests and gives their tokens. Whoever waits for tokens drives; for coroutines a thread does (`driver.py`).
 
 Of all callers that wait, one at a time has the turn (`turns.py`): it runs a step for every request there is (`stepping.py`) and
 wakes the others, which then find their tokens, or take the next turn. So interleaved streams and threads batch together, and none
@@ -11,12 +11,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 
 from linnet.arch.spec import ModelSpec
 from linnet.engine.check import check_request, most_tokens
 from linnet.engine.draft_model import DraftModel
+from linnet.engine.driver import Driver
 from linnet.engine.pages import PagePool, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Output, Request, Sequence
@@ -82,8 +83,9 @@ class Engine:
             draft.join(self.pool, spec.vocab_size, prefill_chunk)
         self._stepping = Stepping(self.scheduler, run, context, self.speculator)
         self._turns = Turns()
+        self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
-        self._closed = False
+        self._draining = self._closed = False
         self._process = os.getpid()
 
     def check(self, request: Request) -> None:
@@ -99,7 +101,10 @@ class Engine:
         request.unfinished = len(request.sequences)
         with self._turns.lock:
             self._refuse_closed()
+            if self._draining:
+                raise ClosedError("the LLM is being shut down and takes no more requests; those that it has run to their ends")
             self._refuse_full()
+            self._stepping.unfinished.add(request)
             self._submitted += 1
             place = self._submitted + PRIORITY_PLACES * request.params.priority
             for sequence in request.sequences:
@@ -107,9 +112,8 @@ class Engine:
             if request.params.timeout is not None:
                 self._stepping.timed.append((request.submitted_at + request.params.timeout, request))
             self._stepping.arrived.append(request)
-        logger.debug(
-            "request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), request.unfinished, request.sequences[0].limit
-        )
+        samples, limit = len(request.sequences), request.sequences[0].limit
+        logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
 
     def outputs(self, request: Request) -> Generator[Output, None, None]:
         """The outputs of a submitted request as they come, to its end; raises what made it fail. Closing the iterator early
@@ -130,20 +134,28 @@ class Engine:
     def advance(self, request: Request, until: float = math.inf) -> None:
         """Waits until the request has outputs or is done, until this thread has run one step itself, or, while another has the turn,
         until time.perf_counter() is `until`."""
+        self._drive(lambda: bool(request.outputs) or request.done, until)
+
+    async def wait(self, request: Request) -> None:
+        """Waits until the request has outputs or is done, without holding the event loop up: from now on and to the end of the
+        request, a thread of the engine's own runs steps, for all requests that there are."""
         self._refuse_fork()
-        self._refuse_reentry()
-        try:
-            if self._turns.take(lambda: bool(request.outputs) or request.done, until):
-                self._stepping.step()
-        finally:
-            if self._turns.mine:
-                self._end_turn()
+        await self._driver.wait(request)
+
+    def drain(self, until: float = math.inf) -> bool:
+        """Refuses new requests from now on, and runs those that there are; whether all were done by the time `until`."""
+        self._refuse_closed()
+        self._draining = True
+        while self._stepping.unfinished and time.perf_counter() < until:
+            self._drive(lambda: not self._stepping.unfinished, until)
+        return not self._stepping.unfinished
 
     def cancel(self, request: Request) -> None:
         """Ends a request, if it still runs, and frees its pages. May be called at any time and from anywhere, a
         garbage collection in the middle of a step included."""
         if not request.done:
             self._turns.leave(partial(self._stepping.drop, request))
+            self._driver.wake()
 
     def close(self) -> None:
         """Fails what still runs with ClosedError and gives the cache and the weights back. Closing twice is no error."""
@@ -153,8 +165,7 @@ class Engine:
             self._refuse_reentry()
             self._closed = True
             self._turns.close()
-            admitted = [sequence.request for sequence in [*self.scheduler.running, *self.scheduler.waiting]]
-            for request in [*admitted, *self._stepping.arrived]:
+            for request in tuple(self._stepping.unfinished):
                 self._stepping.fail(request, ClosedError("the LLM was closed while this request ran"))
             self.ops.free_cache()
             if self.speculator.draft is not None:
@@ -178,9 +189,21 @@ class Engine:
             sequences.append(sequence)
         return sequences
 
+    def _drive(self, enough: Callable[[], bool], until: float = math.inf) -> None:
+        """Runs a step as soon as it is this thread's turn, unless there is `enough()` before, or it is `until`."""
+        self._refuse_fork()
+        self._refuse_reentry()
+        try:
+            if self._turns.take(enough, until):
+                self._stepping.step()
+        finally:
+            if self._turns.mine:
+                self._end_turn()
+
     def _end_turn(self) -> None:
         self._stepping.accepting = False
         self._turns.give_up()
+        self._driver.wake()
 
     def _refuse_reentry(self) -> None:
         """A caller's callable may not come back. The turn alone does not tell: Ctrl-C while a thread gives its turn up leaves it there."""

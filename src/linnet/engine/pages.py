@@ -124,15 +124,21 @@ def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
 
 
 def plan_pages(
-    spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None, reserved: int = 0
+    spec: ModelSpec,
+    kv_dtype: str,
+    context: int | None,
+    max_batch: int,
+    kv_memory: int | None,
+    reserved: int = 0,
+    draft: ModelSpec | None = None,
 ) -> tuple[int, int]:
     """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of
     what the machine has available besides `reserved` bytes). Where no context is asked for, it is the model's, or as much
-    of it as one sequence can have.
+    of it as one sequence can have. draft: a model whose cache has as many pages, out of the same bytes.
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
-    each = max(1, page_bytes(spec, kv_dtype))
+    each = max(1, sum(page_bytes(model, kv_dtype) for model in (spec, draft) if model is not None))
     budget = cache_budget(reserved) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else pages_for(context)

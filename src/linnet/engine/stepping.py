@@ -23,6 +23,7 @@ logger = logging.getLogger("linnet.engine")
 class Stepping:
     """Runs the requests of a scheduler, step by step.
 
+    unfinished: every request that was submitted and is not done; added to by any thread, under the engine's lock.
     arrived: requests for the next step to take in, and timed: those that have a deadline; both are filled by any thread, `timed` under
     the engine's lock. accepting: whether a caller's own callable may be running.
     """
@@ -32,6 +33,7 @@ class Stepping:
         self.speculator = speculator
         self.run: Step | None = run
         self.context = context
+        self.unfinished: set[Request] = set()
         self.arrived: deque[Request] = deque()
         self.timed: deque[tuple[float, Request]] = deque()
         self.accepting = False
@@ -43,22 +45,22 @@ class Stepping:
             request = self.arrived.popleft()
             if not request.done:  # cancelled meanwhile
                 self.scheduler.add(request.sequences[0])
-        plan = self.speculator.extend(self.scheduler.plan())
-        if not plan:
-            return
-        if logger.isEnabledFor(logging.DEBUG):
-            waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
-            logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
-        assert self.run is not None  # Engine.close failed every request
-        started = time.perf_counter()
+        plan: list[Chunk] = []
         try:
+            plan = self.scheduler.plan()
+            if not plan:
+                return
+            plan = self.speculator.extend(plan)
+            self._log(plan)
+            assert self.run is not None  # Engine.close failed every request
+            started = time.perf_counter()
             logits = self.run(batch_of(plan, self.scheduler.tables))
+            self.speculator.record(plan, time.perf_counter() - started)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
-            for chunk in plan:
-                self.fail(chunk.sequence.request, error)
+            for request in {chunk.sequence.request for chunk in plan} or tuple(self.unfinished):
+                self.fail(request, error)
             return
-        self.speculator.record(plan, time.perf_counter() - started)
         row = 0
         for chunk in plan:
             rows = logits[row : row + chunk.rows]
@@ -77,7 +79,7 @@ class Stepping:
             for sequence in request.sequences:
                 self.scheduler.remove(sequence)
             self.scheduler.end_trunk(request)
-            request.done = True
+            self._end(request)
             logger.debug("request dropped: %s", request.error or "cancelled")
 
     def _end_late(self) -> None:
@@ -90,6 +92,11 @@ class Stepping:
                 self.fail(request, DeadlineError(f"the request was not done within its timeout of {seconds:g} seconds; allow it more"))
             if not request.done:
                 self.timed.append(entry)
+
+    def _log(self, plan: list[Chunk]) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
+            logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
 
     def _share(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Gives a sequence its rows of a step's logits; what a caller's callable does wrong there fails its request alone."""
@@ -150,7 +157,11 @@ class Stepping:
             request.unfinished -= 1
         request.outputs.append(output)
         if request.unfinished == 0:
-            request.done = True
+            self._end(request)
+
+    def _end(self, request: Request) -> None:
+        self.unfinished.discard(request)
+        request.done = True
 
 
 def _finish_reason(sequence: Sequence, token: int) -> FinishReason | None:

@@ -40,7 +40,7 @@ class NativeOps:
 
     threads: how many threads share an operation; None: one per physical core that this process may use. prefill_threads: the same
     for steps in which a request has several tokens; None: as many as `threads`.
-    isa: "scalar", "avx2", "avx512"; None: LINNET_ISA from the environment, or the best that the processor has.
+    isa: "avx512", "avxvnni", "avx2", "neon" or "scalar"; None: LINNET_ISA from the environment, or the best that the processor has.
     pack: whether block formats are rearranged for speed when they are loaded; else they stay where the file maps them, and are
         rearranged each time they are used, which takes longer and no memory.
     Raises InvalidRequestError for a thread count out of range or past what the system starts, or an instruction set that is not there.

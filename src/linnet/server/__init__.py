@@ -1,0 +1,1 @@
+"""`linnet serve`: models over HTTP. Knows schemas, trust and streams of events; what runs the requests is `LLM`."""

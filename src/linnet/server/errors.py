@@ -1,0 +1,97 @@
+"""What a failure looks like to a client: a status, and the body that its library expects. Nothing in it tells of this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from linnet.errors import (
+    ChatTemplateError,
+    ClosedError,
+    ContextLengthError,
+    DeadlineError,
+    InvalidRequestError,
+    MissingDependencyError,
+    ModelFileError,
+    OutOfMemoryError,
+    QueueFullError,
+)
+
+logger = logging.getLogger("linnet.server")
+
+RETRY_AFTER_S = 1
+
+
+@dataclass
+class ApiError(Exception):
+    """An answer that is an error. type, code and param: as OpenAI's clients read them; param: the field at fault."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    code: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def openai(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    def anthropic(self) -> dict[str, Any]:
+        kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+        kinds |= {413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}
+        kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+    def body(self, path: str) -> dict[str, Any]:
+        """In the form of the API that the path belongs to."""
+        return self.anthropic() if path.startswith("/v1/messages") else self.openai()
+
+
+def api_error(error: BaseException) -> ApiError:
+    """What a client is told of an exception. One that nobody foresaw goes to the log, with its
+    traceback, and the client hears only that there was one."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ContextLengthError):
+        return ApiError(400, str(error), code="context_length_exceeded", param="messages")
+    if isinstance(error, ChatTemplateError):
+        return ApiError(400, str(error), code="chat_template", param="messages")
+    if isinstance(error, (InvalidRequestError, OutOfMemoryError)):
+        return ApiError(400, str(error))
+    if isinstance(error, QueueFullError):
+        return ApiError(429, str(error), "rate_limit_error", "queue_full", headers={"retry-after": str(RETRY_AFTER_S)})
+    if isinstance(error, DeadlineError):  # trying again would take as long
+        return ApiError(504, str(error), "timeout_error", "deadline_exceeded", headers={"x-should-retry": "false"})
+    if isinstance(error, ClosedError):
+        return unavailable("the model was closed while the request ran; try again")
+    logger.error("a request failed: %s", error, exc_info=error)
+    if isinstance(error, (ModelFileError, MissingDependencyError)):
+        return ApiError(500, "the model cannot be opened; the server's log says why", "server_error", "model_unusable")
+    return ApiError(500, "the server failed at this request; its log says why, under the request's id", "server_error", "internal_error")
+
+
+def unavailable(message: str) -> ApiError:
+    return ApiError(503, message, "server_error", "unavailable", headers={"retry-after": str(RETRY_AFTER_S)})
+
+
+_CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter", "json_invalid": "invalid_json"}
+
+
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """Of what pydantic found wrong, the first thing."""
+    first = errors[0]
+    kind = str(first["type"])
+    names = [] if kind == "json_invalid" else [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    param = ".".join(names) or None
+    if kind == "extra_forbidden":
+        message = f"unknown field {param!r}; leave it out"
+    elif kind == "missing" and param is None:
+        message = "the request has no body; send JSON with content-type: application/json"
+    elif kind == "missing":
+        message = f"the field {param!r} is missing"
+    else:
+        reason = first.get("ctx", {}).get("error") if kind == "json_invalid" else None
+        message = f"the body is not valid JSON: {reason}" if reason else f"{param or 'the body'}: {first['msg']}"
+    return ApiError(400, message, code=_CODES.get(kind, "invalid_value"), param=param)

@@ -1,0 +1,68 @@
+"""JSON as RFC 8259 has it, of bounded depth: no NaN, no broken UTF-8, no name twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(r"[\[\]{}]")
+
+
+class JsonRoute(APIRoute):
+    """A route whose body is read by `parse`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(_JsonRequest(request.scope, request.receive))
+
+        return strict
+
+
+class _JsonRequest(Request):
+    async def json(self) -> Any:
+        return parse(await self.body(), self.app.state.service.options.max_json_depth)
+
+
+def parse(body: bytes, max_depth: int) -> Any:
+    """Raises json.JSONDecodeError, which says what is wrong and where."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise json.JSONDecodeError(f"the body is not UTF-8 at byte {error.start}", "", error.start) from None
+    if (depth := _depth(text)) > max_depth:
+        raise json.JSONDecodeError(f"the body is nested {depth} levels deep and {max_depth} are allowed", "", 0)
+    try:
+        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:  # such as an integer of 5,000 digits
+        raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+def _depth(text: str) -> int:
+    """Levels of brackets outside strings, without parsing: what nests too deep is not to be parsed at all."""
+    depth = deepest = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("an object names a field twice")
+    return content

@@ -1,0 +1,72 @@
+"""Bodies of requests: strict, closed, and with the options of `SamplingParams` where it states them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import Field as DataclassField
+from dataclasses import fields
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from linnet.engine.params import SamplingParams
+from linnet.options import MAX_TEXT_LENGTH, MAX_TEXTS
+
+MAX_BIASES = 1024
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
+Texts = Annotated[list[Text], Field(max_length=MAX_TEXTS)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenIds = Annotated[list[TokenId], Field(max_length=MAX_BIASES)]
+Biases = Annotated[dict[Annotated[str, Field(pattern=r"^\d{1,10}$")], float], Field(max_length=MAX_BIASES)]
+
+_TYPES: dict[str, Any] = {
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "str": str,
+    "Any": dict[str, Any] | bool,
+    "Sequence[str]": Text | Texts,
+    "Sequence[int]": TokenIds,
+    "Mapping[int, float]": Biases,
+}
+
+
+class Body(BaseModel):
+    """Unknown fields, numbers as texts, NaN and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), populate_by_name=True)
+
+
+def sampling_names(without: Iterable[str] = ()) -> list[str]:
+    """Options of SamplingParams that a request may carry: those that are built and can be written in JSON."""
+    return [f.name for f in fields(SamplingParams) if _can_be_sent(f) and f.name not in without]
+
+
+def sampling_body(name: str, without: Iterable[str] = (), base: type[Body] = Body) -> type[Body]:
+    """A body with a field for every option of SamplingParams, None where it was not given, but for those that its route names otherwise."""
+    by_name = {f.name: f for f in fields(SamplingParams)}
+    definitions: dict[str, Any] = {option: _definition(by_name[option]) for option in sampling_names(without)}
+    return create_model(name, __base__=base, **definitions)
+
+
+def given_options(body: Body, names: Iterable[str]) -> dict[str, Any]:
+    """Options that a body carries, as SamplingParams takes them; null is as good as nothing."""
+    options = {name: getattr(body, name) for name in names}
+    if options.get("logit_bias") is not None:
+        options["logit_bias"] = {int(token): bias for token, bias in options["logit_bias"].items()}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _can_be_sent(f: DataclassField[Any]) -> bool:
+    return f.metadata["letter"] is None and not str(f.type).startswith("Callable") and f.name != "prompt_logprobs"
+
+
+def _definition(f: DataclassField[Any]) -> tuple[Any, Any]:
+    metadata: Mapping[str, Any] = f.metadata
+    bounds = {"ge": metadata["low"], "le": metadata["high"]}
+    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
+    if str(f.type).startswith("int") and "le" not in bounds:
+        bounds["le"] = 2**63 - 1
+    kind = _TYPES[str(f.type).removesuffix(" | None")]
+    return (Annotated[kind, Field(**bounds)] | None if bounds else kind | None), Field(default=None, description=metadata["help"])

@@ -1,0 +1,57 @@
+"""`linnet serve` in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+@dataclass
+class Server:
+    """A running server. log: its standard error."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=60, **options)
+
+
+@contextmanager
+def running(folder: Path, *arguments: str) -> Iterator[Server]:
+    """`linnet serve ARGUMENTS` on a free port, killed at the end if it still runs."""
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "linnet.cli.main", "serve", *arguments, "--port", "0"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LINNET_")}
+    with log.open("wb") as stream, subprocess.Popen(command, stderr=stream, stdout=subprocess.DEVNULL, env=environment) as process:
+        try:
+            yield Server(_address(process, log), process, log)
+        finally:
+            process.kill()
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Waits for the line that names it."""
+    for _ in range(600):
+        found = re.search(r"at (http://\S+)", log.read_text())
+        if found:
+            return found.group(1)
+        if process.poll() is not None:
+            break
+        time.sleep(0.05)
+    raise AssertionError(f"the server did not start: {log.read_text()}")
