@@ -31,7 +31,7 @@ def open_draft(name: str, model: Checkpoint, tokenizer: Tokenizer | None) -> Che
 def _check(draft: Checkpoint, model: Checkpoint, tokenizer: Tokenizer | None) -> None:
     if not PrefixCache.suits(draft.spec):
         raise InvalidRequestError(
-            f"draft {draft.name!r}: a {draft.spec.family} model reads a prompt both ways and cannot guess; leave it out"
+            f"draft {draft.name!r}: a {draft.spec.family} model reads prompts both ways and cannot guess; leave it out"
         )
     left = available_memory() - model.nbytes
     if draft.nbytes > left:

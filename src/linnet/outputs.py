@@ -11,8 +11,8 @@ from linnet.engine.sampling import TokenLogprob
 @dataclass(frozen=True)
 class Usage:
     """Tokens of a prompt and of one answer to it, its end token included. cached_tokens: those of the prompt whose keys and values
-    were there already. drafted_tokens: those guessed for the answer (see SamplingParams.speculation), and accepted_tokens: how many of these
-    came, and took no step of their own."""
+    were there already. drafted_tokens: those guessed for the answer (see SamplingParams.speculation), and accepted_tokens: how many of
+    these came, and took no step of their own."""
 
     prompt_tokens: int
     completion_tokens: int

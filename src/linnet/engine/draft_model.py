@@ -47,8 +47,8 @@ class DraftModel:
 
     @property
     def seconds(self) -> float:
-        """What a guess costs; 0 while none was measured."""
-        return min(self._times, default=0.0)
+        """What a guess costs; 0 while that is not known, of one time alone for instance."""
+        return min(self._times) if len(self._times) > 1 else 0.0
 
     def guess(self, most: dict[Sequence, int], tables: Tables) -> Guesses:
         """Up to that many next tokens of each running sequence, whose pages have room for them; none of one of which there is more to

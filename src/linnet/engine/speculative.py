@@ -56,7 +56,7 @@ class Speculation:
     by_draft: bool = False
 
     def rest(self, generated: int) -> None:
-        """The draft model does not pay at present."""
+        """The draft model does not pay at present. It will have to read what it missed."""
         self.resumes = generated + self.pause
         self.pause = min(2 * self.pause, PAUSES[1])
         self.rate = max(self.rate, 0.5)
@@ -146,6 +146,8 @@ class Speculator:
             reach = min(most, self.draft.spec.context - seen)
             drafted, its_gain = self._best(repeat(state.rate), reach, worth, rows, self.draft.seconds)
             if not drafted and reach > 0:
+                if not self._best(repeat(1.0), FIRST, worth, rows, self.draft.seconds)[0]:
+                    state.drafted = False  # as slow as that, it never will
                 state.rest(sequence.generated)
             if its_gain > gain:
                 size, state.by_draft = drafted, True
