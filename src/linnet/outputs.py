@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from linnet.engine.request import FinishReason
 from linnet.engine.sampling import TokenLogprob
@@ -12,13 +12,13 @@ from linnet.engine.sampling import TokenLogprob
 class Usage:
     """Tokens of a prompt and of one answer to it, its end token included. cached_tokens: those of the prompt whose keys and values
     were there already. drafted_tokens: those guessed for the answer (see SamplingParams.speculation), and accepted_tokens: how many of
-    these came, and took no step of their own."""
+    these came, and took no step of their own; these two depend on the times of steps and make no difference to ==."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
-    drafted_tokens: int = 0
-    accepted_tokens: int = 0
+    drafted_tokens: int = field(default=0, compare=False)
+    accepted_tokens: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:

@@ -233,14 +233,13 @@ def test_pages_of_guesses_that_did_not_come_are_given_back() -> None:
 
 
 @pytest.mark.parametrize("slope", [0.02, 0.1, 0.3, 1.0])
-@pytest.mark.parametrize("seed", range(3))
-def test_misleading_texts_cost_little(slope: float, seed: int) -> None:
+def test_misleading_texts_cost_little(slope: float) -> None:
     """Three tokens in no order: every pair has been seen, and one guess in three comes. The bound is 3% of a plain run."""
     for count in (1, 4):
         engine = speculating_engine(slope, context=2000, pages=400)
-        run(engine, *[request([1], max_tokens=400, logit_bias=FEW, seed=10 * seed + n, speculation="auto") for n in range(count)])
+        run(engine, *[request([1], max_tokens=400, logit_bias=FEW, seed=n, speculation="auto") for n in range(count)])
         plain = speculating_engine(slope, context=2000, pages=400)
-        run(plain, *[request([1], max_tokens=400, logit_bias=FEW, seed=10 * seed + n) for n in range(count)])
+        run(plain, *[request([1], max_tokens=400, logit_bias=FEW, seed=n) for n in range(count)])
         assert seconds_of(engine) <= 1.03 * seconds_of(plain)
 
 
