@@ -1,6 +1,7 @@
 // The Python face of the core: arguments checked, the GIL released, no logic.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -16,6 +17,7 @@
 #include "ops/linear.h"
 #include "ops/record.h"
 #include "ops/sample.h"
+#include "quantize/quantize.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -49,6 +51,29 @@ MatrixPointer matrix(Context& c, std::vector<Array1<uint8_t>> raws, int stored, 
   require(!data.empty() && (stored == target || to.from_floats != nullptr), "cannot re-encode to this tensor type");
   nb::gil_scoped_release release;
   return make_matrix(c, data, from, to, rows, columns, pack);
+}
+
+nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>> quantized(Array1<uint8_t> raw, int stored, int target, int64_t rows, int64_t columns,
+                                                       std::optional<Array1<float>> importance, int threads, const std::string& isa) {
+  const Format &from = format_or_throw(stored), &to = format_or_throw(target);
+  require(rows > 0 && columns > 0 && columns % from.block == 0 && columns % to.block == 0, "columns are not a multiple of the block");
+  require(raw.shape(0) == (size_t)rows * (size_t)(columns / from.block) * from.raw_bytes, "raw data of another size than rows x columns");
+  require(!importance || (int64_t)importance->shape(0) == columns, "importance of another length than the columns");
+  require(threads > 0, "no threads");
+  for (int64_t k = 0; importance && k < columns; k++) {
+    require(importance->data()[k] >= 0 && importance->data()[k] < std::numeric_limits<float>::infinity(),
+            "importance below zero or not finite");
+  }
+  const Kernels& kernels = kernels_for(isa);
+  size_t shape[2] = {(size_t)rows, (size_t)(columns / to.block) * to.raw_bytes};
+  auto* data = new uint8_t[shape[0] * shape[1]];
+  nb::capsule owner(data, [](void* p) noexcept { delete[] (uint8_t*)p; });
+  {
+    nb::gil_scoped_release release;
+    ThreadPool pool(threads);
+    quantize_rows(kernels, pool, raw.data(), from, to, rows, columns, importance ? importance->data() : nullptr, data);
+  }
+  return {data, 2, shape, owner};
 }
 
 // A tape, its result, and what a batch must hold to for it to be safe.
@@ -339,6 +364,8 @@ void bind_values(nb::module_& m) {
     size_t shape[2] = {(size_t)w.rows, (size_t)w.columns};
     return Owned(data, 2, shape, owner);
   });
+  m.def("quantize_rows", &quantized, "raw"_a, "stored"_a, "target"_a, "rows"_a, "columns"_a, "importance"_a.none(), "threads"_a,
+        "isa"_a = "");
   m.def("sample", [](Array1<float> logits, double temperature, int64_t top_k, double top_p, double min_p, double uniform) {
     require(logits.shape(0) > 0, "sample: no logits");
     nb::gil_scoped_release release;

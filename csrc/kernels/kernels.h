@@ -59,6 +59,14 @@ struct Kernels {
   void (*quantize_q8_0)(const float* x, int64_t columns, int tokens, void* tile);
   void (*quantize_q8_k)(const float* x, int64_t columns, int tokens, void* tile);
 
+  // One row of weights to be stored (csrc/quantize): float16 and bfloat16 to float32; the largest magnitude, NaN where a value is not
+  // finite; what each value's squared error weighs; and by GGUF type id, columns (whole blocks of them) to raw blocks.
+  void (*widen_f16)(const void* row, int64_t columns, float* x);
+  void (*widen_bf16)(const void* row, int64_t columns, float* x);
+  float (*extent)(const float* x, int64_t columns);
+  void (*weigh)(const float* x, const float* importance, int64_t columns, float* weights);
+  void (*encode[kTypes])(const float* x, const float* weights, int64_t columns, uint8_t* raw);
+
   // Row-wise operations; y may be the same row as an input.
   // (x - mean) / sqrt(variance + epsilon) or x / sqrt(mean square + epsilon), times weight, plus bias; null: without.
   void (*norm)(int kind, const float* x, const float* weight, const float* bias, float epsilon, int64_t width, float* y);

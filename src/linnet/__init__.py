@@ -22,8 +22,10 @@ from linnet.errors import (
 )
 
 if TYPE_CHECKING:
+    from linnet.engine.counters import Counters, Histogram
     from linnet.engine.params import SamplingParams
     from linnet.engine.sampling import TokenLogprob
+    from linnet.engine.session import Session
     from linnet.handle import Handle
     from linnet.llm import LLM
     from linnet.look.report import ModelReport, inspect_model
@@ -41,8 +43,10 @@ __all__ = [
     "ClosedError",
     "Completion",
     "ContextLengthError",
+    "Counters",
     "DeadlineError",
     "Handle",
+    "Histogram",
     "InvalidRequestError",
     "LinnetError",
     "MissingDependencyError",
@@ -51,6 +55,7 @@ __all__ = [
     "OutOfMemoryError",
     "QueueFullError",
     "SamplingParams",
+    "Session",
     "Timings",
     "TokenLogprob",
     "Tokenizer",
@@ -63,10 +68,13 @@ __all__ = [
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.
 _HOMES = {
+    "Counters": "linnet.engine.counters",
     "Handle": "linnet.handle",
+    "Histogram": "linnet.engine.counters",
     "LLM": "linnet.llm",
     "ModelReport": "linnet.look.report",
     "SamplingParams": "linnet.engine.params",
+    "Session": "linnet.engine.session",
     "TokenLogprob": "linnet.engine.sampling",
     "Tokenizer": "linnet.text.tokenizer",
     "inspect_model": "linnet.look.report",

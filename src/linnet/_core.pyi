@@ -96,4 +96,14 @@ def matrix(
     context: Context, raws: Sequence[NDArray[np.uint8]], stored: int, target: int, rows: int, columns: int, pack: bool
 ) -> Matrix: ...
 def matrix_floats(matrix: Matrix) -> NDArray[np.float32]: ...
+def quantize_rows(
+    raw: NDArray[np.uint8],
+    stored: int,
+    target: int,
+    rows: int,
+    columns: int,
+    importance: NDArray[np.float32] | None,
+    threads: int,
+    isa: str = "",
+) -> NDArray[np.uint8]: ...
 def sample(logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int: ...

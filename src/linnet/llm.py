@@ -19,12 +19,14 @@ from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
 from linnet.draft import open_draft
+from linnet.engine.counters import Counters
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
 from linnet.engine.request import Request
 from linnet.engine.sampling import TokenLogprob
+from linnet.engine.session import Session
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
@@ -34,6 +36,8 @@ from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
 from linnet.tensors import TYPES
 from linnet.text.tokenizer import Tokenizer
+from linnet.text.tool_calls.tools import Tool, ToolChoice
+from linnet.text.tool_calls.use import ToolUse
 from linnet.tracing import trace_steps
 
 logger = logging.getLogger("linnet.llm")
@@ -58,6 +62,7 @@ class LLM:
         weights: str = "auto",
         tokenizer: Tokenizer | str | Path | None = None,
         chat_template: str | None = None,
+        tool_format: str = "auto",
         threads: int | None = None,
         prefill_threads: int | None = None,
         context: int | None = None,
@@ -124,7 +129,8 @@ class LLM:
             slides = options.slides(spec, checkpoint.slides)
             ops = _ops(options)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
-            self._reader = PromptReader(checkpoint.name, self.tokenizer, read_chat_template(options.chat_template, self.tokenizer))
+            template = read_chat_template(options.chat_template, self.tokenizer)
+            self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
             reserved = checkpoint.nbytes
@@ -206,34 +212,69 @@ class LLM:
         early ends the request and frees what it held."""
         return self._stream(self._answer(self._reader.read(prompt), params, cache))
 
-    def submit(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Handle:
+    def submit(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        cache: bool = True,
+    ) -> Handle:
         """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
-        QueueFullError where `max_queue` requests wait already."""
-        answer = self._answer(self._reader.read(prompt), params, cache)
+        QueueFullError where `max_queue` requests wait already. tools, tool_choice: as in `chat`; the prompt must be messages then."""
+        plain = tools is None and tool_choice == "auto"
+        ids, tool_use = (self._reader.read(prompt), None) if plain else self._reader.read_chat(prompt, tools, tool_choice)
+        answer = self._answer(ids, params, cache, tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
 
     @overload
     def chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = ..., stream: Literal[False] = ..., *, cache: bool = ...
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = ...,
+        stream: Literal[False] = ...,
+        *,
+        tools: Sequence[Tool] | None = ...,
+        tool_choice: ToolChoice = ...,
+        cache: bool = ...,
     ) -> Completion: ...
 
     @overload
     def chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[True], cache: bool = ...
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = ...,
+        *,
+        stream: Literal[True],
+        tools: Sequence[Tool] | None = ...,
+        tool_choice: ToolChoice = ...,
+        cache: bool = ...,
     ) -> Generator[Chunk, None, None]: ...
 
     def chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = None, stream: bool = False, *, cache: bool = True
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        stream: bool = False,
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        cache: bool = True,
     ) -> Completion | Generator[Chunk, None, None]:
         """Answers a conversation, a list of {"role": ..., "content": ...}: a Completion, or with `stream` its Chunks.
 
-        Raises ChatTemplateError where the model has no chat template, or it refuses the messages.
+        tools: what the model may call (`Completion.tool_calls`): Python functions with type hints and a docstring, or {"type":
+        "function", "function": {"name", "description", "parameters": a JSON schema}}. tool_choice: "auto", "none" (the model is not
+        told of them), "required", or the name of one. Raises ChatTemplateError where the model has no chat template, or it refuses the
+        messages, or has no place for tools.
         """
         params = _params(params)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and chat gives one answer; generate([messages], params) gives {params.n}")
-        answer = self._answer(self._reader.read_messages(messages), params, cache)
+        ids, tool_use = self._reader.read_chat(messages, tools, tool_choice)
+        answer = self._answer(ids, params, cache, tool_use)
         return self._stream(answer) if stream else self._run([answer])[0]
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
@@ -289,6 +330,14 @@ class LLM:
         steps = self._trace(answer)
         return steps if stream else list(steps)
 
+    def session(self, capacity: int | None = None) -> Session:
+        """The model step by step: a `Session` with a KV cache of its own, for up to `capacity` tokens (None: the context)."""
+        return Session(self._engine, capacity)
+
+    def counters(self) -> Counters:
+        """What was done since the LLM was opened, in numbers that add up, and what runs and waits now. May be called at any time."""
+        return self._engine.counters()
+
     def drain(self, timeout: float | None = None) -> bool:
         """Takes no more requests, which raise ClosedError from now on, and lets those that there are run to their ends: True once all
         are done, False where `timeout` seconds are over before, but for the end of a step. What to do before `close`."""
@@ -305,9 +354,9 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool) -> Answer:
+    def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
         """A request that has passed every check."""
-        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache)
+        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
         return answer
 

@@ -11,6 +11,7 @@ from linnet.arch.spec import DynamicScaling, ModelSpec
 from linnet.engine.pages import KV_BYTES
 from linnet.errors import InvalidRequestError
 from linnet.options import Options, option
+from linnet.text.tool_calls.formats import FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class ModelOptions(Options):
     )
     tokenizer: Any = option(None, "a Tokenizer, or a path to one, in place of the model's own")
     chat_template: str | None = option(None, "a chat template, its name, or a file that holds one, in place of the model's own")
+    tool_format: str = option("auto", "how the model writes tool calls; auto: as its template says", choices=("auto", *FORMATS))
     threads: int | None = option(None, "threads of the native op set; None: one per physical core", 1, 1024)
     prefill_threads: int | None = option(None, "threads for steps that read prompts; None: as many as threads", 1, 1024)
     context: int | None = option(None, "most tokens of prompt and answer; None: what the model was made for, as far as memory goes", 1)

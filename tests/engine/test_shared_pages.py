@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mock_model import VOCAB, MockOps, mock_engine, request, run, tokens_of
+from mock_model import VOCAB, MockOps, mock_engine, mock_logits, request, run, tokens_of
 
 from linnet.engine.engine import Engine
 from linnet.engine.pages import PagePool
@@ -142,6 +142,33 @@ mixes = st.lists(
     min_size=1,
     max_size=9,
 )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    length=st.integers(1, 150),
+    start=st.integers(0, 150),
+    shared=st.integers(0, 150),
+    chunk=st.sampled_from([1, 20, 64, 512]),
+    generated=st.integers(0, 2),
+)
+def test_logits_are_handed_out_from_where_they_are_wanted(length: int, start: int, shared: int, chunk: int, generated: int) -> None:
+    engine = mock_engine(prefill_chunk=chunk)
+    prompt = prompt_of(length)
+    before = prompt[:shared] or [1]
+    run(engine, request(before, max_tokens=1))
+    scored = request(prompt, max_tokens=generated)
+    scored.logits_from = start
+    given: dict[int, list[float]] = {}
+    scored.prompt_logits = lambda position, rows: given.update(zip(range(position, position + len(rows)), rows.tolist(), strict=True))
+    rows_before = sum(ops_of(engine).wanted)
+    run(engine, scored)
+    assert list(given) == list(range(start, length))
+    assert all(given[i] == mock_logits(prompt[: i + 1], length + generated).tolist() for i in given)
+    assert sum(ops_of(engine).wanted) - rows_before == max(1, len(given)) + max(0, generated - 1)
+    known = [len(before), length - 1, start]
+    assert scored.cached_tokens == min(known) // PAGE_SIZE * PAGE_SIZE
+    assert_whole(engine)
 
 
 @settings(max_examples=60, deadline=None)

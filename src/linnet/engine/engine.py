@@ -13,9 +13,14 @@ import os
 import time
 from collections.abc import Callable, Generator
 from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
 from linnet.engine.check import check_request, most_tokens
+from linnet.engine.counters import Counters, Tally
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.driver import Driver
 from linnet.engine.pages import PagePool, pages_for
@@ -26,12 +31,14 @@ from linnet.engine.scheduler import Scheduler
 from linnet.engine.speculative import Speculator
 from linnet.engine.stepping import Stepping
 from linnet.engine.turns import Turns
-from linnet.errors import ClosedError, LinnetError, QueueFullError
+from linnet.errors import ClosedError, LinnetError, OutOfMemoryError, QueueFullError
 from linnet.forward import forward
-from linnet.ops.base import Ops
+from linnet.ops.base import PAGE_SIZE, Batch, Ops
 from linnet.weights import Weights
 
 logger = logging.getLogger("linnet.engine")
+
+T = TypeVar("T")
 
 PRIORITY_PLACES = 100
 """What a step of priority is worth: a request is overtaken by no more than so many later ones, so that none waits for ever."""
@@ -69,11 +76,12 @@ class Engine:
         self.ops = ops
         self.spec = spec
         run = ops.stepper(spec, partial(forward, ops, spec, weights))
+        logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         self.context = context
+        self.most_rows = min(prefill_chunk, logit_rows)
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
         self.pool = PagePool(pages)
-        logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
@@ -81,7 +89,8 @@ class Engine:
         self.speculator = Speculator(self.scheduler, draft)
         if draft is not None:
             draft.join(self.pool, spec.vocab_size, prefill_chunk)
-        self._stepping = Stepping(self.scheduler, run, context, self.speculator)
+        self._tally = Tally()
+        self._stepping = Stepping(self.scheduler, self.speculator, self._tally, run, context)
         self._turns = Turns()
         self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
@@ -91,7 +100,8 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count, drafts=self.speculator.draft is not None)
+        pages, drafts = self.pool.count - self.pool.promised, self.speculator.draft is not None
+        check_request(request, self.spec.vocab_size, self.context, self.slides, pages, drafts)
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
@@ -100,11 +110,12 @@ class Engine:
         request.sequences = self._samples(request)
         request.unfinished = len(request.sequences)
         with self._turns.lock:
-            self._refuse_closed()
+            self.check(request)  # again: a session may have taken room meanwhile
             if self._draining:
                 raise ClosedError("the LLM is being shut down and takes no more requests; those that it has run to their ends")
             self._refuse_full()
             self._stepping.unfinished.add(request)
+            self._tally.submit()
             self._submitted += 1
             place = self._submitted + PRIORITY_PLACES * request.params.priority
             for sequence in request.sequences:
@@ -142,6 +153,18 @@ class Engine:
         self._refuse_fork()
         await self._driver.wait(request)
 
+    def counters(self) -> Counters:
+        """What was done so far, and what there is now."""
+        scheduler, pool = self.scheduler, self.pool
+        return self._tally.counters(
+            preemptions=scheduler.preemptions,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(self._stepping.arrived),
+            pages=pool.count,
+            pages_used=pool.count - pool.free_count,
+            pages_cached=pool.idle_count,
+        )
+
     def drain(self, until: float = math.inf) -> bool:
         """Refuses new requests from now on, and runs those that there are; whether all were done by the time `until`."""
         self._refuse_closed()
@@ -173,6 +196,40 @@ class Engine:
             self._stepping.run = None
         self._end_turn()
 
+    # ---- for sessions
+    def in_turn(self, task: Callable[[], T]) -> T:
+        """What `task` gives, run between two steps."""
+        self._refuse_closed()
+        self._refuse_reentry()
+        try:
+            if not self._turns.claim():
+                raise ClosedError("the LLM was closed")
+            return task()
+        finally:
+            if self._turns.mine:
+                self._end_turn()
+
+    def leave(self, errand: Callable[[], None]) -> None:
+        """Has `errand` run between two steps, now or soon; may be called from anywhere."""
+        self._turns.leave(errand)
+
+    def promise(self, pages: int) -> None:
+        """Sets pages aside, in a turn of this thread. Raises OutOfMemoryError where a request that runs or waits needs them."""
+        with self._turns.lock:
+            needed = max((sequence.need for request in self._stepping.unfinished for sequence in request.sequences), default=0)
+            there = self.pool.count - self.pool.promised
+            if pages + needed > there:
+                raise OutOfMemoryError(
+                    f"the session needs KV cache for {pages * PAGE_SIZE} tokens and {max(0, there - needed) * PAGE_SIZE} are not needed by "
+                    "requests and other sessions; give it less capacity, close another, or raise kv_memory"
+                )
+            self.scheduler.promise(pages)
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Runs a batch of somebody else's, in a turn of this thread."""
+        assert self._stepping.run is not None
+        return self._stepping.run(batch)
+
     def _copy_page(self, source: int, target: int) -> None:
         self.ops.copy_page(source, target)
         if self.speculator.draft is not None:
@@ -184,7 +241,7 @@ class Engine:
         sequences = []
         for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
             sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
-            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler)
+            sequence = Sequence(request, index, list(request.prompt), limit, need, sampler, scored=request.logits_from)
             sequence.slide(self.context)
             sequences.append(sequence)
         return sequences
@@ -219,6 +276,7 @@ class Engine:
         """What runs or waits is counted by samples that have begun or may begin, and there is a place in the batch for each."""
         there = len(self._stepping.arrived) + len(self.scheduler.waiting) + len(self.scheduler.running)
         if self._most_at_once is not None and there >= self._most_at_once:
+            self._tally.refuse()
             raise QueueFullError(f"{there} requests run or wait, and max_batch and max_queue allow {self._most_at_once}; try again later")
 
     def _refuse_fork(self) -> None:

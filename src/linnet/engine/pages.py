@@ -40,29 +40,52 @@ class PagePool:
         self._named: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # named, and held by nobody
+        self.promised = 0
+        self._redeemed = 0  # promised pages that are given out
 
     @property
     def free_count(self) -> int:
-        return self.count - len(self._holders) + len(self._returned) + len(self._idle)
+        return self.count - len(self._holders) + len(self._returned) + len(self._idle) - (self.promised - self._redeemed)
+
+    @property
+    def idle_count(self) -> int:
+        """How many of the free ones are kept, lest somebody ask for them by name."""
+        return len(self._idle)
 
     def allocate(self, count: int) -> list[int]:
         """`count` pages, held once; the caller has checked `free_count`."""
         assert count <= self.free_count
-        pages = []
-        for _ in range(count):
-            if self._returned:
-                page = self._returned.pop()
-            elif len(self._holders) < self.count:
-                page = len(self._holders)
-                self._holders.append(0)
-                self._editions.append(0)
-            else:
-                page, _ = self._idle.popitem(last=False)
-                self.forget(page)
-            self._holders[page] = 1
-            self._editions[page] += 1
-            pages.append(page)
-        return pages
+        return [self._give() for _ in range(count)]
+
+    def promise(self, count: int) -> None:
+        """Promises so many free pages more, or, if negative, so many of those that are not given out less."""
+        assert self._redeemed - self.promised <= count <= self.free_count
+        self.promised += count
+
+    def allocate_promised(self) -> int:
+        """One of the promised pages, held once."""
+        assert self._redeemed < self.promised
+        self._redeemed += 1
+        return self._give()
+
+    def free_promised(self, pages: Sequence[int]) -> None:
+        """One holder less for each of these promised pages; what nobody holds any longer is still promised."""
+        self._redeemed -= sum(not self.is_shared(page) for page in pages)
+        self.free(pages)
+
+    def _give(self) -> int:
+        if self._returned:
+            page = self._returned.pop()
+        elif len(self._holders) < self.count:
+            page = len(self._holders)
+            self._holders.append(0)
+            self._editions.append(0)
+        else:
+            page, _ = self._idle.popitem(last=False)
+            self.forget(page)
+        self._holders[page] = 1
+        self._editions[page] += 1
+        return page
 
     def hold(self, pages: Iterable[int]) -> None:
         """One more holder for each of the pages, which are held or named."""

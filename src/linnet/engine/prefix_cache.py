@@ -36,11 +36,14 @@ class PrefixCache:
         return not spec.bidirectional_prompt and not counted
 
     def find(self, sequence: Sequence, rope_length: int) -> list[int]:
-        """The pages that hold the sequence's beginning, but never its last token, whose logits are still to come."""
+        """The pages that hold the sequence's beginning, but never a token whose logits are still to come, such as the last."""
         pages: list[int] = []
-        if not _shares(sequence) or sequence.scores_prompt:  # every row of a prompt that is scored must be computed
+        if not _shares(sequence):
             return pages
-        for index in range((len(sequence.tokens) - 1) // PAGE_SIZE):
+        known = len(sequence.tokens) - 1
+        if sequence.scores_prompt:
+            known = min(known, sequence.scored)
+        for index in range(known // PAGE_SIZE):
             page = self.pool.find(self._name(sequence, index, rope_length))
             if page is None:
                 break

@@ -40,9 +40,11 @@ class Request:
     stop_rule: called as (sample, token id) for every token that does not end the answer by its id; True ends it. Whoever
     makes the rule applies `min_tokens`. prompt_logits: called as (position, logits float32 [k, vocab]) with the
     logits after the prompt's tokens from `position` on, in order and in pieces, borrowed for the call; by default it fills
-    `prompt_logprobs` where params ask for them or max_tokens is 0. cache=False recomputes the whole sequence for every token.
+    `prompt_logprobs` where params ask for them or max_tokens is 0. logits_from: the first position that it wants; what stands
+    before may come from the prefix cache. cache=False recomputes the whole sequence for every token.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
-    were found in the prefix cache. pairs: where each two neighbouring tokens of the prompt stand, once that is wanted.
+    were found in the prefix cache. started: whether a step has held any of it. pairs: where each two neighbouring tokens of the
+    prompt stand, once that is wanted.
     """
 
     prompt: list[int]
@@ -51,6 +53,7 @@ class Request:
     end_ids: frozenset[int] = frozenset()
     stop_rule: Callable[[int, int], bool] | None = None
     prompt_logits: Callable[[int, NDArray[np.float32]], None] | None = None
+    logits_from: int = 0
     cache: bool = True
 
     ends: frozenset[int] = field(init=False)
@@ -58,6 +61,7 @@ class Request:
     outputs: deque[Output] = field(default_factory=deque, init=False)
     prompt_logprobs: list[TokenLogprob | None] | None = field(default=None, init=False)
     unfinished: int = field(default=0, init=False)
+    started: bool = field(default=False, init=False)
     done: bool = field(default=False, init=False)
     error: Exception | None = field(default=None, init=False)
     submitted_at: float = field(default=0.0, init=False)
@@ -83,10 +87,10 @@ class Sequence:
 
     tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold. order: what stands
     before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
-    keys and values in the pages. scored: how many rows of the prompt's logits were handed out. slot: row of the page table while
-    running, else -1. begun: whether it ever ran. names, named: what the prefix cache calls its pages, and how many it has named.
-    speculation: what is known of guessing it. draft_computed: `computed` in the draft model's cache. drafted, accepted: how many
-    tokens were guessed, and how many of these came.
+    keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page table while
+    running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named: what the
+    prefix cache calls its pages, and how many it has named. speculation: what is known of guessing it. draft_computed: `computed` in the
+    draft model's cache. drafted, accepted: how many tokens were guessed, and how many of these came.
     """
 
     request: Request
@@ -102,6 +106,7 @@ class Sequence:
     slot: int = -1
     begun: bool = False
     pages: list[int] = field(default_factory=list)
+    last_at: float | None = None
     names: list[bytes] = field(default_factory=list)
     named: int = 0
     speculation: Speculation | None = None
@@ -127,3 +132,7 @@ class Sequence:
     def scores_prompt(self) -> bool:
         """Whether the rows now computed are owed to `prompt_logits`; the first sample does it for all."""
         return self.request.prompt_logits is not None and self.index == 0 and self.generated == 0
+
+    def owed(self, count: int) -> int:
+        """How many of the next `count` tokens have logits that `prompt_logits` has not had: the last ones."""
+        return max(0, self.computed + count - self.scored) if self.scores_prompt else 0

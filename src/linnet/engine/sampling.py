@@ -54,19 +54,26 @@ def token_logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLog
     """The log-probability of `token` under logits [vocab], and of the `top` likeliest tokens."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max()
+    candidates = largest(logits, top)
+    chosen, *others = shifted[[token, *candidates]]
+    np.maximum(shifted, _NO_WEIGHT, out=shifted)  # where a logit is -inf, so is it; its product with its weight must be 0
     weights = np.exp(shifted)
     total = weights.sum()
     log_sum = math.log(total)
-    mean = np.multiply(weights, shifted, out=np.zeros_like(weights), where=weights > 0).sum() / total
-    candidates = tuple((int(i), float(shifted[i] - log_sum)) for i in largest(logits, top))
-    return TokenLogprob(token, float(shifted[token] - log_sum), max(0.0, float(log_sum - mean) / math.log(2)), candidates)
+    mean = np.multiply(weights, shifted, out=weights).sum() / total
+    top_logprobs = tuple((int(i), float(value - log_sum)) for i, value in zip(candidates, others, strict=True))
+    return TokenLogprob(token, float(chosen - log_sum), max(0.0, float(log_sum - mean) / math.log(2)), top_logprobs)
+
+
+_NO_WEIGHT = -1000.0
+"""A difference of logits whose exponential is 0 in float64."""
 
 
 def largest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     """Ids of the `count` largest logits, best first; of equal ones the smaller id comes first."""
     count = min(count, len(logits))
-    if count == 0:
-        return np.empty(0, np.int64)
+    if count <= 1:
+        return np.array([logits.argmax()][:count], np.int64)
     least = np.partition(logits, len(logits) - count)[len(logits) - count]
     above = np.flatnonzero(logits > least)
     level = np.flatnonzero(logits == least)[: count - len(above)]

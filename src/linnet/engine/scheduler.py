@@ -83,10 +83,9 @@ class Scheduler:
                 continue
             if not self._make_writable(sequence, count):
                 break
-            wanted = int(count == lacking)
+            wanted = max(int(count == lacking), sequence.owed(count))
             if sequence.scores_prompt:
-                rows_left = max(0, rows_left - count)
-                wanted = count
+                rows_left = max(0, rows_left - wanted)
             if lacking > 1:
                 tokens_left = max(0, tokens_left - count)
             chunks.append(Chunk(sequence, count, wanted))
@@ -97,7 +96,7 @@ class Scheduler:
         lacking = sequence.lacking
         count = lacking if lacking == 1 else min(lacking, tokens_left)
         if sequence.scores_prompt:
-            count = min(count, rows_left)
+            count = min(count, max(0, sequence.scored - sequence.computed) + rows_left)
         if count < lacking and self.whole_prompts:
             untouched = (tokens_left, rows_left) == (self.prefill_chunk, self.logit_rows)
             return lacking if untouched else 0
@@ -150,6 +149,12 @@ class Scheduler:
             self.trunks.remove(request)
             self.pool.free(request.trunk)
             request.trunk = []
+
+    def promise(self, count: int) -> None:
+        """Promises pages to somebody else; the caller has seen to it that every sequence can still run alone."""
+        while self.pool.free_count < count:
+            self._reclaim()
+        self.pool.promise(count)
 
     # ---- pages
     def _admit(self, sequence: Sequence) -> bool:
@@ -214,7 +219,7 @@ class Scheduler:
                 if self.pool.free_count:
                     self._replace(sequence, index, page)
                     break
-                if not self._reclaim(sequence):
+                if self._reclaim() is sequence:
                     return False
         return True
 
@@ -230,14 +235,14 @@ class Scheduler:
             sequence.pages[index] = fresh
         self.page_table[sequence.slot, index] = fresh
 
-    def _reclaim(self, sequence: Sequence) -> bool:
-        """Frees pages for a sequence: trunks first, then what the last in order holds; False where that is the sequence itself."""
+    def _reclaim(self) -> Sequence | None:
+        """Frees pages: trunks first, then what the last in order holds, which is then returned."""
         if self.trunks:
             self.end_trunk(self.trunks[-1])
-            return True
+            return None
         victim = self.running[-1]
         self._stop(victim)
         victim.computed = victim.named = 0
         self.add(victim)
         self.preemptions += 1
-        return victim is not sequence
+        return victim

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.engine.batch import Chunk, batch_of
+from linnet.engine.counters import Outcome, Tally
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import token_logprob
 from linnet.engine.scheduler import Scheduler
@@ -28,9 +29,10 @@ class Stepping:
     the engine's lock. accepting: whether a caller's own callable may be running.
     """
 
-    def __init__(self, scheduler: Scheduler, run: Step, context: int, speculator: Speculator) -> None:
+    def __init__(self, scheduler: Scheduler, speculator: Speculator, tally: Tally, run: Step, context: int) -> None:
         self.scheduler = scheduler
         self.speculator = speculator
+        self.tally = tally
         self.run: Step | None = run
         self.context = context
         self.unfinished: set[Request] = set()
@@ -45,28 +47,32 @@ class Stepping:
             request = self.arrived.popleft()
             if not request.done:  # cancelled meanwhile
                 self.scheduler.add(request.sequences[0])
+        begun = time.perf_counter()
         plan: list[Chunk] = []
         try:
             plan = self.scheduler.plan()
             if not plan:
                 return
             plan = self.speculator.extend(plan)
-            self._log(plan)
+            self._note(plan)
+            batch = batch_of(plan, self.scheduler.tables)
             assert self.run is not None  # Engine.close failed every request
-            started = time.perf_counter()
-            logits = self.run(batch_of(plan, self.scheduler.tables))
-            self.speculator.record(plan, time.perf_counter() - started)
+            ready = time.perf_counter()
+            logits = self.run(batch)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             for request in {chunk.sequence.request for chunk in plan} or tuple(self.unfinished):
                 self.fail(request, error)
             return
+        computed = time.perf_counter()
+        self.speculator.record(plan, computed - ready)
         row = 0
         for chunk in plan:
             rows = logits[row : row + chunk.rows]
             row += chunk.rows
             if not chunk.sequence.request.done:  # else another of its samples has just failed
                 self._share(chunk, rows)
+        self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
 
     def fail(self, request: Request, error: Exception) -> None:
         if not request.done:
@@ -79,7 +85,7 @@ class Stepping:
             for sequence in request.sequences:
                 self.scheduler.remove(sequence)
             self.scheduler.end_trunk(request)
-            self._end(request)
+            self._end(request, _OUTCOMES.get(type(request.error), "failed"))
             logger.debug("request dropped: %s", request.error or "cancelled")
 
     def _end_late(self) -> None:
@@ -93,7 +99,12 @@ class Stepping:
             if not request.done:
                 self.timed.append(entry)
 
-    def _log(self, plan: list[Chunk]) -> None:
+    def _note(self, plan: list[Chunk]) -> None:
+        """What is about to run, for the counters and the log."""
+        for request in (chunk.sequence.request for chunk in plan):
+            if not request.started:
+                request.started = True
+                self.tally.start(time.perf_counter() - request.submitted_at, len(request.prompt), request.cached_tokens)
         if logger.isEnabledFor(logging.DEBUG):
             waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
             logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
@@ -114,12 +125,11 @@ class Stepping:
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
         """Hands prompt logits out, and chooses the next token where it is due, and those after it as long as they are what was guessed."""
         sequence, request = chunk.sequence, chunk.sequence.request
-        if sequence.scores_prompt:
+        owed = sequence.owed(chunk.count)
+        if owed:
             assert request.prompt_logits is not None
-            handed = max(0, sequence.scored - sequence.computed)  # those before it gave its pages back, if it did
-            if handed < chunk.count:
-                request.prompt_logits(sequence.computed + handed, rows[handed:])
-                sequence.scored = sequence.computed + chunk.count
+            request.prompt_logits(sequence.scored, rows[len(rows) - owed :])
+            sequence.scored += owed
         self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
             return
@@ -137,6 +147,7 @@ class Stepping:
             self.scheduler.advance(sequence, 1)
         if chunk.guesses:
             self.speculator.settle(chunk, came)
+            self.tally.draft(len(chunk.guesses), came)
 
     def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> None:
         """The next token of a sequence whose pages hold all of it, from the logits [vocab] after its last."""
@@ -152,16 +163,25 @@ class Stepping:
 
     def _emit(self, sequence: Sequence, output: Output) -> None:
         request = sequence.request
+        if output.token_id is not None:
+            first = sequence.last_at is None
+            self.tally.generate(output.at - (sequence.last_at or request.submitted_at), first)
+            sequence.last_at = output.at
         if output.finish_reason is not None:
             self.scheduler.remove(sequence)
+            self.tally.finish(output.finish_reason)
             request.unfinished -= 1
         request.outputs.append(output)
         if request.unfinished == 0:
-            self._end(request)
+            self._end(request, "finished")
 
-    def _end(self, request: Request) -> None:
+    def _end(self, request: Request, outcome: Outcome) -> None:
         self.unfinished.discard(request)
+        self.tally.end(outcome, time.perf_counter() - request.submitted_at)
         request.done = True
+
+
+_OUTCOMES: dict[type, Outcome] = {type(None): "cancelled", DeadlineError: "timed_out"}
 
 
 def _finish_reason(sequence: Sequence, token: int) -> FinishReason | None:

@@ -8,16 +8,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
 from linnet import __version__
 from linnet.errors import LinnetError
+from linnet.server.answers import error_response
 from linnet.server.errors import ApiError, api_error, validation_error
-from linnet.server.routes import chat, models
+from linnet.server.guards.addresses import Addresses
+from linnet.server.guards.intake import Intake
+from linnet.server.guards.keys import Keys
+from linnet.server.guards.request_log import RequestLog
+from linnet.server.routes import chat, completions, models, operations, simple, socket, tokens
 from linnet.server.service import Service
 from linnet.server.settings import Settings
 
-ROUTERS = (models.router, chat.router)
+ROUTERS = tuple(module.router for module in (models, chat, completions, simple, socket, tokens, operations))
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -25,11 +32,16 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        if len(settings.models) == 1:  # a mistake in it ends the server here; of several, each is opened when it is asked for
+            async with service.models.use(settings.models[0].name):
+                pass
+        service.ready = True
         yield
+        service.ready = False
         await service.models.close()
 
     service = Service(settings)
-    app = FastAPI(title="Linnet", version=__version__, lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="Linnet", version=__version__, lifespan=lifespan, redoc_url=None, middleware=_guards(service))
     app.state.service = service
     for router in ROUTERS:
         app.include_router(router)
@@ -40,13 +52,23 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
+def _guards(service: Service) -> list[Middleware]:
+    """Outermost first. What a browser asks before it calls from another page (CORS) comes without a key."""
+    options = service.options
+    guards = [Middleware(RequestLog, service.metrics), Middleware(Addresses, options)]
+    if options.allowed_origins:
+        any_of = ["*"]
+        guards.append(Middleware(CORSMiddleware, allow_origins=options.allowed_origins, allow_methods=any_of, allow_headers=any_of))
+    return [*guards, Middleware(Keys, service.settings.api_keys), Middleware(Intake, options)]
+
+
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
-    return error_response(api_error(error), request.url.path)
+    return error_response(api_error(error), request.scope)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(validation_error(error.errors()), request.url.path)
+    return error_response(validation_error(error.errors()), request.scope)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
@@ -54,8 +76,4 @@ async def _answer_http_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     answer = ApiError(error.status_code, f"{error.detail}; the routes are listed at /docs", code=code, headers=error.headers or {})
-    return error_response(answer, request.url.path)
-
-
-def error_response(error: ApiError, path: str) -> JSONResponse:
-    return JSONResponse(error.body(path), error.status, dict(error.headers))
+    return error_response(answer, request.scope)

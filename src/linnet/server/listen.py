@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import sys
 from collections.abc import Generator
@@ -11,6 +12,7 @@ import uvicorn
 
 from linnet.errors import InvalidRequestError
 from linnet.server.app import create_app
+from linnet.server.guards.request_log import JsonLines
 from linnet.server.options import ServerOptions
 from linnet.server.settings import Settings
 
@@ -20,12 +22,14 @@ SWITCH_INTERVAL_S = 0.0005
 
 def serve(settings: Settings) -> None:
     """Serves until SIGTERM or Ctrl-C, then lets running requests end. Raises InvalidRequestError where it cannot listen."""
+    _log_lines()
     listener = _listener(settings.server)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     config = uvicorn.Config(
         create_app(settings),
         http="h11",  # bounds headers by itself
         h11_max_incomplete_event_size=settings.server.max_header_bytes,
+        ws_max_size=settings.server.max_body_bytes,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -35,6 +39,17 @@ def serve(settings: Settings) -> None:
     name = f"[{host}]" if ":" in host else host
     print(f"linnet: serving {', '.join(model.name for model in settings.models)} at http://{name}:{port}", file=sys.stderr, flush=True)
     _Server(config).run(sockets=[listener])
+
+
+def _log_lines() -> None:
+    """Everything that the server and uvicorn log, as lines of JSON on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    for name, level in (("linnet", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(min(logger.level or level, level))
+        logger.propagate = False
 
 
 class _Server(uvicorn.Server):

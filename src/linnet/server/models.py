@@ -41,6 +41,11 @@ class Models:
     def names(self) -> list[str]:
         return list(self._served)
 
+    @property
+    def open(self) -> dict[str, LLM]:
+        """Those that are open now, by name."""
+        return {name: served.llm for name, served in self._served.items() if served.llm is not None}
+
     def find(self, name: str) -> Served:
         """Raises a 404 that names those there are."""
         served = self._served.get(name)

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+from weakref import WeakKeyDictionary
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 from linnet.engine.params import SamplingParams
 from linnet.server.errors import ApiError
+from linnet.server.health import Pulse
+from linnet.server.metrics import Metrics
 from linnet.server.models import Models
 from linnet.server.settings import Settings
 
+if TYPE_CHECKING:
+    from linnet.handle import Handle
+    from linnet.llm import LLM
+    from linnet.prompts import Prompt
+    from linnet.text.tokenizer import Tokenizer
+
 
 class Service:
-    """The settings, and the models that they name."""
+    """The settings, and the models that they name. ready: whether requests are taken."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.options = settings.server
         self.models = Models(settings)
+        self.metrics = Metrics()
+        self.ready = False
+        self._pulses: WeakKeyDictionary[LLM, Pulse] = WeakKeyDictionary()
 
     def check_size(self, *texts: str | None) -> None:
         """Raises a 400 for a prompt that is too large to be tokenized."""
@@ -30,14 +47,38 @@ class Service:
         if n is not None and n > self.options.max_n:
             raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
 
-    def timeout(self, params: SamplingParams) -> float:
-        """Seconds that a request may take: its own, and no more than the server's."""
+    def within_time(self, params: SamplingParams) -> SamplingParams:
+        """With the server's own time limit, unless theirs is nearer."""
         most = self.options.request_timeout
-        return most if params.timeout is None else min(most, params.timeout)
+        return replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
+
+    def model_name(self, asked: str | None) -> str:
+        """The first model, where a request does not say which."""
+        return self.settings.models[0].name if asked is None else asked
+
+    async def is_alive(self) -> bool:
+        """Whether every open model takes steps."""
+        pulses = [self._pulses.setdefault(llm, Pulse()).beats(llm) for llm in self.models.open.values()]
+        return all(await asyncio.gather(*pulses))
+
+    def tokenizer(self, llm: LLM) -> Tokenizer:
+        """Raises a 400 for a model without one, for what cannot be said in token ids."""
+        if llm.tokenizer is None:
+            raise ApiError(400, "the model has no tokenizer, which this needs", param="model")
+        return llm.tokenizer
+
+    @asynccontextmanager
+    async def generating(self, llm: LLM, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Handle]:
+        """An answer in the making; to leave before its end cancels it. Raises as `LLM.submit` does."""
+        handle = await asyncio.to_thread(llm.submit, prompt, self.within_time(params))  # templates and tokenizers take their time
+        try:
+            yield handle
+        finally:
+            handle.cancel()
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+def _service(connection: HTTPConnection) -> Service:
+    service: Service = connection.app.state.service
     return service
 
 

@@ -1,0 +1,94 @@
+// Rows of a tensor before they are encoded: stored floats to float32, their extent, and what each value weighs.
+#include "encoders.h"
+#include "lanes.h"
+
+namespace linnet {
+namespace LINNET_ISA {
+
+template <class Stored>
+static inline void widen(const void* row, int64_t columns, float* x, float (*one)(typename Stored::Value)) {
+  const uint8_t* from = (const uint8_t*)row;
+  int64_t k = 0;
+  for (; k + kLanes <= columns; k += kLanes) f_store(x + k, Stored::load((const typename Stored::Value*)from + k));
+  for (; k < columns; k++) {
+    typename Stored::Value v;
+    __builtin_memcpy(&v, from + k * (int64_t)sizeof v, sizeof v);
+    x[k] = one(v);
+  }
+}
+static float bf16_to_float(uint16_t h) {
+  uint32_t bits = (uint32_t)h << 16;
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+static void widen_f16(const void* row, int64_t columns, float* x) { widen<Float16>(row, columns, x, half_to_float); }
+static void widen_bf16(const void* row, int64_t columns, float* x) { widen<BFloat16>(row, columns, x, bf16_to_float); }
+
+// Values past the last whole vector, and zeros.
+static inline F last_values(const float* x, int64_t count) {
+  float last[kLanes] = {};
+  for (int64_t k = 0; k < count; k++) last[k] = x[k];
+  return f_load(last);
+}
+
+static float extent(const float* x, int64_t columns) {
+  F most = f_zero(), broken = f_zero();  // broken: NaN where a value is not finite
+  auto look = [&](F v) {
+    most = f_max(most, f_abs(v));
+    broken = f_add(broken, f_sub(v, v));
+  };
+  int64_t k = 0;
+  for (; k + kLanes <= columns; k += kLanes) look(f_load(x + k));
+  look(last_values(x + k, columns - k));
+  return f_largest(most) + f_sum(broken);
+}
+
+// importance[k] * sqrt(mean square of the row + x^2), as llama.cpp weighs: errors of large values count for more.
+static void weigh(const float* x, const float* importance, int64_t columns, float* weights) {
+  F squares = f_zero();
+  for (int64_t k = 0; k < columns; k += kLanes) squares = f_fma(f_load(x + k), f_load(x + k), squares);
+  F mean = f_set(f_sum(squares) / (float)columns);
+  for (int64_t k = 0; k < columns; k += kLanes) {
+    F v = f_load(x + k);
+    f_store(weights + k, f_mul(f_load(importance + k), f_sqrt(f_fma(v, v, mean))));
+  }
+}
+
+static void encode_f32(const float* x, const float*, int64_t columns, uint8_t* raw) { __builtin_memcpy(raw, x, 4 * (size_t)columns); }
+static void encode_f16(const float* x, const float*, int64_t columns, uint8_t* raw) {
+  uint16_t halves[kLanes];
+  int64_t k = 0;
+  for (; k + kLanes <= columns; k += kLanes) {
+    f_store_f16(halves, f_load(x + k));
+    __builtin_memcpy(raw + 2 * k, halves, sizeof halves);
+  }
+  f_store_f16(halves, last_values(x + k, columns - k));
+  __builtin_memcpy(raw + 2 * k, halves, 2 * (size_t)(columns - k));
+}
+static void encode_bf16(const float* x, const float*, int64_t columns, uint8_t* raw) {
+  uint16_t halves[kLanes];
+  int64_t k = 0;
+  for (; k + kLanes <= columns; k += kLanes) {
+    f_store_bf16(halves, f_load(x + k));
+    __builtin_memcpy(raw + 2 * k, halves, sizeof halves);
+  }
+  f_store_bf16(halves, last_values(x + k, columns - k));
+  __builtin_memcpy(raw + 2 * k, halves, 2 * (size_t)(columns - k));
+}
+
+void set_encoders(Kernels& kernels) {
+  kernels.widen_f16 = widen_f16;
+  kernels.widen_bf16 = widen_bf16;
+  kernels.extent = extent;
+  kernels.weigh = weigh;
+  kernels.encode[(int)Type::F32] = encode_f32;
+  kernels.encode[(int)Type::F16] = encode_f16;
+  kernels.encode[(int)Type::BF16] = encode_bf16;
+  set_block_encoders(kernels);
+  set_affine_encoders(kernels);
+  set_symmetric_encoders(kernels);
+}
+
+}  // namespace LINNET_ISA
+}  // namespace linnet

@@ -1,0 +1,1 @@
+"""Makes models small: weights in GGUF's block formats."""
