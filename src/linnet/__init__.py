@@ -20,6 +20,7 @@ from linnet.errors import (
     QueueFullError,
     UnsupportedModelError,
 )
+from linnet.quantize import quantize  # at once: later the package of that name would be found in its place
 
 if TYPE_CHECKING:
     from linnet.engine.counters import Counters, Histogram
@@ -64,6 +65,7 @@ __all__ = [
     "Usage",
     "__version__",
     "inspect_model",
+    "quantize",
 ]
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.

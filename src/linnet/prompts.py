@@ -95,7 +95,7 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
         return Tokenizer(given)
     if given is not None:
         raise InvalidRequestError(f"tokenizer is {given!r}; it must be a Tokenizer or a path to one")
-    if checkpoint.metadata is not None and "tokenizer.ggml.model" in checkpoint.metadata:
+    if checkpoint.metadata is not None and checkpoint.metadata.get("tokenizer.ggml.model", "none") not in ("none", "no_vocab"):
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
     if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
         return Tokenizer(checkpoint.path)

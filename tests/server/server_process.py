@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+COMMAND = [sys.executable, "-m", "linnet.cli.main", "serve"]
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Server:
 def running(folder: Path, *arguments: str) -> Iterator[Server]:
     """`linnet serve ARGUMENTS` on a free port, killed at the end if it still runs."""
     log = folder / "server.log"
-    command = [sys.executable, "-m", "linnet.cli.main", "serve", *arguments, "--port", "0"]
+    command = [*COMMAND, *arguments, "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LINNET_")}
     with log.open("wb") as stream, subprocess.Popen(command, stderr=stream, stdout=subprocess.DEVNULL, env=environment) as process:
         try:
@@ -55,3 +58,13 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
             break
         time.sleep(0.05)
     raise AssertionError(f"the server did not start: {log.read_text()}")
+
+
+def raw_request(server: Server, head: str | bytes, timeout: float = 30) -> int:
+    """Sends these bytes as they are; the status of the answer."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as connection:
+        connection.sendall(head if isinstance(head, bytes) else head.encode("latin-1"))
+        answer = b""
+        while b"\r\n" not in answer and (data := connection.recv(4096)):
+            answer += data
+    return int(answer.split()[1])

@@ -18,6 +18,7 @@ from linnet.cli import terminal
 from linnet.cli.bench import bench
 from linnet.cli.chat import chat
 from linnet.cli.inspect import inspect
+from linnet.cli.quantize import quantize
 from linnet.cli.run import run
 from linnet.cli.serve import serve
 from linnet.cli.trace import trace
@@ -36,6 +37,7 @@ app.command()(serve)
 app.command()(bench)
 app.command()(inspect)
 app.command()(trace)
+app.command()(quantize)
 
 # The root of usage errors is click's, of which newer versions of Typer carry their own copy without a public name.
 _UsageError: Any = typer.BadParameter.__mro__[1]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -17,31 +14,19 @@ from linnet.errors import LinnetError
 from linnet.server.answers import error_response
 from linnet.server.errors import ApiError, api_error, validation_error
 from linnet.server.guards.addresses import Addresses
+from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
 from linnet.server.routes import chat, completions, models, operations, simple, socket, tokens
 from linnet.server.service import Service
-from linnet.server.settings import Settings
 
 ROUTERS = tuple(module.router for module in (models, chat, completions, simple, socket, tokens, operations))
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """An ASGI application with its own `Service`, at `app.state.service`; it closes its models when it shuts down."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        if len(settings.models) == 1:  # a mistake in it ends the server here; of several, each is opened when it is asked for
-            async with service.models.use(settings.models[0].name):
-                pass
-        service.ready = True
-        yield
-        service.ready = False
-        await service.models.close()
-
-    service = Service(settings)
-    app = FastAPI(title="Linnet", version=__version__, lifespan=lifespan, redoc_url=None, middleware=_guards(service))
+def create_app(service: Service) -> FastAPI:
+    """An ASGI application; whoever serves it does so while the service is `running`."""
+    app = FastAPI(title="Linnet", version=__version__, redoc_url=None, middleware=_guards(service))
     app.state.service = service
     for router in ROUTERS:
         app.include_router(router)
@@ -55,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _guards(service: Service) -> list[Middleware]:
     """Outermost first. What a browser asks before it calls from another page (CORS) comes without a key."""
     options = service.options
-    guards = [Middleware(RequestLog, service.metrics), Middleware(Addresses, options)]
+    guards = [Middleware(RequestLog, service.metrics), Middleware(Headers, options.max_header_bytes), Middleware(Addresses, options)]
     if options.allowed_origins:
         any_of = ["*"]
         guards.append(Middleware(CORSMiddleware, allow_origins=options.allowed_origins, allow_methods=any_of, allow_headers=any_of))
