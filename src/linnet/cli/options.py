@@ -38,6 +38,7 @@ _METAVARS = {
     "Sequence[int]": "ID",
     "Mapping[int, float]": "ID=VALUE",
     "tokenizer": "PATH",
+    "draft": "MODEL",
     "chat_template": "FILE",
     "host": "ADDRESS",
     "api_keys_file": "FILE",
@@ -69,6 +70,7 @@ SINGLE_USER = (
     "ops",
     "tokenizer",
     "chat_template",
+    "draft",
 )
 
 
