@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
-from linnet.draft import open_draft
+from linnet.draft import load_draft, open_draft
+from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
-from linnet.engine.draft_model import DraftModel
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
-from linnet.engine.request import Request
 from linnet.engine.sampling import TokenLogprob
 from linnet.engine.session import Session
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
+from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
-from linnet.ops.base import Ops
+from linnet.op_set import open_op_set, weights_and_memory
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
 from linnet.tensors import TYPES
@@ -127,19 +127,19 @@ class LLM:
             opened.callback(checkpoint.close)
             options.check_context(spec)
             slides = options.slides(spec, checkpoint.slides)
-            ops = _ops(options)
+            ops = open_op_set(options)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             template = read_chat_template(options.chat_template, self.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            reserved = checkpoint.nbytes
+            reserved, memory = weights_and_memory(ops, checkpoint)
             if options.draft is not None:
-                draft = open_draft(options.draft, checkpoint, self.tokenizer)
+                draft = open_draft(options.draft, checkpoint, self.tokenizer, ops)
                 opened.callback(draft.close)
-                reserved += draft.nbytes
-            memory = (wanted, options.max_batch, options.kv_memory, reserved)
-            pages, context = plan_pages(spec, options.kv_type, *memory, None if draft is None else draft.spec)
+                reserved += weights_and_memory(ops, draft)[0]
+            needs = (wanted, options.max_batch, options.kv_memory, reserved, memory, None if draft is None else draft.spec)
+            pages, context = plan_pages(spec, options.kv_type, *needs)
             weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
             self._engine = Engine(
                 ops,
@@ -153,7 +153,7 @@ class LLM:
                 slides=slides,
                 prefix_cache=options.prefix_cache,
                 max_queue=options.max_queue,
-                draft=None if draft is None else _draft_model(draft, options),
+                draft=None if draft is None else load_draft(draft, options),
             )
             self._opened_files = opened.pop_all()
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
@@ -165,6 +165,11 @@ class LLM:
     def spec(self) -> ModelSpec:
         """What the model is."""
         return self._checkpoint.spec
+
+    @property
+    def name(self) -> str:
+        """What messages call the model: the path or name that it was opened by."""
+        return self._checkpoint.name
 
     @property
     def context(self) -> int:
@@ -279,19 +284,18 @@ class LLM:
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits, float32 [tokens, vocab], after each token of a sequence (whose rows are the embedding's, padding included)."""
-        ids = self._reader.read(token_ids)
-        request = Request(ids, SamplingParams(max_tokens=0), seed=0)
-        self._engine.check(request)
-        logits = np.empty((len(ids), self.spec.vocab_size), np.float32)
+        return prompt_logits(self._engine, self._reader.read(token_ids))
 
-        def keep(position: int, rows: NDArray[np.float32]) -> None:
-            logits[position : position + len(rows)] = rows
+    def embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> NDArray[np.float32]:
+        """Embeddings, float32 [texts, hidden]: hidden states after the last norm, pooled. See `submit_embed`."""
+        return self.submit_embed(texts, pooling, normalize).result()
 
-        request.prompt_logits = keep
-        self._engine.submit(request)
-        for _ in self._engine.outputs(request):
-            pass
-        return logits
+    def submit_embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> EmbeddingHandle:
+        """The same, not waited for. pooling: "last" takes the last token's, "mean" the mean of all tokens'; "auto" does as the model's
+        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. Raises as `generate`
+        does, and UnsupportedModelError where the files ask for what is not built."""
+        kind = resolve_pooling(pooling, self._checkpoint)
+        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
@@ -390,18 +394,3 @@ def _params(given: SamplingParams | None) -> SamplingParams:
     if not isinstance(given, SamplingParams):
         raise InvalidRequestError(f"params is {given!r}; it must be a SamplingParams")
     return given
-
-
-def _draft_model(draft: Checkpoint, options: ModelOptions) -> DraftModel:
-    ops = _ops(options)
-    return DraftModel(ops, draft.spec, draft.assemble(ops), options.kv_type)
-
-
-def _ops(options: ModelOptions) -> Ops:
-    if options.ops == "reference":
-        from linnet.ops.reference import ReferenceOps
-
-        return ReferenceOps()
-    from linnet.ops.native import NativeOps
-
-    return NativeOps(options.threads, prefill_threads=options.prefill_threads, pack=not options.low_memory)

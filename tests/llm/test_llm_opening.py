@@ -129,8 +129,15 @@ def test_weights_are_re_encoded(weights: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ops": "cuda"}, "ops is 'cuda'; it must be one of auto, native, reference"),
-        ({"ops": "torch"}, "ops='torch' is not built yet"),
+        ({"ops": "cuda"}, "ops is 'cuda'; it must be one of auto, native, reference, torch"),
+        ({"device": "gpu"}, "device 'gpu' is not one of cpu, cuda"),
+        ({"device": "cuda:x"}, "device 'cuda:x' is not one of"),
+        ({"device": "cpu:1"}, "this machine has 1 of them"),
+        ({"device": "cuda", "ops": "native"}, "device is 'cuda', but ops='native' runs on the cpu"),
+        ({"dtype": "bf16"}, "dtype is for ops='torch'"),
+        ({"dtype": "f64", "ops": "torch"}, "dtype is 'f64'; it must be one of f32, f16, bf16"),
+        ({"threads": 2, "ops": "torch"}, "threads is for the native op set"),
+        ({"low_memory": True, "ops": "torch"}, "low_memory is for the native op set"),
         ({"backend": "vllm"}, "backend='vllm' is not built yet"),
         ({"weights": "int4"}, "weights is 'int4'"),
         ({"weights": "q4_k"}, "weights='q4_k' is not built yet"),

@@ -75,9 +75,10 @@ class Engine:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
         self.spec = spec
-        run = ops.stepper(spec, partial(forward, ops, spec, weights))
+        run, run_hidden = (ops.stepper(spec, partial(forward, ops, spec, weights, wanted)) for wanted in ("logits", "hidden"))
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         self.context = context
+        self.max_batch = max_batch
         self.most_rows = min(prefill_chunk, logit_rows)
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
@@ -90,7 +91,7 @@ class Engine:
         if draft is not None:
             draft.join(self.pool, spec.vocab_size, prefill_chunk)
         self._tally = Tally()
-        self._stepping = Stepping(self.scheduler, self.speculator, self._tally, run, context)
+        self._stepping = Stepping(self.scheduler, self.speculator, self._tally, run, run_hidden, context)
         self._turns = Turns()
         self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
@@ -193,7 +194,7 @@ class Engine:
             self.ops.free_cache()
             if self.speculator.draft is not None:
                 self.speculator.draft.close()
-            self._stepping.run = None
+            self._stepping.run = self._stepping.run_hidden = None
         self._end_turn()
 
     # ---- for sessions

@@ -153,16 +153,18 @@ def plan_pages(
     max_batch: int,
     kv_memory: int | None,
     reserved: int = 0,
+    memory: int | None = None,
     draft: ModelSpec | None = None,
 ) -> tuple[int, int]:
-    """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of
-    what the machine has available besides `reserved` bytes). Where no context is asked for, it is the model's, or as much
-    of it as one sequence can have. draft: a model whose cache has as many pages, out of the same bytes.
+    """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of the
+    `memory` bytes that are available, besides `reserved` ones; memory: None: what the machine has). Where no context is asked
+    for, it is the model's, or as much of it as one sequence can have. draft: a model whose cache has as many pages, out of the
+    same bytes.
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
     each = max(1, sum(page_bytes(model, kv_dtype) for model in (spec, draft) if model is not None))
-    budget = cache_budget(reserved) if kv_memory is None else kv_memory
+    budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else pages_for(context)
     if affordable < needed:
@@ -180,9 +182,10 @@ def plan_pages(
     return pages, context
 
 
-def cache_budget(reserved: int) -> int:
-    """Bytes that the pool may take where no `kv_memory` is given, besides `reserved` bytes of weights."""
-    return max(0, int((available_memory() - reserved) * MEMORY_SHARE))
+def cache_budget(reserved: int, memory: int | None = None) -> int:
+    """Bytes that the pool may take where no `kv_memory` is given, of `memory` bytes besides `reserved` ones of weights; memory:
+    None: what the machine has available."""
+    return max(0, int(((available_memory() if memory is None else memory) - reserved) * MEMORY_SHARE))
 
 
 def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:

@@ -186,4 +186,4 @@ class Speculator:
 
 def _decodes(plan: list[Chunk]) -> bool:
     """Whether a step reads no prompt, but for a last token."""
-    return all(chunk.count == 1 for chunk in plan)
+    return all(chunk.count == 1 and not chunk.sequence.request.hidden for chunk in plan)

@@ -34,7 +34,9 @@ DEFAULT_MAX_TOKENS = 16
 
 _NAMED_OTHERWISE = ("logprobs",)
 _Ids = Annotated[list[TokenId], Field(min_length=1)]
-_Prompts = Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] | Annotated[list[_Ids], Field(max_length=MAX_PROMPTS)]
+_Prompts = (
+    Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
+)
 
 
 @with_sampling(_NAMED_OTHERWISE)
