@@ -2,53 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.pages import available_memory
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.errors import InvalidRequestError, LinnetError, OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.model_options import ModelOptions
-from linnet.op_set import open_op_set, weights_and_memory
-from linnet.ops.base import Ops
+from linnet.op_set import OpSet, open_op_set
 from linnet.prompts import read_tokenizer
 from linnet.text.tokenizer import Tokenizer
 
 
-def open_draft(name: str, model: Checkpoint, tokenizer: Tokenizer | None, ops: Ops) -> Checkpoint:
-    """The draft model `name` for a model with this tokenizer and op set; nothing but headers, configuration and vocabulary has been read.
+@dataclass(frozen=True)
+class Draft:
+    """A draft model that was opened and has passed every check. It runs on one device, with its weights as they are stored."""
+
+    checkpoint: Checkpoint
+    op_set: OpSet
+    options: ModelOptions
+
+    def load(self) -> DraftModel:
+        """Reads its weights."""
+        weights = self.op_set.load(self.checkpoint, self.options)
+        return DraftModel(self.op_set.ops, self.op_set.spec, weights, self.options.kv_type)
+
+    def close(self) -> None:
+        self.checkpoint.close()
+
+
+def open_draft(options: ModelOptions, model: Checkpoint, op_set: OpSet, tokenizer: Tokenizer | None) -> Draft:
+    """The draft model that `options` name, for a model on this op set, with this tokenizer. Reads headers, configuration and vocabulary.
 
     Raises what opening a model does, OutOfMemoryError where its weights do not fit beside the model's, and InvalidRequestError for one that
     cannot guess for it.
     """
+    assert options.draft is not None
     try:
-        draft = open_checkpoint(name)
+        checkpoint = open_checkpoint(options.draft)
     except LinnetError as error:
         raise type(error)(f"draft: {error}") from error
+    own = replace(options, weights="auto", tp=1)
     try:
-        _check(draft, model, ops)
-        _check_vocabulary(draft, model, tokenizer)
+        if not PrefixCache.suits(checkpoint.spec):
+            family = checkpoint.spec.family
+            raise InvalidRequestError(f"draft {checkpoint.name!r}: a {family} model reads prompts both ways and cannot guess; leave it out")
+        _check_vocabulary(checkpoint, model, tokenizer)
+        draft = Draft(checkpoint, open_op_set(own, checkpoint), own)
+        _check_memory(draft, model, op_set)
     except BaseException:
-        draft.close()
+        checkpoint.close()
         raise
     return draft
 
 
-def load_draft(draft: Checkpoint, options: ModelOptions) -> DraftModel:
-    """Its weights as they are stored, on an op set of its own."""
-    ops = open_op_set(options)
-    return DraftModel(ops, draft.spec, draft.assemble(ops), options.kv_type)
-
-
-def _check(draft: Checkpoint, model: Checkpoint, ops: Ops) -> None:
-    if not PrefixCache.suits(draft.spec):
-        raise InvalidRequestError(
-            f"draft {draft.name!r}: a {draft.spec.family} model reads prompts both ways and cannot guess; leave it out"
-        )
-    (own, _), (theirs, memory) = weights_and_memory(ops, draft), weights_and_memory(ops, model)
-    left = (available_memory() if memory is None else memory) - theirs
-    if own > left:
+def _check_memory(draft: Draft, model: Checkpoint, op_set: OpSet) -> None:
+    needed = draft.op_set.weight_bytes
+    left = (available_memory() if op_set.memory is None else op_set.memory) - op_set.weight_bytes
+    if needed > left:
         raise OutOfMemoryError(
-            f"draft {draft.name!r} takes {own} bytes, and {max(0, left)} are available beside those of {model.name!r}; "
+            f"draft {draft.checkpoint.name!r} takes {needed} bytes, and {max(0, left)} are available beside those of {model.name!r}; "
             "choose a smaller one, or leave it out"
         )
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
-from linnet.draft import load_draft, open_draft
+from linnet.draft import open_draft
 from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
@@ -31,10 +31,9 @@ from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
-from linnet.op_set import open_op_set, weights_and_memory
+from linnet.op_set import open_op_set
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
-from linnet.tensors import TYPES
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
 from linnet.text.tool_calls.use import ToolUse
@@ -127,23 +126,24 @@ class LLM:
             opened.callback(checkpoint.close)
             options.check_context(spec)
             slides = options.slides(spec, checkpoint.slides)
-            ops = open_op_set(options)
+            op_set = open_op_set(options, checkpoint)
+            opened.callback(op_set.close)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             template = read_chat_template(options.chat_template, self.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            reserved, memory = weights_and_memory(ops, checkpoint)
+            reserved = op_set.weight_bytes
             if options.draft is not None:
-                draft = open_draft(options.draft, checkpoint, self.tokenizer, ops)
+                draft = open_draft(options, checkpoint, op_set, self.tokenizer)
                 opened.callback(draft.close)
-                reserved += weights_and_memory(ops, draft)[0]
-            needs = (wanted, options.max_batch, options.kv_memory, reserved, memory, None if draft is None else draft.spec)
-            pages, context = plan_pages(spec, options.kv_type, *needs)
-            weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
+                reserved += draft.op_set.weight_bytes
+            needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
+            pages, context = plan_pages(op_set.spec, options.kv_type, *needs)
+            weights = op_set.load(checkpoint, options)
             self._engine = Engine(
-                ops,
-                spec,
+                op_set.ops,
+                op_set.spec,
                 weights,
                 context=context,
                 pages=pages,
@@ -153,13 +153,13 @@ class LLM:
                 slides=slides,
                 prefix_cache=options.prefix_cache,
                 max_queue=options.max_queue,
-                draft=None if draft is None else load_draft(draft, options),
+                draft=None if draft is None else draft.load(),
             )
-            self._opened_files = opened.pop_all()
+            self._files = opened.pop_all()
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
-        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, ops.name)
+        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)
 
     @property
     def spec(self) -> ModelSpec:
@@ -350,7 +350,7 @@ class LLM:
     def close(self) -> None:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
         self._engine.close()
-        self._opened_files.close()
+        self._files.close()
 
     def __enter__(self) -> LLM:
         return self

@@ -19,7 +19,7 @@ class ModelOptions(Options):
     """How to open and run a model. Unknown or out-of-range options, and such as are not built yet, raise InvalidRequestError."""
 
     ops: str = option(
-        "auto", "who computes; auto: native, or torch on any device but cpu", choices=("auto", "native", "reference", "torch")
+        "auto", "who computes; auto: native, or torch on any device but cpu and with tp", choices=("auto", "native", "reference", "torch")
     )
     backend: str = option(
         "linnet", "which engine runs the model", choices=("linnet",), later=("transformers", "llama.cpp", "onnxruntime", "vllm")
@@ -57,7 +57,7 @@ class ModelOptions(Options):
     dtype: str | None = option(
         None, "what the torch op set computes in; None: f32 on cpu, else bf16 where it is fast, else f16", choices=("f32", "f16", "bf16")
     )
-    tp: int = option(1, "devices that share each layer", letter="F")
+    tp: int = option(1, "devices that share each layer, by tensor parallelism of the torch op set", 1, 1024)
     offload: bool = option(False, "keep some layers in host memory", letter="F")
     compile: bool = option(False, "compile the torch op set", letter="F")
     adapters: Mapping[str, str] | Sequence[str] | None = option(None, "LoRA adapters to load", letter="H")
@@ -76,6 +76,8 @@ class ModelOptions(Options):
 
     def _check_device(self) -> None:
         elsewhere = self.device is not None and self.device != "cpu"
+        if self.tp > 1 and self.ops in ("native", "reference"):
+            raise InvalidRequestError(f"tp is {self.tp}, but ops={self.ops!r} runs on the cpu as one; leave one of them out")
         if elsewhere and self.ops in ("native", "reference"):
             raise InvalidRequestError(f"device is {self.device!r}, but ops={self.ops!r} runs on the cpu; leave one of them out")
         if self.op_set == "torch":
@@ -90,7 +92,7 @@ class ModelOptions(Options):
         """`ops`, resolved."""
         if self.ops != "auto":
             return self.ops
-        return "native" if self.device in (None, "cpu") else "torch"
+        return "native" if self.device in (None, "cpu") and self.tp == 1 else "torch"
 
     @property
     def kv_type(self) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvicorn
+
+from linnet.server.app import create_app
+from linnet.server.service import Service
 
 COMMAND = [sys.executable, "-m", "linnet.cli.main", "serve"]
 
@@ -68,3 +74,28 @@ def raw_request(server: Server, head: str | bytes, timeout: float = 30) -> int:
         while b"\r\n" not in answer and (data := connection.recv(4096)):
             answer += data
     return int(answer.split()[1])
+
+
+@contextmanager
+def in_process(service: Service) -> Iterator[str]:
+    """A server in a thread of this process, for tests that reach into it; its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    started, over = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        uvicorn_server = uvicorn.Server(uvicorn.Config(create_app(service), lifespan="off", log_config=None))
+        async with service.running():
+            serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
+            started.set()
+            await asyncio.to_thread(over.wait)
+            uvicorn_server.should_exit = True
+            await serving
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(60)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        over.set()
+        thread.join(60)

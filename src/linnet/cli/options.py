@@ -74,6 +74,7 @@ SINGLE_USER = (
     "ops",
     "device",
     "dtype",
+    "tp",
     "tokenizer",
     "chat_template",
     "draft",

@@ -75,12 +75,14 @@ class Speculator:
 
     What a guess is worth follows from how many of the like came in this sequence; what it costs, from how long steps of so many rows
     took. Guesses ride with decoding sequences only: a step that reads prompts has no time to spare. They count as prompts' tokens do
-    against what a step may hold, and take free pages only.
+    against what a step may hold, and take free pages only. keeps_bits: whether the op set gives a row the same bits among others; where it
+    does not, guessing may change tokens as any batch may, and is left to those who ask for it, by name or by a draft model.
     """
 
-    def __init__(self, scheduler: Scheduler, draft: DraftModel | None) -> None:
+    def __init__(self, scheduler: Scheduler, draft: DraftModel | None, keeps_bits: bool) -> None:
         self.scheduler = scheduler
         self.draft = draft
+        self.keeps_bits = keeps_bits
         self.costs = StepCosts()
 
     def extend(self, plan: list[Chunk]) -> list[Chunk]:
@@ -129,7 +131,8 @@ class Speculator:
         if sequence.speculation is None:
             if request.pairs is None:
                 request.pairs = PairIndex(0)
-            lookup = None if mode == "draft" else Lookup(request.pairs, len(request.prompt))
+            looks_up = mode == "lookup" or (mode == "auto" and self.keeps_bits)
+            lookup = Lookup(request.pairs, len(request.prompt)) if looks_up else None
             sequence.speculation = Speculation(lookup, drafted=mode != "lookup")
         return sequence.speculation
 

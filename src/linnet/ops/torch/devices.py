@@ -54,6 +54,22 @@ def open_device(name: str) -> Device:
     return device
 
 
+def open_devices(name: str | None, count: int) -> list[Device]:
+    """`count` devices of a kind, for tensor parallelism, or the one of that name. None: the usual kind. Raises as `open_device`."""
+    name = name or usual_device()
+    kind, number = parse_device(name)
+    if count == 1:
+        return [open_device(name)]
+    if number is not None:
+        raise InvalidRequestError(f"tp is {count}, and device {name!r} is a single one; say device={kind!r} for the first {count}")
+    first = open_device(kind)
+    if kind == "cpu":
+        return [first] * count
+    if (there := _count(import_torch(), kind)) < count:
+        raise InvalidRequestError(f"tp is {count}, and this machine has {there} devices {kind!r}; lower tp")
+    return [open_device(f"{kind}:{index}") for index in range(count)]
+
+
 def usual_device() -> str:
     """The device that is meant where none is named: the first of an accelerator that is there, or the processor."""
     torch = import_torch()

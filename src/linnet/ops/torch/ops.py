@@ -20,9 +20,10 @@ from linnet.ops.sampling import sample
 from linnet.ops.torch.attention import attend
 from linnet.ops.torch.cache import Cache
 from linnet.ops.torch.experts import route
+from linnet.ops.torch.shards import Partial
 from linnet.ops.torch.step import DeviceBatch
 from linnet.tensors import BF16, F16, F32, RawTensor, TensorType
-from linnet.weights import MlpWeights, NormWeights
+from linnet.weights import Linear, MlpWeights, NormWeights
 
 logger = logging.getLogger("linnet.ops")
 
@@ -113,8 +114,16 @@ class TorchOps:
             parts = parts + weights.bias.view(-1, parts.shape[-1])
         return parts.to(x.dtype).view(x.shape)
 
-    def linear(self, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-        return functional.linear(x, matrix, None if bias is None else bias.to(x.dtype))
+    def linear(self, x: Tensor, matrix: Tensor | Partial, bias: Tensor | None) -> Tensor:
+        bias = None if bias is None else bias.to(x.dtype)
+        if not isinstance(matrix, Partial):
+            return functional.linear(x, matrix, bias)
+        x = self.summed(functional.linear(x, matrix.values))
+        return x if bias is None else x + bias
+
+    def summed(self, terms: Tensor) -> Tensor:
+        """The sum of what every device has of `terms`; there is one here."""
+        return terms
 
     def rotate(self, x: Tensor, rope: Rope, head_dim: int) -> Tensor:
         cos, sin = self.step.angles(rope)
@@ -157,16 +166,26 @@ class TorchOps:
         for expert, rows in enumerate(torch.split(order, counts)):
             if len(rows):
                 out[rows] = self._expert(x[rows // moe.router.active], weights, moe, expert)
-        return (out.view(*chosen.shape, -1).float() * shares[..., None]).sum(1).to(x.dtype)
+        out = out.view(*chosen.shape, -1)
+        if isinstance(weights.down.matrix, Partial):
+            out = self.summed(out)
+        if weights.down.bias is not None:
+            out = out + weights.down.bias[chosen].to(x.dtype)
+        return (out.float() * shares[..., None]).sum(1).to(x.dtype)
 
     def _expert(self, x: Tensor, weights: MlpWeights, moe: Moe, expert: int) -> Tensor:
-        def project(x: Tensor, name: str) -> Tensor:
-            linear = getattr(weights, name)
+        """Without the last bias, and of a `Partial` block the term that this device has."""
+
+        def project(x: Tensor, linear: Linear) -> Tensor:
             return self.linear(x, linear.matrix[expert], None if linear.bias is None else linear.bias[expert])
 
         if moe.expert.gated:
-            return project(self.gate(project(x, "gate"), project(x, "up"), moe.expert.activation), "down")
-        return project(self.activate(project(x, "up"), moe.expert.activation), "down")
+            assert weights.gate is not None
+            x = self.gate(project(x, weights.gate), project(x, weights.up), moe.expert.activation)
+        else:
+            x = self.activate(project(x, weights.up), moe.expert.activation)
+        down = weights.down.matrix
+        return functional.linear(x, (down.values if isinstance(down, Partial) else down)[expert])
 
     def activate(self, x: Tensor, activation: Activation) -> Tensor:
         return ACTIVATIONS[activation](x)
