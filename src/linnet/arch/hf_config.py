@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
-from linnet.arch.spec import FactorScaling, Layer, LinearScaling, Llama3Scaling, LongScaling, Mlp, ModelSpec, Moe, Rope, YarnScaling
+from linnet.arch.hf_rope import ways_to_scale
+from linnet.arch.spec import Layer, LongScaling, Mlp, ModelSpec, Moe, Rope
 
 Values = dict[str, Any]
 Fields = Container[tuple[int | None, str]]
@@ -31,7 +32,7 @@ def hf_configs(spec: ModelSpec, fields: Fields) -> list[Way]:
         if model_type in _FAMILIES:
             architecture, make = _FAMILIES[model_type]
             absent = _RENAMED.get(model_type, "").split()
-            for scaling in _scalings(spec):
+            for scaling in ways_to_scale(_rope(spec)):
                 usual = {key: value for key, value in _usual(spec, scaling).items() if key not in absent}
                 ways.append(Way(architecture, {"model_type": model_type, **usual, **make(spec, fields)}))
     return ways
@@ -100,56 +101,6 @@ def _dense(spec: ModelSpec) -> Mlp:
 
 def _moe(spec: ModelSpec) -> Moe | None:
     return next((layer.mlp for layer in spec.layers if isinstance(layer.mlp, Moe)), None)
-
-
-def _scalings(spec: ModelSpec) -> list[Values | None]:
-    """Ways to say the rotary scaling. GGUF has Llama 3's as the factors that it comes to: the published ones are tried first."""
-    rope = _rope(spec)
-    scaling = None if rope is None else rope.scaling
-    if rope is None or scaling is None:
-        return [None]
-    if isinstance(scaling, LinearScaling):
-        return [{"rope_type": "linear", "factor": scaling.factor}]
-    if isinstance(scaling, YarnScaling):
-        return [
-            {
-                "rope_type": "yarn",
-                "factor": scaling.factor,
-                "original_max_position_embeddings": scaling.original_context,
-                "attention_factor": scaling.attention_factor,
-                "beta_fast": scaling.beta_fast,
-                "beta_slow": scaling.beta_slow,
-                "truncate": scaling.truncate,
-            }
-        ]
-    if isinstance(scaling, Llama3Scaling):
-        return [_llama3(scaling)]
-    if isinstance(scaling, FactorScaling):
-        published = Llama3Scaling(max(scaling.factors), 1.0, 4.0, 8192)
-        return [_llama3(published), _long(scaling.factors, scaling.factors, rope.context, 1.0)]
-    if isinstance(scaling, LongScaling):
-        return [_long(scaling.short_factors, scaling.long_factors, scaling.original_context, scaling.attention_factor)]
-    return [{"rope_type": "dynamic", "factor": scaling.factor}]
-
-
-def _llama3(scaling: Llama3Scaling) -> Values:
-    return {
-        "rope_type": "llama3",
-        "factor": round(scaling.factor, 4),
-        "low_freq_factor": scaling.low_frequency_factor,
-        "high_freq_factor": scaling.high_frequency_factor,
-        "original_max_position_embeddings": scaling.original_context,
-    }
-
-
-def _long(short: tuple[float, ...], long: tuple[float, ...], original: int, attention_factor: float) -> Values:
-    return {
-        "rope_type": "longrope",
-        "short_factor": list(short),
-        "long_factor": list(long),
-        "original_max_position_embeddings": original,
-        "attention_factor": attention_factor,
-    }
 
 
 # ---- what only some families say, or say in their own way
@@ -371,7 +322,10 @@ _FAMILIES: dict[str, tuple[str, _Make]] = {
 CONVERTED = tuple(_FAMILIES)
 """What transformers calls the families that can be written so."""
 _RENAMED = {
-    "bloom": "num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps max_position_embeddings",
+    "bloom": (
+        "num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps "
+        "max_position_embeddings"
+    ),
     "falcon": "num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps",
     "gpt_oss": "hidden_act",
     "gpt2": (
