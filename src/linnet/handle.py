@@ -30,7 +30,8 @@ class Handle:
         self._chunks: list[Chunk] = []
         self._cancelled = False
         self._lock = threading.Lock()
-        weakref.finalize(self, engine.cancel, answer.request).atexit = False
+        self._abandoned = weakref.finalize(self, engine.cancel, answer.request)
+        self._abandoned.atexit = False
 
     @property
     def done(self) -> bool:
@@ -114,6 +115,7 @@ class Handle:
         if self._cancelled:
             raise CancelledError("the request was cancelled")
         if done:
+            self._abandoned.detach()  # it holds the request, whose error holds this handle once its traceback passes through here
             if self._request.error is not None:
                 raise self._request.error
             return False

@@ -81,7 +81,7 @@ def test_transformers_gives_the_same_logits(family: str, tmp_path: Path) -> None
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == WRITTEN[family]
 
 
-@pytest.mark.parametrize("name", ["llama-yarn", "llama-llama3", "phi3-long", "mixtral-window", "gemma3-pattern"])
+@pytest.mark.parametrize("name", ["llama-yarn", "llama-llama3", "phi3-long", "mixtral-window"])
 def test_scalings_and_windows(name: str, tmp_path: Path) -> None:
     family = name.partition("-")[0]
     draws = [draw for draw in named_draws(family) if str(draw).startswith(name)]

@@ -18,6 +18,7 @@ from linnet.cli import terminal
 from linnet.cli.bench import bench
 from linnet.cli.chat import chat
 from linnet.cli.convert import convert
+from linnet.cli.eval import evaluate
 from linnet.cli.inspect import inspect
 from linnet.cli.quantize import quantize
 from linnet.cli.run import run
@@ -36,6 +37,7 @@ app.command()(run)
 app.command()(chat)
 app.command()(serve)
 app.command()(bench)
+app.command("eval")(evaluate)
 app.command()(inspect)
 app.command()(trace)
 app.command()(quantize)

@@ -71,9 +71,10 @@ class Engine:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
         self.spec = spec
-        run = ops.stepper(spec, partial(forward, ops, spec, weights))
+        run, run_hidden = (ops.stepper(spec, partial(forward, ops, spec, weights, wanted)) for wanted in ("logits", "hidden"))
         logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         self.context = context
+        self.max_batch = max_batch
         self.most_rows = min(prefill_chunk, logit_rows)
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
@@ -83,7 +84,7 @@ class Engine:
         whole = spec.bidirectional_prompt
         self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole)
         self._tally = Tally()
-        self._stepping = Stepping(self.scheduler, self._tally, run, context)
+        self._stepping = Stepping(self.scheduler, self._tally, run, run_hidden, context)
         self._turns = Turns()
         self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
@@ -183,7 +184,7 @@ class Engine:
             for request in tuple(self._stepping.unfinished):
                 self._stepping.fail(request, ClosedError("the LLM was closed while this request ran"))
             self.ops.free_cache()
-            self._stepping.run = None
+            self._stepping.run = self._stepping.run_hidden = None
         self._end_turn()
 
     # ---- for sessions

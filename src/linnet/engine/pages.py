@@ -140,16 +140,16 @@ def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
 
 
 def plan_pages(
-    spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None, reserved: int = 0
+    spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None, reserved: int = 0, memory: int | None = None
 ) -> tuple[int, int]:
-    """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of
-    what the machine has available besides `reserved` bytes). Where no context is asked for, it is the model's, or as much
-    of it as one sequence can have.
+    """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of the
+    `memory` bytes that are available, besides `reserved` ones; memory: None: what the machine has). Where no context is asked
+    for, it is the model's, or as much of it as one sequence can have.
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
     each = max(1, page_bytes(spec, kv_dtype))
-    budget = cache_budget(reserved) if kv_memory is None else kv_memory
+    budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else pages_for(context)
     if affordable < needed:
@@ -167,9 +167,10 @@ def plan_pages(
     return pages, context
 
 
-def cache_budget(reserved: int) -> int:
-    """Bytes that the pool may take where no `kv_memory` is given, besides `reserved` bytes of weights."""
-    return max(0, int((available_memory() - reserved) * MEMORY_SHARE))
+def cache_budget(reserved: int, memory: int | None = None) -> int:
+    """Bytes that the pool may take where no `kv_memory` is given, of `memory` bytes besides `reserved` ones of weights; memory:
+    None: what the machine has available."""
+    return max(0, int(((available_memory() if memory is None else memory) - reserved) * MEMORY_SHARE))
 
 
 def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:

@@ -90,7 +90,7 @@ class Scheduler:
             if not self._make_writable(sequence, count):
                 break
             wanted = max(int(count == lacking), sequence.owed(count))
-            if sequence.scores_prompt:
+            if sequence.scores_prompt and not sequence.request.hidden:
                 rows_left = max(0, rows_left - wanted)
             if lacking > 1:
                 tokens_left = max(0, tokens_left - count)
@@ -101,7 +101,7 @@ class Scheduler:
         """How many tokens of a sequence run in a step that has room for so many more of prompts, and rows of prompt logits."""
         lacking = sequence.lacking
         count = lacking if lacking == 1 else min(lacking, tokens_left)
-        if sequence.scores_prompt:
+        if sequence.scores_prompt and not sequence.request.hidden:
             count = min(count, max(0, sequence.scored - sequence.computed) + rows_left)
         if count < lacking and self.whole_prompts:
             untouched = (tokens_left, rows_left) == (self.prefill_chunk, self.logit_rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -12,8 +14,9 @@ from starlette.responses import JSONResponse
 from linnet import __version__
 from linnet.errors import LinnetError
 from linnet.server.answers import error_response
-from linnet.server.errors import ApiError, api_error, validation_error
+from linnet.server.errors import ApiError, ErrorBody, api_error, validation_error
 from linnet.server.guards.addresses import Addresses
+from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
@@ -22,13 +25,18 @@ from linnet.server.service import Service
 
 ROUTERS = tuple(module.router for module in (models, chat, completions, simple, socket, tokens, operations))
 
+FAILURES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "a mistake in the request, which the message names"},
+    "5XX": {"model": ErrorBody, "description": "the server could not, and says whether to try again"},
+}
+
 
 def create_app(service: Service) -> FastAPI:
     """An ASGI application; whoever serves it does so while the service is `running`."""
     app = FastAPI(title="Linnet", version=__version__, redoc_url=None, middleware=_guards(service))
     app.state.service = service
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=FAILURES)
     app.exception_handler(ApiError)(_answer_error)
     app.exception_handler(LinnetError)(_answer_error)
     app.exception_handler(RequestValidationError)(_answer_invalid)
@@ -39,7 +47,7 @@ def create_app(service: Service) -> FastAPI:
 def _guards(service: Service) -> list[Middleware]:
     """Outermost first. What a browser asks before it calls from another page (CORS) comes without a key."""
     options = service.options
-    guards = [Middleware(RequestLog, service.metrics), Middleware(Addresses, options)]
+    guards = [Middleware(RequestLog, service.metrics), Middleware(Headers, options.max_header_bytes), Middleware(Addresses, options)]
     if options.allowed_origins:
         any_of = ["*"]
         guards.append(Middleware(CORSMiddleware, allow_origins=options.allowed_origins, allow_methods=any_of, allow_headers=any_of))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from linnet.errors import (
     ChatTemplateError,
     ClosedError,
@@ -24,6 +26,19 @@ logger = logging.getLogger("linnet.server")
 RETRY_AFTER_S = 1
 
 
+class ErrorDetail(TypedDict):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(TypedDict):
+    """As OpenAI's clients expect it."""
+
+    error: ErrorDetail
+
+
 @dataclass
 class ApiError(Exception):
     """An answer that is an error. type, code and param: as OpenAI's clients read them; param: the field at fault."""
@@ -35,7 +50,7 @@ class ApiError(Exception):
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def openai(self) -> dict[str, Any]:
+    def openai(self) -> ErrorBody:
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def anthropic(self) -> dict[str, Any]:
@@ -44,7 +59,7 @@ class ApiError(Exception):
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
-    def body(self, path: str) -> dict[str, Any]:
+    def body(self, path: str) -> Mapping[str, Any]:
         """In the form of the API that the path belongs to."""
         return self.anthropic() if path.startswith("/v1/messages") else self.openai()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from linnet.llm import LLM
     from linnet.prompts import Prompt
     from linnet.text.tokenizer import Tokenizer
+    from linnet.text.tool_calls.tools import Tool, ToolChoice
 
 
 class Service:
@@ -54,11 +55,11 @@ class Service:
                 closing.cancel()
             await self.models.close()
 
-    def check_size(self, *texts: str | None) -> None:
-        """Raises a 400 for a prompt that is too large to be tokenized."""
-        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts if text is not None)
+    def check_size(self, size: int) -> None:
+        """Raises a 400 for a prompt of more bytes than are tokenized."""
         if size > self.options.max_prompt_bytes:
-            raise ApiError(400, f"the prompt has {size} bytes and this server takes {self.options.max_prompt_bytes}; shorten it")
+            message = f"the prompt has {size} bytes and this server takes {self.options.max_prompt_bytes}; shorten it"
+            raise ApiError(400, message, code="prompt_too_large")
 
     def check_samples(self, n: int | None) -> None:
         if n is not None and n > self.options.max_n:
@@ -85,9 +86,13 @@ class Service:
         return llm.tokenizer
 
     @asynccontextmanager
-    async def generating(self, llm: LLM, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Handle]:
+    async def generating(
+        self, llm: LLM, prompt: Prompt, params: SamplingParams, tools: Sequence[Tool] | None = None, tool_choice: ToolChoice = "auto"
+    ) -> AsyncIterator[Handle]:
         """An answer in the making; to leave before its end cancels it. Raises as `LLM.submit` does."""
-        handle = await asyncio.to_thread(llm.submit, prompt, self.within_time(params))  # templates and tokenizers take their time
+        limited = self.within_time(params)
+        # In a thread: templates, tokenizers and grammars take their time.
+        handle = await asyncio.to_thread(llm.submit, prompt, limited, tools=tools, tool_choice=tool_choice)
         try:
             yield handle
         finally:

@@ -20,6 +20,7 @@ from linnet.server.events import DONE, EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import CompletionLogprobs
 from linnet.server.merging import merged
+from linnet.server.messages import prompt_size
 from linnet.server.routes.usage import StreamOptions, UsageObject, usage
 from linnet.server.schema import Body, TokenId, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
@@ -33,7 +34,9 @@ DEFAULT_MAX_TOKENS = 16
 
 _NAMED_OTHERWISE = ("logprobs",)
 _Ids = Annotated[list[TokenId], Field(min_length=1)]
-_Prompts = Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] | Annotated[list[_Ids], Field(max_length=MAX_PROMPTS)]
+_Prompts = (
+    Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
+)
 
 
 @with_sampling(_NAMED_OTHERWISE)
@@ -78,7 +81,7 @@ class CompletionObject(BaseModel):
 @router.post("/v1/completions", response_model=CompletionObject)
 async def create_completion(body: CompletionBody, service: ServiceOf) -> Response | CompletionObject:
     """Completes texts as they stand, without a chat template."""
-    service.check_size(*(prompt for prompt in body.prompts if isinstance(prompt, str)))
+    service.check_size(prompt_size(None, *(prompt for prompt in body.prompts if isinstance(prompt, str))))
     params = body.params
     service.check_samples(params.n)
     if body.stream:

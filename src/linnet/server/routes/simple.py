@@ -19,7 +19,7 @@ from linnet.prompts import Prompt
 from linnet.server.errors import ApiError
 from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
-from linnet.server.messages import ChatMessages, as_template_messages
+from linnet.server.messages import ChatMessages, as_template_messages, prompt_size
 from linnet.server.schema import Body, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 
@@ -41,7 +41,7 @@ class _Asked(Body):
         """The options, once all of the body is known to be sound."""
         if (self.prompt is None) == (self.messages is None):
             raise ApiError(400, "give either prompt or messages", param="prompt")
-        service.check_size(self.prompt, *(message.text for message in self.messages or ()))
+        service.check_size(prompt_size(self.messages, self.prompt))
         return SamplingParams(**given_options(self, NAMES))
 
     def as_prompt(self, llm: LLM) -> Prompt:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from linnet.server.errors import ApiError
 from linnet.server.json_body import JsonRoute
-from linnet.server.messages import ChatMessages, as_template_messages
+from linnet.server.messages import ChatMessages, as_template_messages, prompt_size
 from linnet.server.schema import Body, TokenId
 from linnet.server.service import ServiceOf
 
@@ -54,7 +54,7 @@ async def tokenize(body: TokenizeBody, service: ServiceOf) -> Tokens:
     """The token ids of a text, or of messages as the model gets them. What a text spells out never becomes a control token."""
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "give either prompt or messages", param="prompt")
-    service.check_size(body.prompt, *(message.text for message in body.messages or ()))
+    service.check_size(prompt_size(body.messages, body.prompt))
     async with service.models.use(service.model_name(body.model)) as llm:
         tokenizer = service.tokenizer(llm)
         if body.messages is not None:
