@@ -15,6 +15,7 @@ from linnet.engine.params import SamplingParams
 from linnet.errors import InvalidRequestError, MissingDependencyError
 from linnet.eval.batch import Generate, Item, Score, run
 from linnet.llm import LLM
+from linnet.model_options import ModelOptions
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -40,8 +41,8 @@ class LinnetLM(TemplateLM):  # type: ignore[misc]
     """A model as the harness asks it. Texts are cut into tokens as its `hf` class does: control tokens written out in them count.
 
     path: as in `LLM`. batch_size: requests that run at once; "auto": as `LLM` has it. max_length: the context, in tokens; what does not
-    fit loses its beginning, which a warning says. max_gen_toks: most tokens of an answer where a task does not say. device: "cpu", or as
-    in `LLM`. options: of `LLM`; an unknown one raises InvalidRequestError.
+    fit loses its beginning, which a warning says. max_gen_toks: most tokens of an answer where a task does not say. device: as in `LLM`,
+    which chooses where it is "cpu" or, the harness' default, "cuda:0". options: of `LLM`; an unknown one raises InvalidRequestError.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class LinnetLM(TemplateLM):  # type: ignore[misc]
         at_once = max_batch_size if batch_size is None or str(batch_size).startswith("auto") else int(batch_size)
         if at_once is not None:
             options["max_batch"] = at_once
-        if device not in (None, "cpu"):
+        if device not in (None, "cpu", "cuda:0"):  # the last is what the harness says where nobody said anything
             options["device"] = device
         if max_length is not None:
             options["context"] = max_length
+        ModelOptions(**options)  # refuses by name what LLM would not know
         self.llm = LLM(str(path), **options)
         if self.llm.tokenizer is None:
             raise InvalidRequestError(f"{path} has no tokenizer, which tasks of texts need; give one with tokenizer=PATH")

@@ -147,7 +147,7 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Iterator[tuple[int, R]]:
     Items are taken as there is room for them: neither they nor their requests need all be in memory. Raises what a job raises, and
     its place; the others are given up, as they are when the iterator is closed.
     """
-    source = enumerate(items)
+    source = _entries(items)
     most = (1 + WAITING) * llm.engine.max_batch
     waiting: deque[tuple[_Entry, Job]] = deque()
     running: list[tuple[_Entry, Job]] = []
@@ -155,7 +155,7 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Iterator[tuple[int, R]]:
         while True:
             while len(running) < most:
                 if not waiting:
-                    entry = next((_Entry(*indexed) for indexed in source), None)
+                    entry = next(source, None)
                     if entry is None:
                         break
                     if not entry.unfinished:
@@ -179,6 +179,16 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Iterator[tuple[int, R]]:
     finally:
         for _, job in running:
             job.cancel()
+
+
+def _entries(items: Iterable[Item[Any]]) -> Iterator[_Entry]:
+    index = 0
+    try:
+        for item in items:
+            yield _Entry(index, item)
+            index += 1
+    except LinnetError as error:
+        raise _placed(error, index) from None
 
 
 def _start(llm: LLM, entry: _Entry, job: Job, alone: bool) -> bool:
