@@ -15,7 +15,7 @@ def test_the_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed[0].startswith("Perplexity(perplexity=")
     assert printed[1] == "{'accuracy': 1.0, 'accuracy_norm': 1.0}"
     assert "'last_word': 1.0" in printed[2]
-    assert printed[4].startswith("{'bleu': 4")
+    assert printed[4].startswith("{'bleu': 37.99")
 
 
 def test_the_readmes_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
