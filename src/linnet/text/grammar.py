@@ -69,7 +69,9 @@ class GrammarCompiler:
         source = grammar_of(name, value)
         reply = _trial.ask((source, LIMITS))
         if reply is None:
-            raise InvalidRequestError(f"{name} takes more than {PROCESSOR_SECONDS:g} s or {MEMORY >> 20} MB to compile; simplify it")
+            raise InvalidRequestError(
+                f"{name} nests too deeply, or takes more than {PROCESSOR_SECONDS:g} s or {MEMORY >> 20} MB to compile; simplify it"
+            )
         if reply[0] != b"+":
             raise InvalidRequestError(f"{name}: {_reason(reply[1])}")
         table = self._table(self._tokenizer)
