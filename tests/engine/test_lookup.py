@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linnet.engine.lookup import LONGEST, Lookup, PairIndex
-from linnet.engine.step_costs import STALE, StepCosts
+from linnet.engine.step_costs import LOOK, STALE, StepCosts
 
 texts = st.lists(st.integers(0, 4), min_size=2, max_size=60)
 
@@ -105,7 +105,7 @@ def test_costs_that_are_not_renewed_are_forgotten() -> None:
     for _ in range(2):
         costs.record(4, 5.0)
     costs.record(7, 6.0)
-    for _ in range(STALE + 1):
+    for _ in range(STALE + LOOK):
         costs.record(1, 1.0)
     assert (costs.is_known(4), costs.is_known(7), costs.is_known(1)) == (False, False, True)
     assert costs.seconds(4) == 1.0
