@@ -85,6 +85,7 @@ class Answer:
             seed=request.seed,
             timings=Timings(first_s, ended_at - request.submitted_at, (count - 1) / after_first_s if after_first_s > 0 else None),
             tool_calls=sample.calls,
+            stop_text=None if sample.decoder is None else sample.decoder.stopped,
         )
 
 

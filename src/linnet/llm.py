@@ -33,6 +33,7 @@ from linnet.model_options import ModelOptions
 from linnet.op_set import OpSet, open_op_set
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
+from linnet.text.grammar import GrammarCompiler
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
 from linnet.text.tool_calls.use import ToolUse
@@ -151,6 +152,7 @@ class LLM:
                 op_set.close()
             checkpoint.close()
             raise
+        self._grammars = GrammarCompiler(self.tokenizer, spec.vocab_size)
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
@@ -285,12 +287,14 @@ class LLM:
         """Embeddings, float32 [texts, hidden]: hidden states after the last norm, pooled. See `submit_embed`."""
         return self.submit_embed(texts, pooling, normalize).result()
 
-    def submit_embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> EmbeddingHandle:
+    def submit_embed(
+        self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True, timeout: float | None = None
+    ) -> EmbeddingHandle:
         """The same, not waited for. pooling: "last" takes the last token's, "mean" the mean of all tokens'; "auto" does as the model's
-        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. Raises as `generate`
-        does, and UnsupportedModelError where the files ask for what is not built."""
+        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
+        may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
         kind = resolve_pooling(pooling, self._checkpoint)
-        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize)
+        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
@@ -354,9 +358,12 @@ class LLM:
         self.close()
 
     def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
-        """A request that has passed every check."""
-        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache, tool_use)
+        """A request that has passed every check, its grammar compiled."""
+        params = _params(params)
+        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
+        if params.constraint is not None:
+            answer.request.constraint = self._grammars.compile(*params.constraint)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:

@@ -226,7 +226,8 @@ class Engine:
         need = pages_for(min(len(request.prompt) + limit, self.context))
         sequences = []
         for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
-            sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
+            constraint = None if request.constraint is None else request.constraint.fork()
+            sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends, constraint)
             sequence = Sequence(request, index, list(request.prompt), limit, need, sampler, scored=request.logits_from)
             sequence.slide(self.context)
             sequences.append(sequence)

@@ -49,7 +49,7 @@ class PagePool:
     @property
     def idle_count(self) -> int:
         """How many of the free ones are kept, lest somebody ask for them by name."""
-        return len(self._idle)
+        return min(len(self._idle), self.free_count)
 
     def allocate(self, count: int) -> list[int]:
         """`count` pages, held once; the caller has checked `free_count`."""

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from linnet.engine.constraint import Constraint
 from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
 
@@ -39,6 +40,7 @@ class Request:
     `prompt_logprobs` where params ask for them or max_tokens is 0. logits_from: the first position that it wants; what stands
     before may come from the prefix cache. hidden: `prompt_logits` gets hidden states, float32 [k, hidden], instead; such a request
     generates nothing (max_tokens is 0). cache=False recomputes the whole sequence for every token.
+    constraint: what every answer must satisfy, at its start; each sample advances a fork of it.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
     were found in the prefix cache. started: whether a step has held any of it.
     """
@@ -52,6 +54,7 @@ class Request:
     logits_from: int = 0
     hidden: bool = False
     cache: bool = True
+    constraint: Constraint | None = None
 
     ends: frozenset[int] = field(init=False)
     sequences: list[Sequence] = field(default_factory=list, init=False)

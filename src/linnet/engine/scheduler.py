@@ -155,6 +155,8 @@ class Scheduler:
         else:
             pages = [] if self.prefixes is None else self.prefixes.find(sequence, rope_length)
             computed = len(pages) * PAGE_SIZE
+            if self._is_coming(sequence, len(pages), rope_length):
+                return False
         pool.hold(pages)
         fresh = min(pages_for(seen + 1), sequence.need) - len(pages)
         spare = sum(len(other.pages) < other.need for other in self.running) + bool(computed % PAGE_SIZE)
@@ -176,6 +178,13 @@ class Scheduler:
             elif all(other.begun for other in request.sequences):
                 self.end_trunk(request)
         return True
+
+    def _is_coming(self, sequence: Sequence, index: int, rope_length: int) -> bool:
+        """Whether one that came before and is still reading its prompt will fill the page at `index`: it is waited for, rather than have
+        the same read twice. Until then it has the first claim on the rows of each step anyway."""
+        before = [other for other in self.running if other.lacking > 1 and other.order < sequence.order]
+        lengths = [(other, int(self.rope_lengths[other.slot])) for other in before]
+        return self.prefixes is not None and self.prefixes.is_coming(sequence, index, rope_length, lengths)
 
     def _seat(self, sequence: Sequence, rope_length: int) -> None:
         slot = sequence.slot = self._slots.pop()

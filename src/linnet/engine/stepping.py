@@ -186,6 +186,7 @@ def _finish_reason(sequence: Sequence, token: int) -> FinishReason | None:
     request = sequence.request
     if token in request.ends:
         return "stop"
-    if request.stop_rule is not None and request.stop_rule(sequence.index, token):
+    stopped = request.stop_rule is not None and request.stop_rule(sequence.index, token)
+    if stopped or sequence.sampler.finished:
         return "stop"
     return "length" if sequence.generated == sequence.limit else None
