@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -14,7 +12,7 @@ from starlette.responses import JSONResponse
 from linnet import __version__
 from linnet.errors import LinnetError
 from linnet.server.answers import error_response
-from linnet.server.errors import ApiError, ErrorBody, api_error, validation_error
+from linnet.server.errors import ApiError, ErrorBody, api_error, failures, validation_error
 from linnet.server.guards.addresses import Addresses
 from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake
@@ -40,18 +38,13 @@ ROUTERS = tuple(
     for module in (models, chat, completions, embeddings, responses, anthropic_messages, simple, socket, tokens, operations, page)
 )
 
-FAILURES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorBody, "description": "a mistake in the request, which the message names"},
-    "5XX": {"model": ErrorBody, "description": "the server could not, and says whether to try again"},
-}
-
 
 def create_app(service: Service) -> FastAPI:
     """An ASGI application; whoever serves it does so while the service is `running`."""
     app = FastAPI(title="Linnet", version=__version__, redoc_url=None, middleware=_guards(service))
     app.state.service = service
     for router in ROUTERS:
-        app.include_router(router, responses=FAILURES)
+        app.include_router(router, responses=failures(ErrorBody))
     app.exception_handler(ApiError)(_answer_error)
     app.exception_handler(LinnetError)(_answer_error)
     app.exception_handler(RequestValidationError)(_answer_invalid)

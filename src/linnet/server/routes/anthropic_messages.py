@@ -13,6 +13,7 @@ from starlette.responses import Response
 from linnet.engine.params import SamplingParams
 from linnet.outputs import Completion
 from linnet.server.content_blocks import CacheControl, InputMessages, OutputBlocks, TextBlock, as_messages
+from linnet.server.errors import AnthropicErrorBody, failures
 from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
@@ -102,7 +103,7 @@ class MessageObject(BaseModel):
     usage: MessageUsage
 
 
-@router.post("/v1/messages", response_model=MessageObject)
+@router.post("/v1/messages", response_model=MessageObject, responses=failures(AnthropicErrorBody))
 async def create_message(body: MessageBody, service: ServiceOf) -> Response | MessageObject:
     """Answers a conversation, with texts and uses of tools as blocks; with `stream` in events."""
     params = body.params
