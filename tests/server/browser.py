@@ -22,15 +22,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 )
-INFO = {
+INFO = dict.fromkeys(("parameters", "layers", "hidden", "vocab_size", "context", "file_bytes"), 1) | {
     "name": "m",
     "family": "llama",
-    "parameters": 1,
-    "layers": 1,
-    "hidden": 1,
-    "vocab_size": 1,
-    "context": 1,
-    "file_bytes": 1,
     "types": {},
 }
 

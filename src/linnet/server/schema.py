@@ -26,6 +26,7 @@ _TYPES: dict[str, Any] = {
     "bool": bool,
     "str": str,
     "Any": dict[str, Any] | bool,
+    "str | Mapping[str, Any]": Text | dict[str, Any],
     "Sequence[str]": Text | Texts,
     "Sequence[int]": TokenIds,
     "Mapping[int, float]": Biases,
