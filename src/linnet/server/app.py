@@ -68,7 +68,7 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(validation_error(error.errors()), request.scope)
+    return error_response(validation_error(error.errors(), error.body), request.scope)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
