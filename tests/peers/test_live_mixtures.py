@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import comparison  # noqa: F401  # lets the next ones be found
 import gguf
 import pytest
 from family import Settings
