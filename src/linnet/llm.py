@@ -131,7 +131,7 @@ class LLM:
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
             needs = (wanted, options.max_batch, options.kv_memory, op_set.weight_bytes, op_set.memory)
-            pages, context = plan_pages(op_set.spec, options.kv_type, *needs)
+            pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
             weights = op_set.load(checkpoint, options)
             self._engine = Engine(
                 op_set.ops,

@@ -22,7 +22,7 @@ from linnet.arch.spec import ModelSpec
 from linnet.engine.check import check_request, most_tokens
 from linnet.engine.counters import Counters, Tally
 from linnet.engine.driver import Driver
-from linnet.engine.pages import PagePool, pages_for
+from linnet.engine.pages import PagePool, common_window, most_pages
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Output, Request, Sequence
 from linnet.engine.sampling import Sampler
@@ -82,7 +82,9 @@ class Engine:
         prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
-        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole)
+        self.scheduler = Scheduler(
+            self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole, common_window(spec)
+        )
         self._tally = Tally()
         self._stepping = Stepping(self.scheduler, self._tally, run, run_hidden, context)
         self._turns = Turns()
@@ -94,7 +96,13 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count - self.pool.promised)
+        check_request(request, self.spec.vocab_size, self.context, self.slides)
+        needed, there = self._need(request), self.pool.count - self.pool.promised
+        if needed > there:
+            tokens = min(needed * PAGE_SIZE, len(request.prompt) + most_tokens(request, self.context, self.slides))
+            raise OutOfMemoryError(
+                f"the request needs KV cache for {tokens} tokens and the cache holds {there * PAGE_SIZE}; lower max_tokens or raise kv_memory"
+            )
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
@@ -221,9 +229,14 @@ class Engine:
         assert self._stepping.run is not None
         return self._stepping.run(batch)
 
+    def _need(self, request: Request) -> int:
+        """Most pages that each of its samples can come to hold."""
+        total = len(request.prompt) + most_tokens(request, self.context, self.slides)
+        return most_pages(min(total, self.context), self.scheduler.window, self.scheduler.prefill_chunk)
+
     def _samples(self, request: Request) -> list[Sequence]:
         limit = most_tokens(request, self.context, self.slides)
-        need = pages_for(min(len(request.prompt) + limit, self.context))
+        need = self._need(request)
         sequences = []
         for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
             sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
