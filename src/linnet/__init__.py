@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from linnet.llm import LLM
     from linnet.look.report import ModelReport, inspect_model
     from linnet.outputs import Candidate, Chunk, Completion, Timings, TraceStep, Usage
+    from linnet.quantize.convert import convert
     from linnet.text.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ __all__ = [
     "UnsupportedModelError",
     "Usage",
     "__version__",
+    "convert",
     "inspect_model",
     "quantize",
 ]
@@ -79,6 +81,7 @@ _HOMES = {
     "Session": "linnet.engine.session",
     "TokenLogprob": "linnet.engine.sampling",
     "Tokenizer": "linnet.text.tokenizer",
+    "convert": "linnet.quantize.convert",
     "inspect_model": "linnet.look.report",
     **dict.fromkeys(("Candidate", "Chunk", "Completion", "Timings", "TraceStep", "Usage"), "linnet.outputs"),
 }

@@ -36,10 +36,12 @@ class EmbeddingHandle:
     No more run at once than the batch holds, so that many texts do not fill the queue.
     """
 
-    def __init__(self, engine: Engine, prompts: Sequence[list[int]], pooling: Pooling, normalize: bool) -> None:
+    def __init__(
+        self, engine: Engine, prompts: Sequence[list[int]], pooling: Pooling, normalize: bool, timeout: float | None = None
+    ) -> None:
         self._engine, self._normalize = engine, normalize
         self._pools = [_Pool(len(prompt), pooling) for prompt in prompts]
-        self._requests = [pool.request(prompt) for pool, prompt in zip(self._pools, prompts, strict=True)]
+        self._requests = [pool.request(prompt, timeout) for pool, prompt in zip(self._pools, prompts, strict=True)]
         for request in self._requests:
             engine.check(request)
         self._submitted = 0
@@ -91,9 +93,10 @@ class _Pool:
         self.length, self.pooling = length, pooling
         self.total: NDArray[np.float64] | None = None
 
-    def request(self, prompt: list[int]) -> Request:
+    def request(self, prompt: list[int], timeout: float | None) -> Request:
         first = self.length - 1 if self.pooling == "last" else 0
-        return Request(prompt, SamplingParams(max_tokens=0), 0, prompt_logits=self.add, logits_from=max(0, first), hidden=True)
+        params = SamplingParams(max_tokens=0, timeout=timeout)
+        return Request(prompt, params, 0, prompt_logits=self.add, logits_from=max(0, first), hidden=True)
 
     def add(self, position: int, rows: NDArray[np.float32]) -> None:
         """Takes rows of hidden states, [k, hidden], borrowed for the call."""

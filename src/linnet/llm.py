@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
+from linnet.draft import open_draft
 from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
@@ -30,9 +31,10 @@ from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
-from linnet.op_set import OpSet, open_op_set
+from linnet.op_set import open_op_set
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
+from linnet.text.grammar import GrammarCompiler
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
 from linnet.text.tool_calls.use import ToolUse
@@ -71,7 +73,7 @@ class LLM:
         prefill_chunk: int = 512,
         max_queue: int | None = None,
         prefix_cache: bool = True,
-        draft: str | None = None,
+        draft: str | Path | None = None,
         low_memory: bool = False,
         device: str | None = None,
         dtype: str | None = None,
@@ -81,6 +83,7 @@ class LLM:
         adapters: Mapping[str, str] | Sequence[str] | None = None,
     ) -> None:
         given = locals()
+        given["draft"] = str(draft) if isinstance(draft, Path) else draft
         options = ModelOptions(**{name: given[name] for name in given if name not in ("self", "model")})
         if not isinstance(model, (str, Path)):
             raise InvalidRequestError(f"model is {model!r}; it must be a path or a name, such as 'tiny'")
@@ -119,18 +122,24 @@ class LLM:
 
     def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
         """Everything that can fail by a wrong option or for want of memory comes before the weights are read."""
-        op_set: OpSet | None = None
-        spec = checkpoint.spec
-        try:
+        spec, draft = checkpoint.spec, None
+        with ExitStack() as opened:
+            opened.callback(checkpoint.close)
             options.check_context(spec)
             slides = options.slides(spec, checkpoint.slides)
             op_set = open_op_set(options, checkpoint)
+            opened.callback(op_set.close)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             template = read_chat_template(options.chat_template, self.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            needs = (wanted, options.max_batch, options.kv_memory, op_set.weight_bytes, op_set.memory)
+            reserved = op_set.weight_bytes
+            if options.draft is not None:
+                draft = open_draft(options, checkpoint, op_set, self.tokenizer)
+                opened.callback(draft.close)
+                reserved += draft.op_set.weight_bytes
+            needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
             pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
             weights = op_set.load(checkpoint, options)
             self._engine = Engine(
@@ -145,12 +154,10 @@ class LLM:
                 slides=slides,
                 prefix_cache=options.prefix_cache,
                 max_queue=options.max_queue,
+                draft=None if draft is None else draft.load(),
             )
-        except BaseException:
-            if op_set is not None:
-                op_set.close()
-            checkpoint.close()
-            raise
+            self._files = opened.pop_all()
+        self._grammars = GrammarCompiler(self.tokenizer, spec.vocab_size)
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
@@ -285,12 +292,14 @@ class LLM:
         """Embeddings, float32 [texts, hidden]: hidden states after the last norm, pooled. See `submit_embed`."""
         return self.submit_embed(texts, pooling, normalize).result()
 
-    def submit_embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> EmbeddingHandle:
+    def submit_embed(
+        self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True, timeout: float | None = None
+    ) -> EmbeddingHandle:
         """The same, not waited for. pooling: "last" takes the last token's, "mean" the mean of all tokens'; "auto" does as the model's
-        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. Raises as `generate`
-        does, and UnsupportedModelError where the files ask for what is not built."""
+        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
+        may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
         kind = resolve_pooling(pooling, self._checkpoint)
-        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize)
+        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
@@ -345,7 +354,7 @@ class LLM:
     def close(self) -> None:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
         self._engine.close()
-        self._checkpoint.close()
+        self._files.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -354,9 +363,12 @@ class LLM:
         self.close()
 
     def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
-        """A request that has passed every check."""
-        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache, tool_use)
+        """A request that has passed every check, its grammar compiled."""
+        params = _params(params)
+        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
+        if params.constraint is not None:
+            answer.request.constraint = self._grammars.compile(*params.constraint)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:

@@ -17,11 +17,14 @@ EndReason: TypeAlias = FinishReason | Literal["tool_calls"]
 @dataclass(frozen=True)
 class Usage:
     """Tokens of a prompt and of one answer to it, its end token included. cached_tokens: those of the prompt whose keys and values
-    were there already."""
+    were there already. drafted_tokens: those guessed for the answer (see SamplingParams.speculation), and accepted_tokens: how many of
+    these came, and took no step of their own; these two depend on the times of steps and make no difference to ==."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    drafted_tokens: int = field(default=0, compare=False)
+    accepted_tokens: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:
@@ -47,7 +50,8 @@ class Completion:
     "stop" (end token, stop id or stop text), "tool_calls" (the same, where there are any), or "length" (max_tokens or the context).
     logprobs: one entry a token, where asked for.
     prompt_logprobs: one entry a prompt token, None for the first, where asked for or max_tokens is 0. seed: what
-    reproduces the answer. tool_calls: the calls that the model made of tools that it was given, all complete.
+    reproduces the answer. stop_text: the stop that ended it, if one did. tool_calls: the calls that the model made of tools that
+    it was given, all complete.
     """
 
     index: int
@@ -61,6 +65,7 @@ class Completion:
     seed: int
     timings: Timings
     tool_calls: list[ToolCall] = field(default_factory=list)
+    stop_text: str | None = None
 
     @property
     def message(self) -> dict[str, Any]:

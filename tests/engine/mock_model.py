@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from linnet.arch import spec
 from linnet.arch.spec import ModelSpec
+from linnet.engine.draft_model import DraftModel
 from linnet.engine.engine import Engine
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Output, Request
@@ -95,16 +96,29 @@ class MockOps:
             result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[sequence]))
         return out
 
-    def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
+    def sample(
+        self,
+        logits: NDArray[np.float32],
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        uniform: float,
+        allowed: NDArray[np.uint32] | None = None,
+    ) -> int:
         for value in (temperature, top_p, min_p, uniform):
             assert type(value) is float
-        return sample(logits, temperature, top_k, top_p, min_p, uniform)
+        return sample(logits, temperature, top_k, top_p, min_p, uniform, allowed)
 
 
 def mock_logits(history: list[int], rope_length: int) -> NDArray[np.float32]:
     """Standard-normal logits [VOCAB], doubled, that depend on every token of the history and on the rope length."""
     digest = hashlib.sha256(f"{history} {rope_length}".encode()).digest()
     return (2 * np.random.default_rng(list(digest)).standard_normal(VOCAB)).astype(np.float32)
+
+
+MOCK = ModelSpec("mock", VOCAB, 1, CONTEXT, layers=(), final_norm=None, tied=True)
+NO_WEIGHTS = Weights(embedding=None, layers=(), output=Linear(None))
 
 
 def mock_engine(
@@ -116,23 +130,21 @@ def mock_engine(
     slides: bool = False,
     prefix_cache: bool = True,
     max_queue: int | None = None,
+    draft: DraftModel | None = None,
     window: int | None = None,
 ) -> Engine:
     """window: how many of the last tokens its logits depend on. bidirectional: every token of a prompt but its last sees all of the
     prompt but its last."""
-    spec = ModelSpec("mock", VOCAB, 1, context, layers=(), final_norm=None, tied=True, bidirectional_prompt=bidirectional)
-    weights = Weights(embedding=None, layers=(), output=Linear(None))
+    spec = replace(MOCK, context=context, bidirectional_prompt=bidirectional)
     sizes = {"context": context, "pages": pages, "max_batch": max_batch, "prefill_chunk": prefill_chunk}
-    options = {"slides": slides, "prefix_cache": prefix_cache, "max_queue": max_queue}
-    with (
-        patch("linnet.engine.engine.common_window", lambda spec: window),
-        patch("linnet.engine.prefix_cache.common_window", lambda spec: window),
-    ):
-        return Engine(MockOps(window), spec, weights, kv_dtype="f32", **sizes, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"slides": slides, "prefix_cache": prefix_cache, "max_queue": max_queue, "draft": draft}
+    with patch("linnet.engine.engine.common_window", lambda spec, draft: window):
+        return Engine(MockOps(window), spec, NO_WEIGHTS, kv_dtype="f32", **sizes, **options)
 
 
 def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:
-    return Request(prompt, SamplingParams(**options), seed, end_ids, cache=cache)
+    """A request that guesses nothing unless asked to: steps can then be counted."""
+    return Request(prompt, SamplingParams(**{"speculation": "off", **options}), seed, end_ids, cache=cache)
 
 
 def run(engine: Engine, *requests: Request) -> list[list[int]]:

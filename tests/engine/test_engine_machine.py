@@ -133,7 +133,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert pool.free_count == pool.count - len(holders) - unused >= 0
         for sequence in scheduler.running:
             row = scheduler.page_table[sequence.slot]
-            assert list(row[: len(sequence.pages)]) == [max(page, 0) for page in sequence.pages]
+            assert all(entry == page if page != GONE else entry >= 0 for entry, page in zip(row, sequence.pages, strict=False))
             assert (row[len(sequence.pages) :] == -1).all()
             assert len(sequence.pages) - sequence.pages.count(GONE) <= sequence.need
             assert len(sequence.pages) * PAGE_SIZE >= sequence.computed

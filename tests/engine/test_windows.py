@@ -18,10 +18,10 @@ def windowed(*windows: int | None) -> list:
 
 
 def test_the_widest_window_counts_and_one_layer_without_keeps_all() -> None:
-    assert common_window(replace(SPEC, layers=tuple(windowed(7, 40, 7)))) == 40
-    assert common_window(replace(SPEC, layers=tuple(windowed(7, None, 7)))) is None
-    assert common_window(replace(SPEC, layers=tuple(windowed(7)), bidirectional_prompt=True)) is None
-    assert common_window(replace(SPEC, layers=())) is None
+    assert common_window(replace(SPEC, layers=tuple(windowed(7, 40, 7))), None) == 40
+    assert common_window(replace(SPEC, layers=tuple(windowed(7, None, 7))), None) is None
+    assert common_window(replace(SPEC, layers=tuple(windowed(7)), bidirectional_prompt=True), None) is None
+    assert common_window(replace(SPEC, layers=()), None) is None
 
 
 @pytest.mark.parametrize("chunk", [1, 8, 64])
@@ -79,6 +79,6 @@ def test_the_plan_counts_what_is_held() -> None:
     spec, each = replace(SPEC, layers=tuple(windowed(64, 64, 64))), page_bytes(SPEC, "f16")
     most = most_pages(1000, 64, 128)
     assert most == 6 + 1
-    assert plan_pages(spec, "f16", 1000, 4, None, 0, 2**40, 128) == (4 * most, 1000)
+    assert plan_pages(spec, "f16", 1000, 4, None, 0, 2**40, None, 128) == (4 * most, 1000)
     assert plan_pages(spec, "f16", None, 4, 2 * most * each, prefill_chunk=128) == (2 * most, 1000)
     assert plan_pages(spec, "f16", None, 4, (most - 1) * each, prefill_chunk=128) == (most - 1, (most - 1) * PAGE_SIZE)

@@ -81,7 +81,7 @@ def make_cases(
                 f"input {input_len} and output {output_len} make {input_len + output_len} tokens, and the model was made for "
                 f"{int(longest)}; lower --input-len or --output-len"
             )
-        pages = batch_size * most_pages(input_len + output_len, common_window(spec), ModelOptions.prefill_chunk)
+        pages = batch_size * most_pages(input_len + output_len, common_window(spec, None), ModelOptions.prefill_chunk)
         cases.append(Case(batch_size, input_len, output_len, pages, pages * each))
     return sorted(cases, key=lambda case: (case.kv_cache_bytes, case.batch_size, case.input_len, case.output_len))
 

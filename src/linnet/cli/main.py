@@ -17,6 +17,7 @@ from linnet import LinnetError, __version__
 from linnet.cli import terminal
 from linnet.cli.bench import bench
 from linnet.cli.chat import chat
+from linnet.cli.convert import convert
 from linnet.cli.eval import evaluate
 from linnet.cli.inspect import inspect
 from linnet.cli.quantize import quantize
@@ -40,6 +41,7 @@ app.command("eval")(evaluate)
 app.command()(inspect)
 app.command()(trace)
 app.command()(quantize)
+app.command()(convert)
 
 # The root of usage errors is click's, of which newer versions of Typer carry their own copy without a public name.
 _UsageError: Any = typer.BadParameter.__mro__[1]

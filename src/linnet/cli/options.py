@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from functools import wraps
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
@@ -28,6 +29,7 @@ _FLAG_TYPES: dict[str, Any] = {
     "bool": bool,
     "str": str,
     "Any": str,  # the tokenizer: a path, on a command line
+    "str | Mapping[str, Any]": str,  # the schema: a file, on a command line
     "Sequence[str]": list[str],
     "Sequence[int]": list[int],
     "Mapping[int, float]": list[str],
@@ -39,7 +41,11 @@ _METAVARS = {
     "Sequence[int]": "ID",
     "Mapping[int, float]": "ID=VALUE",
     "tokenizer": "PATH",
+    "draft": "MODEL",
     "chat_template": "FILE",
+    "json_schema": "FILE",
+    "grammar": "FILE",
+    "regex": "PATTERN",
     "device": "NAME",
     "host": "ADDRESS",
     "api_keys_file": "FILE",
@@ -76,6 +82,7 @@ SINGLE_USER = (
     "tp",
     "tokenizer",
     "chat_template",
+    "draft",
 )
 
 
@@ -201,6 +208,8 @@ def _help(f: Field[Any], kind: str, advised: bool) -> str:
 
 def _parsed(name: str, value: Any) -> Any:
     """A flag's value as its option takes it."""
+    if name in ("json_schema", "grammar"):
+        return _read(name, Path(value))
     if name != "logit_bias":
         return value
     biases: dict[int, float] = {}
@@ -214,3 +223,12 @@ def _parsed(name: str, value: Any) -> Any:
             raise InvalidRequestError(f"--logit-bias names token id {token_id} twice; name it once")
         biases[token_id] = number
     return biases
+
+
+def _read(name: str, path: Path) -> str:
+    """The text of the file that a flag names."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequestError(f"--{name.replace('_', '-')} {path}: cannot be read ({reason})") from None

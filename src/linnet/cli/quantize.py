@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from linnet.cli.opening import ModelArgument
-from linnet.cli.terminal import clean, note, page, progress_bar
+from linnet.cli.terminal import clean, note, page, stages
 from linnet.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -77,14 +77,7 @@ def quantize(
     """
     import linnet
 
-    with progress_bar() as bar:
-        tasks: dict[str, int] = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)  # type: ignore[arg-type]
-
+    with stages() as progress:
         report = linnet.quantize(
             model,
             out,

@@ -40,6 +40,7 @@ class PagePool:
         self.count = count
         self._returned: list[int] = []
         self._holders: list[int] = []  # of every page given out so far; those after them are untouched, however many
+        self._editions: list[int] = []  # likewise
         self._named: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # named, and held by nobody
@@ -82,10 +83,12 @@ class PagePool:
         elif len(self._holders) < self.count:
             page = len(self._holders)
             self._holders.append(0)
+            self._editions.append(0)
         else:
             page, _ = self._idle.popitem(last=False)
             self.forget(page)
         self._holders[page] = 1
+        self._editions[page] += 1
         return page
 
     def hold(self, pages: Iterable[int]) -> None:
@@ -108,6 +111,10 @@ class PagePool:
                 self._idle[page] = None
             else:
                 self._returned.append(page)
+
+    def edition(self, page: int) -> int:
+        """How often a page was given out afresh: tells what it holds from what it held before."""
+        return self._editions[page]
 
     def is_shared(self, page: int) -> bool:
         return self._holders[page] > 1
@@ -133,12 +140,13 @@ def pages_for(positions: int) -> int:
     return -(-positions // PAGE_SIZE)
 
 
-def common_window(spec: ModelSpec) -> int | None:
+def common_window(spec: ModelSpec, draft: ModelSpec | None) -> int | None:
     """How many positions back the farthest-seeing layer sees, or None where one sees all: pages before that are given back.
 
-    One page table serves all layers, so that a single layer that sees all keeps every page of every layer."""
+    One page table serves all layers, so that a single layer that sees all keeps every page of every layer; and a draft model of the same
+    pages, which may have to read what it missed, keeps them too."""
     windows = [layer.attention.window for layer in spec.layers]
-    if spec.bidirectional_prompt or not windows:
+    if spec.bidirectional_prompt or draft is not None or not windows:
         return None
     return None if None in windows else max(window for window in windows if window is not None)
 
@@ -175,15 +183,18 @@ def plan_pages(
     kv_memory: int | None,
     reserved: int = 0,
     memory: int | None = None,
+    draft: ModelSpec | None = None,
     prefill_chunk: int = 512,
 ) -> tuple[int, int]:
     """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of the
     `memory` bytes that are available, besides `reserved` ones; memory: None: what the machine has). Where no context is asked
-    for, it is the model's, or as much of it as one sequence can have. prefill_chunk: most rows of a sequence in a step.
+    for, it is the model's, or as much of it as one sequence can have. draft: a model whose cache has as many pages, out of the
+    same bytes. prefill_chunk: most rows of a sequence in a step.
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
-    each, window = max(1, page_bytes(spec, kv_dtype)), common_window(spec)
+    each = max(1, sum(page_bytes(model, kv_dtype) for model in (spec, draft) if model is not None))
+    window = common_window(spec, draft)
     budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else most_pages(context, window, prefill_chunk)

@@ -10,7 +10,7 @@ import numpy as np
 
 from linnet.arch.rope import effective_length, is_length_dependent
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import GONE, PagePool, common_window, first_page
+from linnet.engine.pages import GONE, PagePool, first_page
 from linnet.engine.request import Sequence
 from linnet.ops.base import PAGE_SIZE
 
@@ -23,10 +23,10 @@ class PrefixCache:
     length class of every rope.
     """
 
-    def __init__(self, pool: PagePool, spec: ModelSpec) -> None:
+    def __init__(self, pool: PagePool, spec: ModelSpec, window: int | None = None) -> None:
         self.pool = pool
         self._model = secrets.token_bytes(32)
-        self.window = common_window(spec)
+        self.window = window
         ropes = {rope: None for layer in spec.layers for rope in layer.attention.ropes}
         self._varying = [rope for rope in ropes if is_length_dependent(rope)]
 

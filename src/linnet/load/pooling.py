@@ -74,6 +74,6 @@ def _of_config(config: Mapping[str, Any], file: Path) -> Pooling:
 
 
 def _known(kind: Any, where: str) -> Pooling:
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise UnsupportedModelError(f"{where}: pooling {str(kind)[:40]!r} is not built; say pooling='last' or 'mean' to take that instead")
     return _KINDS[kind]

@@ -61,7 +61,7 @@ def plan_memory(
     budget = cache_budget(reserved)
     needs = []
     for kv_dtype, context, batch_size in product(KV_BYTES, contexts or usual_contexts(spec.context), batch_sizes):
-        pages = most_pages(context, common_window(spec), ModelOptions.prefill_chunk)
+        pages = most_pages(context, common_window(spec, None), ModelOptions.prefill_chunk)
         cache = pages * batch_size * page_bytes(spec, kv_dtype)
         needs.append(MemoryNeed(context, batch_size, kv_dtype, weights, cache, weights + cache, cache <= budget))
     return needs

@@ -15,15 +15,30 @@ from linnet.errors import InvalidRequestError
 
 def check_output(path: Path, force: bool) -> None:
     """For a file. Raises InvalidRequestError for a place where nothing can be put, or where something is and may not be replaced."""
+    _check_parent(path)
+    if path.is_dir():
+        raise InvalidRequestError(f"{path}: is a folder; give the name of a file")
+    if os.path.lexists(path) and not force:
+        raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
+
+
+def check_folder(path: Path, force: bool) -> None:
+    """The same for a folder. Only a model's folder or an empty one is ever replaced."""
+    _check_parent(path)
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir() or path.is_symlink() or (any(path.iterdir()) and not (path / "config.json").is_file()):
+        raise InvalidRequestError(f"{path}: exists already and is no model's folder; choose another name")
+    if not force:
+        raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
+
+
+def _check_parent(path: Path) -> None:
     parent = path.parent
     if not parent.is_dir():
         raise InvalidRequestError(f"{path}: the folder {parent} does not exist; make it, or choose another place")
     if not os.access(parent, os.W_OK):
         raise InvalidRequestError(f"{path}: nothing can be written to {parent}; choose another place")
-    if path.is_dir():
-        raise InvalidRequestError(f"{path}: is a folder; give the name of a file")
-    if os.path.lexists(path) and not force:
-        raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
 
 
 def check_space(path: Path, needed: int) -> None:

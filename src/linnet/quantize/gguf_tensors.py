@@ -114,8 +114,11 @@ def _read(checkpoint: Checkpoint, name: str, slots: Sequence[Slot], stored: Mapp
     first = slots[0]
     fields = [_field(checkpoint, slot, stored) for slot in slots]
     plain = first.stored.part is None and not first.stored.transposed and first.stored.plus == 0
-    if plain and len(slots) == len(first.names) == 1 and not _turned(first, checkpoint.spec, said):
-        return fields[0]
+    if plain and len(slots) == 1 and not _turned(first, checkpoint.spec, said):
+        if len(first.names) == 1:
+            return fields[0]
+        if first.is_stack and len(fields[0]) == len(first.names):  # one expert of those that load separately
+            return [fields[0][first.names.index(name)]]
     values = [_reordered(_joined_values(raws, slot), slot, checkpoint.spec, said) for raws, slot in zip(fields, slots, strict=True)]
     whole = _tensor(name, slots, values)
     return [RawTensor(name, first.shape, F32, whole.reshape(-1).view(np.uint8))]

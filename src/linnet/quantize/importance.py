@@ -39,8 +39,8 @@ class Sums:
     """By the names of tensors: sums of squares [matrices, columns], and the rows that were summed [matrices]. windows: of `length`
     tokens each."""
 
-    sums: Mapping[str, NDArray[np.float64]]
-    counts: Mapping[str, NDArray[np.float64]]
+    sums: Mapping[str, Floats]
+    counts: Mapping[str, Floats]
     windows: int
     length: int
 
@@ -49,7 +49,7 @@ class Sums:
         found = {}
         for name, sums in self.sums.items():
             counts = self.counts[name][:, None]
-            means = np.divide(sums, counts, out=np.ones_like(sums), where=counts > 0).astype(np.float32)
+            means = np.divide(sums, counts, out=np.ones_like(sums), where=counts > 0)
             found[name] = means[0] if len(means) == 1 else means
         return found
 
@@ -88,8 +88,8 @@ def calibrated(
         if not any(id(matrix) in squares for matrix in matrices):
             continue
         nothing = np.zeros(tensor.shape[-1])
-        sums[tensor.name] = np.stack([squares.get(id(matrix), nothing) for matrix in matrices])
-        counts[tensor.name] = np.array([rows.get(id(matrix), 0) for matrix in matrices], np.float64)
+        sums[tensor.name] = np.stack([squares.get(id(matrix), nothing) for matrix in matrices]).astype(np.float32)
+        counts[tensor.name] = np.array([rows.get(id(matrix), 0) for matrix in matrices], np.float32)
     return Sums(sums, counts, len(texts), length)
 
 
@@ -115,10 +115,9 @@ def write_importance(path: Path, found: Sums, dataset: str) -> None:
         "imatrix.chunk_count": found.windows,
         "imatrix.chunk_size": found.length,
     }
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, Floats] = {}
     for name, sums in found.sums.items():
-        arrays[name + _SUMS] = sums.astype(np.float32)
-        arrays[name + _COUNTS] = found.counts[name].astype(np.float32)[:, None]
+        arrays |= {name + _SUMS: sums, name + _COUNTS: found.counts[name][:, None]}
     entries = [Entry(name, values.shape, F32) for name, values in arrays.items()]
     with whole_file(path) as file:
         writer = GgufWriter(file, metadata, entries)
@@ -133,12 +132,12 @@ def read_importance(path: Path, tensors: Sequence[Tensor]) -> dict[str, Floats]:
     model: it has none of the names, or other widths."""
     source = read_part(path)
     try:
-        sums: dict[str, NDArray[np.float64]] = {}
-        counts: dict[str, NDArray[np.float64]] = {}
+        sums: dict[str, Floats] = {}
+        counts: dict[str, Floats] = {}
         names = set(source.names())
         for tensor in filter(is_quantized, tensors):
             if {tensor.name + _SUMS, tensor.name + _COUNTS} <= names:
-                summed, count = (dequantize(source.read(tensor.name + part)).astype(np.float64) for part in (_SUMS, _COUNTS))
+                summed, count = (dequantize(source.read(tensor.name + part)) for part in (_SUMS, _COUNTS))
                 summed, count = summed.reshape(-1, summed.shape[-1]), count.reshape(-1)
                 matrices = tensor.shape[0] if len(tensor.shape) > 2 else 1
                 if summed.shape[1] != tensor.shape[-1] or len(summed) not in (1, matrices) or len(count) != len(summed):

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from linnet.load.convert import decoded, loaded_as
 from linnet.quantize.encode import encode
 from linnet.quantize.file_types import Chosen
-from linnet.quantize.gguf_writer import Entry, GgufWriter
+from linnet.quantize.gguf_writer import Entry
 from linnet.tensors import RawTensor, TensorType
 
 Floats = NDArray[np.float32]
@@ -51,8 +52,16 @@ class _Piece:
     square: float
 
 
+class Writer(Protocol):
+    """A file to which tensors go one after another, each in pieces."""
+
+    def write(self, data: Any) -> None: ...
+
+    def end_tensor(self, entry: Entry) -> None: ...
+
+
 def write_tensors(
-    writer: GgufWriter, chosen: Sequence[Chosen], importance: Importance, threads: int, advance: Callable[[int], object] = lambda _: None
+    writer: Writer, chosen: Sequence[Chosen], importance: Importance, threads: int, advance: Callable[[int], object] = lambda _: None
 ) -> list[Written]:
     """advance: called with numbers of values that are done. Threads share out pieces; the file's bytes depend on none of it."""
     written: list[Written] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -14,21 +12,18 @@ from starlette.responses import JSONResponse
 from linnet import __version__
 from linnet.errors import LinnetError
 from linnet.server.answers import error_response
-from linnet.server.errors import ApiError, ErrorBody, api_error, validation_error
+from linnet.server.errors import ApiError, ErrorBody, api_error, failures, validation_error
 from linnet.server.guards.addresses import Addresses
 from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
-from linnet.server.routes import chat, completions, models, operations, simple, socket, tokens
+from linnet.server.routes import anthropic_messages, chat, completions, embeddings, models, operations, responses, simple, socket, tokens
 from linnet.server.service import Service
 
-ROUTERS = tuple(module.router for module in (models, chat, completions, simple, socket, tokens, operations))
-
-FAILURES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorBody, "description": "a mistake in the request, which the message names"},
-    "5XX": {"model": ErrorBody, "description": "the server could not, and says whether to try again"},
-}
+ROUTERS = tuple(
+    module.router for module in (models, chat, completions, embeddings, responses, anthropic_messages, simple, socket, tokens, operations)
+)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -36,7 +31,7 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(title="Linnet", version=__version__, redoc_url=None, middleware=_guards(service))
     app.state.service = service
     for router in ROUTERS:
-        app.include_router(router, responses=FAILURES)
+        app.include_router(router, responses=failures(ErrorBody))
     app.exception_handler(ApiError)(_answer_error)
     app.exception_handler(LinnetError)(_answer_error)
     app.exception_handler(RequestValidationError)(_answer_invalid)

@@ -229,8 +229,7 @@ class TorchOps:
         assert self.cache is not None
         self.cache.copy_page(source, target)
 
-    def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
-        return sample(logits, temperature, top_k, top_p, min_p, uniform)
+    sample = staticmethod(sample)
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
