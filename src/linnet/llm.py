@@ -140,7 +140,7 @@ class LLM:
                 opened.callback(draft.close)
                 reserved += draft.op_set.weight_bytes
             needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
-            pages, context = plan_pages(op_set.spec, options.kv_type, *needs)
+            pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
             weights = op_set.load(checkpoint, options)
             self._engine = Engine(
                 op_set.ops,
@@ -367,8 +367,9 @@ class LLM:
         params = _params(params)
         answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
-        if params.constraint is not None:
-            answer.request.constraint = self._grammars.compile(*params.constraint)
+        constraint = params.constraint if tool_use is None else tool_use.constraint(params.constraint)
+        if constraint is not None:
+            answer.request.constraint = self._grammars.compile(*constraint)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:
