@@ -45,6 +45,16 @@ float limit_of(Type type) {
   }
 }
 
+// Columns that calibration saw idle count for a little: what it did not see may come.
+std::vector<float> above_zero(const float* importance, int64_t columns) {
+  double sum = 0;
+  for (int64_t k = 0; k < columns; k++) sum += importance[k];
+  double mean = sum / (double)columns, unit = mean > 0 ? 1 / mean : 0;  // about one: sums of them neither overflow nor vanish
+  std::vector<float> raised((size_t)columns);
+  for (int64_t k = 0; k < columns; k++) raised[(size_t)k] = (float)(importance[k] * unit + (mean > 0 ? 1e-4 : 1));
+  return raised;
+}
+
 // What a thread needs for sixteen rows.
 struct Workspace {
   std::vector<uint8_t> group;
@@ -95,7 +105,7 @@ class Job {
     int count = read_group(first, space);
     size_t row_bytes = (size_t)(columns_ / target_.block) * target_.raw_bytes;
     bool same = stored_.type == target_.type;
-    space.weights.assign(same ? 0 : (size_t)columns_, 1.0f);
+    space.weights.resize((size_t)columns_);
     for (int r = 0; r < count; r++) {
       const float* x = space.values.data() + r * columns_;
       uint8_t* to = out_ + (size_t)(first + r) * row_bytes;
@@ -104,7 +114,7 @@ class Job {
         std::memcpy(to, raw_row(first + r), row_bytes);
         continue;
       }
-      if (importance_) kernels_.weigh(x, importance_, columns_, space.weights.data());
+      if (target_.block > 1) kernels_.weigh(x, importance_, columns_, space.weights.data());
       kernels_.encode[(int)target_.type](x, space.weights.data(), columns_, to);
     }
   }
