@@ -1,7 +1,8 @@
 """The engines that are measured, each behind three calls. What they wrap is imported by their constructors: one process has one of them.
 
 `prompt(tokens)` gives the seconds from a prompt to its first token. `fill(prompts)` begins sequences, and `decode(count)` gives the
-seconds in which each of them grows by so many tokens, every time from where the last call left them. All sample greedily, in native
+seconds in which each of them grows by so many tokens, every time from where the last call left them. Where there is one, `serve(prompts,
+count)` gives the seconds in which prompts that come together all have so many tokens. All sample greedily, in native
 code where the engine has it, and go past end tokens.
 """
 
@@ -60,6 +61,18 @@ class Linnet:
                 next(stream)
         return elapsed
 
+    def serve(self, prompts: list[Prompt], count: int) -> float:
+        from linnet import SamplingParams
+
+        start = time.perf_counter()
+        self.llm.generate(prompts, SamplingParams(max_tokens=count, temperature=0.0, ignore_eos=True))
+        return time.perf_counter() - start
+
+    def steps(self) -> tuple[float, float]:
+        """Seconds of all steps so far, and what the model itself took of them."""
+        counters = self.llm.counters()
+        return counters.step_seconds.total, counters.forward_seconds
+
     def about(self) -> str:
         from linnet.ops.native import arithmetic_peaks
 
@@ -100,6 +113,20 @@ class LlamaCpp:
                 piece = prompt[begin : begin + 512]
                 self.peer.feed_sequences([(sequence, begin + index, token) for index, token in enumerate(piece)])
             self.last.append(self.peer.sample())
+
+    def serve(self, prompts: list[Prompt], count: int) -> float:
+        """Prompts packed into batches of up to 512 tokens, then a batch of one token of each for every step."""
+        self.peer.clear()
+        self.length, self.last = len(prompts[0]), []
+        start = time.perf_counter()
+        together = max(1, 512 // self.length)
+        for first in range(0, len(prompts), together):
+            packed = prompts[first : first + together]
+            rows = [(first + i, at, token) for i, prompt in enumerate(packed) for at, token in enumerate(prompt)]
+            self.peer.feed_sequences(rows)
+            self.last += [self.peer.sample(self.length * (i + 1) - 1) for i in range(len(packed))]
+        self.decode(count - 1)
+        return time.perf_counter() - start
 
     def decode(self, count: int) -> float:
         start = time.perf_counter()

@@ -65,7 +65,7 @@ def serve(answers: TextIO) -> None:
 
     name, model, *numbers = sys.argv[1:]
     threads, context, batch, vocabulary = map(int, numbers)
-    engine = open_engine(name, model, threads, context, batch)
+    engine: Any = open_engine(name, model, threads, context, batch)
     draw = random.Random(0)  # every engine gets the same tokens
 
     def prompts(count: int, length: int) -> list[list[int]]:
@@ -85,6 +85,10 @@ def serve(answers: TextIO) -> None:
             answer(time.perf_counter() - start)
         elif call == "decode":
             answer(engine.decode(arguments[0]))
+        elif call == "serve":
+            answer(engine.serve(prompts(batch, arguments[0]), arguments[1]))
+        elif call == "steps":
+            answer(engine.steps())
         else:
             raise ValueError(f"no such call: {call}")
 

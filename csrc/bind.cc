@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <limits>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -366,11 +367,17 @@ void bind_values(nb::module_& m) {
   });
   m.def("quantize_rows", &quantized, "raw"_a, "stored"_a, "target"_a, "rows"_a, "columns"_a, "importance"_a.none(), "threads"_a,
         "isa"_a = "");
-  m.def("sample", [](Array1<float> logits, double temperature, int64_t top_k, double top_p, double min_p, double uniform) {
-    require(logits.shape(0) > 0, "sample: no logits");
-    nb::gil_scoped_release release;
-    return sample(logits.data(), (int64_t)logits.shape(0), temperature, top_k, top_p, min_p, uniform);
-  });
+  m.def(
+      "sample",
+      [](Array1<float> logits, double temperature, int64_t top_k, double top_p, double min_p, double uniform,
+         std::optional<Array1<uint32_t>> allowed) {
+        require(logits.shape(0) > 0, "sample: no logits");
+        require(!allowed || allowed->shape(0) == (logits.shape(0) + 31) / 32, "sample: allowed is not a bit for each logit");
+        nb::gil_scoped_release release;
+        const uint32_t* words = allowed ? allowed->data() : nullptr;
+        return sample(logits.data(), (int64_t)logits.shape(0), words, temperature, top_k, top_p, min_p, uniform);
+      },
+      "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "uniform"_a, "allowed"_a = nb::none());
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 namespace linnet {
@@ -15,14 +16,35 @@ struct Candidate {
 
 bool likelier(const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; }
 
+// Calls `use` with every allowed token, in order; of words that allow nothing, it costs one look.
+template <class Use>
+void each_allowed(const uint32_t* allowed, int64_t count, Use use) {
+  for (int64_t first = 0; first < count; first += 32) {
+    const int64_t end = std::min(first + 32, count);
+    uint32_t bits = allowed == nullptr ? ~0u : allowed[first / 32];
+    if (bits == ~0u) {
+      for (int64_t i = first; i < end; i++) use(i);
+      continue;
+    }
+    for (int64_t i = first; bits != 0 && i < end; i++, bits >>= 1) {
+      if (bits & 1) use(i);
+    }
+  }
+}
+
 // Candidates, of which only as many are put in order as are looked at: a whole vocabulary is rarely needed.
 class Ranking {
  public:
-  Ranking(const float* logits, int64_t count, double temperature) : temperature_(temperature) {
-    candidates_.reserve((size_t)count);
-    for (int64_t i = 0; i < count; i++) candidates_.push_back({logits[i], (int32_t)i});
-    largest_ = *std::max_element(logits, logits + count);
+  Ranking(const float* logits, int64_t count, const uint32_t* allowed, double temperature) : temperature_(temperature) {
+    candidates_.reserve(allowed == nullptr ? (size_t)count : 0);
+    float largest = -std::numeric_limits<float>::infinity();
+    each_allowed(allowed, count, [&](int64_t i) {
+      candidates_.push_back({logits[i], (int32_t)i});
+      largest = std::max(largest, logits[i]);
+    });
+    largest_ = largest;
   }
+  bool empty() const { return std::isinf(largest_); }
   size_t size() const { return candidates_.size(); }
   double weight(size_t i) const { return std::exp(((double)candidates_[i].logit - largest_) / temperature_); }
   double total() const {
@@ -65,20 +87,26 @@ class Ranking {
   double temperature_, largest_;
 };
 
-int64_t largest_of(const float* logits, int64_t count) {
-  int64_t best = 0;
-  for (int64_t i = 1; i < count; i++) {
-    if (logits[i] > logits[best]) best = i;
-  }
+int64_t largest_of(const float* logits, int64_t count, const uint32_t* allowed) {
+  int64_t best = -1;
+  float largest = -std::numeric_limits<float>::infinity();
+  each_allowed(allowed, count, [&](int64_t i) {
+    if (logits[i] > largest) {
+      best = i;
+      largest = logits[i];
+    }
+  });
   return best;
 }
 
 }  // namespace
 
-int64_t sample(const float* logits, int64_t count, double temperature, int64_t top_k, double top_p, double min_p, double uniform) {
-  if (temperature == 0) return largest_of(logits, count);
-  Ranking ranking(logits, count, temperature);
-  if (top_k > 0 && top_k < count) ranking.keep_first((size_t)top_k);
+int64_t sample(const float* logits, int64_t count, const uint32_t* allowed, double temperature, int64_t top_k, double top_p, double min_p,
+               double uniform) {
+  if (temperature == 0) return largest_of(logits, count, allowed);
+  Ranking ranking(logits, count, allowed, temperature);
+  if (ranking.empty()) return -1;
+  if (top_k > 0 && (size_t)top_k < ranking.size()) ranking.keep_first((size_t)top_k);
   if (top_p < 1) {
     double limit = top_p * ranking.total(), reached = 0;
     for (size_t i = 0; i < ranking.size(); i++) {

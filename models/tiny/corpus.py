@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from collections.abc import Iterator
 from itertools import islice
 
@@ -241,6 +242,18 @@ def documents(seed: int) -> Iterator[str]:
             yield text
 
 
+def held_out_text(seed: int = 1_000_003, count: int = 120) -> str:
+    """Texts of a seed that was not trained on, one sum of the test set after every second: what `linnet quantize` compares on. Its
+    command is `python models/tiny/corpus.py held_out > models/tiny/held_out.txt`."""
+    texts = list(islice(documents(seed), count))
+    for index, (a, b) in enumerate(held_out_sums(count // 2, seed)):
+        texts[2 * index] += f"<|user|>What is {a} + {b}?<|assistant|>{worked_sum(a, b)}<|end|>"
+    return "".join(texts)
+
+
 if __name__ == "__main__":
-    for text in islice(documents(0), 12):
-        print(repr(text))
+    if sys.argv[1:] == ["held_out"]:
+        print(held_out_text(), end="")
+    else:
+        for text in islice(documents(0), 12):
+            print(repr(text))

@@ -20,15 +20,18 @@ from linnet.errors import (
     QueueFullError,
     UnsupportedModelError,
 )
+from linnet.quantize import quantize  # at once: later the package of that name would be found in its place
 
 if TYPE_CHECKING:
     from linnet.engine.counters import Counters, Histogram
     from linnet.engine.params import SamplingParams
     from linnet.engine.sampling import TokenLogprob
+    from linnet.engine.session import Session
     from linnet.handle import Handle
     from linnet.llm import LLM
     from linnet.look.report import ModelReport, inspect_model
     from linnet.outputs import Candidate, Chunk, Completion, Timings, TraceStep, Usage
+    from linnet.quantize.convert import convert
     from linnet.text.tokenizer import Tokenizer
 
 __version__ = "0.1.0"
@@ -54,6 +57,7 @@ __all__ = [
     "OutOfMemoryError",
     "QueueFullError",
     "SamplingParams",
+    "Session",
     "Timings",
     "TokenLogprob",
     "Tokenizer",
@@ -61,7 +65,9 @@ __all__ = [
     "UnsupportedModelError",
     "Usage",
     "__version__",
+    "convert",
     "inspect_model",
+    "quantize",
 ]
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.
@@ -72,8 +78,10 @@ _HOMES = {
     "LLM": "linnet.llm",
     "ModelReport": "linnet.look.report",
     "SamplingParams": "linnet.engine.params",
+    "Session": "linnet.engine.session",
     "TokenLogprob": "linnet.engine.sampling",
     "Tokenizer": "linnet.text.tokenizer",
+    "convert": "linnet.quantize.convert",
     "inspect_model": "linnet.look.report",
     **dict.fromkeys(("Candidate", "Chunk", "Completion", "Timings", "TraceStep", "Usage"), "linnet.outputs"),
 }

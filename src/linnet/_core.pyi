@@ -106,4 +106,12 @@ def quantize_rows(
     threads: int,
     isa: str = "",
 ) -> NDArray[np.uint8]: ...
-def sample(logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int: ...
+def sample(
+    logits: NDArray[np.float32],
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    uniform: float,
+    allowed: NDArray[np.uint32] | None = None,
+) -> int: ...

@@ -11,25 +11,36 @@ from linnet.engine.params import SamplingParams
 from linnet.engine.request import FinishReason, Output, Request
 from linnet.engine.sampling import TokenLogprob
 from linnet.errors import InvalidRequestError
-from linnet.outputs import Chunk, Completion, Timings, Usage
+from linnet.outputs import Chunk, Completion, EndReason, Timings, Usage
 from linnet.text.detokenize import StreamDecoder
+from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallEnded, Event, TextDelta
+from linnet.text.tool_calls.tools import ToolCall
 
 if TYPE_CHECKING:
     from linnet.text.tokenizer import Tokenizer
+    from linnet.text.tool_calls.parser import ToolCallParser
+    from linnet.text.tool_calls.use import ToolUse
 
 
 class Answer:
     """Follows a request from submission to its completions, one per sample."""
 
     def __init__(
-        self, prompt: list[int], params: SamplingParams, end_ids: frozenset[int], tokenizer: Tokenizer | None, cache: bool
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        end_ids: frozenset[int],
+        tokenizer: Tokenizer | None,
+        cache: bool,
+        tool_use: ToolUse | None = None,
     ) -> None:
         seed = secrets.randbits(53) if params.seed is None else params.seed  # 53 bits: exact in any JSON reader
         self.request = Request(prompt, params, seed, frozenset() if params.ignore_eos else end_ids, cache=cache)
         self._samples: list[_Sample] = []
+        shown = frozenset() if tool_use is None else tool_use.shown
         for _ in range(params.n):
-            decoder = None if tokenizer is None else StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens)
-            self._samples.append(_Sample(decoder))
+            decoder = None if tokenizer is None else StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown)
+            self._samples.append(_Sample(decoder, None if tool_use is None else tool_use.parser()))
         if tokenizer is not None:
             self.request.stop_rule = lambda sample, token: self._samples[sample].push(token)
         elif params.stop:
@@ -51,39 +62,45 @@ class Answer:
             sample.first_at = sample.first_at or output.at
         if output.logprob is not None:
             sample.logprobs.append(output.logprob)
-        text = sample.take(last=reason is not None)
+        events = sample.take(last=reason is not None)
+        text = "".join([event.text for event in events if isinstance(event, TextDelta)])
         completion = None if reason is None else self._completion(index, sample, reason, output.at)
         logprobs = None if self.request.params.logprobs is None else sample.logprobs[len(sample.logprobs) - len(token_ids) :]
-        return Chunk(index, text, token_ids, logprobs, reason, completion)
+        return Chunk(index, text, token_ids, logprobs, completion.finish_reason if completion else None, completion, events)
 
     def _completion(self, index: int, sample: _Sample, reason: FinishReason, ended_at: float) -> Completion:
         request, count = self.request, len(sample.token_ids)
         first_s = None if sample.first_at is None else sample.first_at - request.submitted_at
+        end: EndReason = "tool_calls" if sample.calls and reason == "stop" else reason
         after_first_s = 0.0 if sample.first_at is None else ended_at - sample.first_at
         return Completion(
             index=index,
             text="".join(sample.texts),
             token_ids=sample.token_ids,
-            finish_reason=reason,
+            finish_reason=end,
             logprobs=None if request.params.logprobs is None else sample.logprobs,
             prompt_token_ids=request.prompt,
             prompt_logprobs=request.prompt_logprobs,
             usage=Usage(len(request.prompt), count, request.cached_tokens),
             seed=request.seed,
             timings=Timings(first_s, ended_at - request.submitted_at, (count - 1) / after_first_s if after_first_s > 0 else None),
+            tool_calls=sample.calls,
+            stop_text=None if sample.decoder is None else sample.decoder.stopped,
         )
 
 
 class _Sample:
     """The text of one sample. The engine pushes tokens, possibly ahead of the reader, who takes the pieces one by one."""
 
-    def __init__(self, decoder: StreamDecoder | None) -> None:
-        self.decoder = decoder
+    def __init__(self, decoder: StreamDecoder | None, parser: ToolCallParser | None) -> None:
+        self.decoder, self.parser = decoder, parser
         self.pieces: deque[str] = deque()
         self.texts: list[str] = []
         self.token_ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.first_at: float | None = None
+        self.calls: list[ToolCall] = []
+        self._begun = ToolCall("", "", "")
 
     def push(self, token: int) -> bool:
         """Takes a token that does not end the answer by its id; True where its text does."""
@@ -91,10 +108,26 @@ class _Sample:
         self.pieces.append(self.decoder.push((token,)))
         return self.decoder.stopped is not None
 
-    def take(self, last: bool) -> str:
-        """The text of the next token ("" for one that ended the answer by its id), and the rest, after the last."""
+    def take(self, last: bool) -> list[Event]:
+        """What the next token adds (nothing, for one that ended the answer by its id), and the rest, after the last."""
         text = self.pieces.popleft() if self.pieces else ""
         if last and self.decoder is not None:
             text += self.decoder.finish()
-        self.texts.append(text)
-        return text
+        if self.parser is None:
+            events: list[Event] = [TextDelta(text)] if text else []
+        else:
+            events = self.parser.push(text) + (self.parser.finish() if last else [])
+        for event in events:
+            self._keep(event)
+        return events
+
+    def _keep(self, event: Event) -> None:
+        call = self._begun
+        if isinstance(event, TextDelta):
+            self.texts.append(event.text)
+        elif isinstance(event, CallBegun):
+            self._begun = ToolCall(event.id, event.name, "")
+        elif isinstance(event, ArgumentsDelta):
+            self._begun = ToolCall(call.id, call.name, call.arguments_json + event.text)
+        elif isinstance(event, CallEnded):
+            self.calls.append(call)

@@ -15,8 +15,9 @@ from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, N
 X = Any
 
 
-def forward(ops: Ops, spec: ModelSpec, weights: Weights) -> X:
-    """Logits, float32 [len(batch.rows), vocab], of the rows that the op set's current batch asks for.
+def forward(ops: Ops, spec: ModelSpec, weights: Weights, wanted: Literal["logits", "hidden"] = "logits") -> X:
+    """Logits, float32 [len(batch.rows), vocab], of the rows that the op set's current batch asks for; or the hidden states that they
+    are made of, normalised, float32 [len(batch.rows), width of the output matrix].
 
     Also writes keys and values of every input row to the op set's KV pages.
     """
@@ -34,6 +35,8 @@ def forward(ops: Ops, spec: ModelSpec, weights: Weights) -> X:
     x = norm(ops, x, weights.final_norm, spec.final_norm)
     if weights.output_projection is not None:
         x = project(ops, x, weights.output_projection)
+    if wanted == "hidden":
+        return x
     return ops.logits(x, weights.output.matrix, weights.output.bias, spec.output)
 
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from linnet.answer import Answer
 from linnet.engine.engine import Engine
+from linnet.engine.sampling import TokenLogprob
 from linnet.errors import CancelledError, DeadlineError
 from linnet.outputs import Chunk, Completion
 
@@ -29,12 +30,23 @@ class Handle:
         self._chunks: list[Chunk] = []
         self._cancelled = False
         self._lock = threading.Lock()
-        weakref.finalize(self, engine.cancel, answer.request).atexit = False
+        self._abandoned = weakref.finalize(self, engine.cancel, answer.request)
+        self._abandoned.atexit = False
 
     @property
     def done(self) -> bool:
         """Whether the answer is complete, has failed or was cancelled."""
         return self._request.done
+
+    @property
+    def prompt_token_ids(self) -> list[int]:
+        """What the model got."""
+        return self._request.prompt
+
+    @property
+    def prompt_logprobs(self) -> list[TokenLogprob | None] | None:
+        """As in `Completion`; whole once the first chunk has come."""
+        return self._request.prompt_logprobs
 
     def __iter__(self) -> Iterator[Chunk]:
         """The chunks from the first on, as they come. Raises what made the request fail, after those that came before."""
@@ -103,6 +115,7 @@ class Handle:
         if self._cancelled:
             raise CancelledError("the request was cancelled")
         if done:
+            self._abandoned.detach()  # it holds the request, whose error holds this handle once its traceback passes through here
             if self._request.error is not None:
                 raise self._request.error
             return False

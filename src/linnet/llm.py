@@ -18,21 +18,25 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
+from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
-from linnet.engine.request import Request
 from linnet.engine.sampling import TokenLogprob
+from linnet.engine.session import Session
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
+from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
-from linnet.ops.base import Ops
+from linnet.op_set import OpSet, open_op_set
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
-from linnet.tensors import TYPES
+from linnet.text.grammar import GrammarCompiler
 from linnet.text.tokenizer import Tokenizer
+from linnet.text.tool_calls.tools import Tool, ToolChoice
+from linnet.text.tool_calls.use import ToolUse
 from linnet.tracing import trace_steps
 
 logger = logging.getLogger("linnet.llm")
@@ -57,6 +61,7 @@ class LLM:
         weights: str = "auto",
         tokenizer: Tokenizer | str | Path | None = None,
         chat_template: str | None = None,
+        tool_format: str = "auto",
         threads: int | None = None,
         prefill_threads: int | None = None,
         context: int | None = None,
@@ -115,20 +120,23 @@ class LLM:
 
     def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
         """Everything that can fail by a wrong option or for want of memory comes before the weights are read."""
+        op_set: OpSet | None = None
         spec = checkpoint.spec
         try:
             options.check_context(spec)
             slides = options.slides(spec, checkpoint.slides)
-            ops = _ops(options)
+            op_set = open_op_set(options, checkpoint)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
-            self._reader = PromptReader(checkpoint.name, self.tokenizer, read_chat_template(options.chat_template, self.tokenizer))
+            template = read_chat_template(options.chat_template, self.tokenizer)
+            self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            pages, context = plan_pages(spec, options.kv_type, wanted, options.max_batch, options.kv_memory, reserved=checkpoint.nbytes)
-            weights = checkpoint.assemble(ops, None if options.weights == "auto" else TYPES[options.weights])
+            needs = (wanted, options.max_batch, options.kv_memory, op_set.weight_bytes, op_set.memory)
+            pages, context = plan_pages(op_set.spec, options.kv_type, *needs)
+            weights = op_set.load(checkpoint, options)
             self._engine = Engine(
-                ops,
-                spec,
+                op_set.ops,
+                op_set.spec,
                 weights,
                 context=context,
                 pages=pages,
@@ -140,17 +148,25 @@ class LLM:
                 max_queue=options.max_queue,
             )
         except BaseException:
+            if op_set is not None:
+                op_set.close()
             checkpoint.close()
             raise
+        self._grammars = GrammarCompiler(self.tokenizer, spec.vocab_size)
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         self._checkpoint = checkpoint
-        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, ops.name)
+        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)
 
     @property
     def spec(self) -> ModelSpec:
         """What the model is."""
         return self._checkpoint.spec
+
+    @property
+    def name(self) -> str:
+        """What messages call the model: the path or name that it was opened by."""
+        return self._checkpoint.name
 
     @property
     def context(self) -> int:
@@ -198,51 +214,87 @@ class LLM:
         early ends the request and frees what it held."""
         return self._stream(self._answer(self._reader.read(prompt), params, cache))
 
-    def submit(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Handle:
+    def submit(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        cache: bool = True,
+    ) -> Handle:
         """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
-        QueueFullError where `max_queue` requests wait already."""
-        answer = self._answer(self._reader.read(prompt), params, cache)
+        QueueFullError where `max_queue` requests wait already. tools, tool_choice: as in `chat`; the prompt must be messages then."""
+        plain = tools is None and tool_choice == "auto"
+        ids, tool_use = (self._reader.read(prompt), None) if plain else self._reader.read_chat(prompt, tools, tool_choice)
+        answer = self._answer(ids, params, cache, tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
 
     @overload
     def chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = ..., stream: Literal[False] = ..., *, cache: bool = ...
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = ...,
+        stream: Literal[False] = ...,
+        *,
+        tools: Sequence[Tool] | None = ...,
+        tool_choice: ToolChoice = ...,
+        cache: bool = ...,
     ) -> Completion: ...
 
     @overload
     def chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = ..., *, stream: Literal[True], cache: bool = ...
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = ...,
+        *,
+        stream: Literal[True],
+        tools: Sequence[Tool] | None = ...,
+        tool_choice: ToolChoice = ...,
+        cache: bool = ...,
     ) -> Generator[Chunk, None, None]: ...
 
     def chat(
-        self, messages: Sequence[Message], params: SamplingParams | None = None, stream: bool = False, *, cache: bool = True
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        stream: bool = False,
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        cache: bool = True,
     ) -> Completion | Generator[Chunk, None, None]:
         """Answers a conversation, a list of {"role": ..., "content": ...}: a Completion, or with `stream` its Chunks.
 
-        Raises ChatTemplateError where the model has no chat template, or it refuses the messages.
+        tools: what the model may call (`Completion.tool_calls`): Python functions with type hints and a docstring, or {"type":
+        "function", "function": {"name", "description", "parameters": a JSON schema}}. tool_choice: "auto", "none" (the model is not
+        told of them), "required", or the name of one. Raises ChatTemplateError where the model has no chat template, or it refuses the
+        messages, or has no place for tools.
         """
         params = _params(params)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and chat gives one answer; generate([messages], params) gives {params.n}")
-        answer = self._answer(self._reader.read_messages(messages), params, cache)
+        ids, tool_use = self._reader.read_chat(messages, tools, tool_choice)
+        answer = self._answer(ids, params, cache, tool_use)
         return self._stream(answer) if stream else self._run([answer])[0]
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits, float32 [tokens, vocab], after each token of a sequence (whose rows are the embedding's, padding included)."""
-        ids = self._reader.read(token_ids)
-        request = Request(ids, SamplingParams(max_tokens=0), seed=0)
-        self._engine.check(request)
-        logits = np.empty((len(ids), self.spec.vocab_size), np.float32)
+        return prompt_logits(self._engine, self._reader.read(token_ids))
 
-        def keep(position: int, rows: NDArray[np.float32]) -> None:
-            logits[position : position + len(rows)] = rows
+    def embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> NDArray[np.float32]:
+        """Embeddings, float32 [texts, hidden]: hidden states after the last norm, pooled. See `submit_embed`."""
+        return self.submit_embed(texts, pooling, normalize).result()
 
-        request.prompt_logits = keep
-        self._engine.submit(request)
-        for _ in self._engine.outputs(request):
-            pass
-        return logits
+    def submit_embed(
+        self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True, timeout: float | None = None
+    ) -> EmbeddingHandle:
+        """The same, not waited for. pooling: "last" takes the last token's, "mean" the mean of all tokens'; "auto" does as the model's
+        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
+        may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
+        kind = resolve_pooling(pooling, self._checkpoint)
+        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
@@ -281,6 +333,10 @@ class LLM:
         steps = self._trace(answer)
         return steps if stream else list(steps)
 
+    def session(self, capacity: int | None = None) -> Session:
+        """The model step by step: a `Session` with a KV cache of its own, for up to `capacity` tokens (None: the context)."""
+        return Session(self._engine, capacity)
+
     def counters(self) -> Counters:
         """What was done since the LLM was opened, in numbers that add up, and what runs and waits now. May be called at any time."""
         return self._engine.counters()
@@ -301,10 +357,13 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool) -> Answer:
-        """A request that has passed every check."""
-        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache)
+    def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
+        """A request that has passed every check, its grammar compiled."""
+        params = _params(params)
+        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
+        if params.constraint is not None:
+            answer.request.constraint = self._grammars.compile(*params.constraint)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:
@@ -337,13 +396,3 @@ def _params(given: SamplingParams | None) -> SamplingParams:
     if not isinstance(given, SamplingParams):
         raise InvalidRequestError(f"params is {given!r}; it must be a SamplingParams")
     return given
-
-
-def _ops(options: ModelOptions) -> Ops:
-    if options.ops == "reference":
-        from linnet.ops.reference import ReferenceOps
-
-        return ReferenceOps()
-    from linnet.ops.native import NativeOps
-
-    return NativeOps(options.threads, prefill_threads=options.prefill_threads, pack=not options.low_memory)

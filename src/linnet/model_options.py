@@ -11,13 +11,16 @@ from linnet.arch.spec import DynamicScaling, ModelSpec
 from linnet.engine.pages import KV_BYTES
 from linnet.errors import InvalidRequestError
 from linnet.options import Options, option
+from linnet.text.tool_calls.formats import FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
     """How to open and run a model. Unknown or out-of-range options, and such as are not built yet, raise InvalidRequestError."""
 
-    ops: str = option("auto", "who computes; auto: native", choices=("auto", "native", "reference"), later=("torch",))
+    ops: str = option(
+        "auto", "who computes; auto: native, or torch on any device but cpu and with tp", choices=("auto", "native", "reference", "torch")
+    )
     backend: str = option(
         "linnet", "which engine runs the model", choices=("linnet",), later=("transformers", "llama.cpp", "onnxruntime", "vllm")
     )
@@ -29,6 +32,7 @@ class ModelOptions(Options):
     )
     tokenizer: Any = option(None, "a Tokenizer, or a path to one, in place of the model's own")
     chat_template: str | None = option(None, "a chat template, its name, or a file that holds one, in place of the model's own")
+    tool_format: str = option("auto", "how the model writes tool calls; auto: as its template says", choices=("auto", *FORMATS))
     threads: int | None = option(None, "threads of the native op set; None: one per physical core", 1, 1024)
     prefill_threads: int | None = option(None, "threads for steps that read prompts; None: as many as threads", 1, 1024)
     context: int | None = option(None, "most tokens of prompt and answer; None: what the model was made for, as far as memory goes", 1)
@@ -46,15 +50,21 @@ class ModelOptions(Options):
     prefix_cache: bool = option(True, "keep the keys and values of prompts, for later ones that begin alike")
     draft: str | None = option(None, "a smaller model that guesses ahead", letter="G")
     low_memory: bool = option(False, "leave weights where their file is mapped, rearranged at each use: slower, and no memory of their own")
-    device: str | None = option(None, "device of the torch op set", letter="F")
-    dtype: str | None = option(None, "activation type of the torch op set", letter="F")
-    tp: int = option(1, "devices that share each layer", letter="F")
+    device: str | None = option(
+        None,
+        "where to compute: cpu, or one that PyTorch drives: cuda, cuda:1, mps, xpu, mlu, musa, npu; None: cpu, or the GPU with ops=torch",
+    )
+    dtype: str | None = option(
+        None, "what the torch op set computes in; None: f32 on cpu, else bf16 where it is fast, else f16", choices=("f32", "f16", "bf16")
+    )
+    tp: int = option(1, "devices that share each layer, by tensor parallelism of the torch op set", 1, 1024)
     offload: bool = option(False, "keep some layers in host memory", letter="F")
     compile: bool = option(False, "compile the torch op set", letter="F")
     adapters: Mapping[str, str] | Sequence[str] | None = option(None, "LoRA adapters to load", letter="H")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_device()
         if self.ops == "reference":
             for name, count in (("threads", self.threads), ("prefill_threads", self.prefill_threads)):
                 if count not in (None, 1):
@@ -63,6 +73,26 @@ class ModelOptions(Options):
                 raise InvalidRequestError("low_memory is for the native op set; ops='reference' holds every weight in float32")
         if self.low_memory and self.weights != "auto":
             raise InvalidRequestError(f"low_memory leaves weights as they are stored, but weights is {self.weights!r}; leave one out")
+
+    def _check_device(self) -> None:
+        elsewhere = self.device is not None and self.device != "cpu"
+        if self.tp > 1 and self.ops in ("native", "reference"):
+            raise InvalidRequestError(f"tp is {self.tp}, but ops={self.ops!r} runs on the cpu as one; leave one of them out")
+        if elsewhere and self.ops in ("native", "reference"):
+            raise InvalidRequestError(f"device is {self.device!r}, but ops={self.ops!r} runs on the cpu; leave one of them out")
+        if self.op_set == "torch":
+            given = [name for name in ("threads", "prefill_threads", "low_memory") if getattr(self, name)]
+            if given:
+                raise InvalidRequestError(f"{given[0]} is for the native op set; with ops='torch', PyTorch's own settings hold")
+        elif self.dtype is not None:
+            raise InvalidRequestError(f"dtype is for ops='torch'; the {self.op_set} op set computes in float32, leave it out")
+
+    @property
+    def op_set(self) -> str:
+        """`ops`, resolved."""
+        if self.ops != "auto":
+            return self.ops
+        return "native" if self.device in (None, "cpu") and self.tp == 1 else "torch"
 
     @property
     def kv_type(self) -> str:

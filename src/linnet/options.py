@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import Field, field, fields
 from numbers import Integral, Real
@@ -27,7 +29,7 @@ def option(
     later: tuple[str, ...] = (),
     letter: str | None = None,
 ) -> Any:
-    """A field with its help text and either a closed range or its choices.
+    """A field with its help text and either a closed range or its choices; `high` alone: most texts of a list.
 
     `later` are choices and `letter` marks a whole option that is not built yet: both are refused by name.
     """
@@ -85,8 +87,10 @@ def _checked(f: Field[Any], value: Any) -> Any:
         kind = kind.removesuffix(" | None")
     if kind == "Any":
         return value
-    value = _CONVERT[kind.partition("[")[0] if kind.startswith("Callable") else kind](name, value)
     low, high, choices = bounds["low"], bounds["high"], bounds["choices"]
+    if kind == "Sequence[str]":
+        return _texts(name, value, high or MAX_TEXTS)
+    value = _CONVERT[kind.partition("[")[0] if kind.startswith("Callable") else kind](name, value)
     if low is not None and (value < low or (high is not None and value > high)):
         range = f"at least {low}" if high is None else f"between {low} and {high}"
         raise InvalidRequestError(f"{name} is {value}; it must be {range}")
@@ -139,11 +143,11 @@ def _items(name: str, value: Any, what: str) -> list[Any]:
     return list(value)
 
 
-def _texts(name: str, value: Any) -> tuple[str, ...]:
+def _texts(name: str, value: Any, most: int) -> tuple[str, ...]:
     """A list of texts; a single text is a list of one."""
     texts = [value] if isinstance(value, str) else _items(name, value, "texts")
-    if len(texts) > MAX_TEXTS:
-        raise InvalidRequestError(f"{name} has {len(texts)} texts; the most is {MAX_TEXTS}")
+    if len(texts) > most:
+        raise InvalidRequestError(f"{name} has {len(texts)} texts; the most is {most}")
     for text in texts:
         if not isinstance(text, str):
             raise InvalidRequestError(f"{name} holds {text!r}; it must be a list of texts")
@@ -169,13 +173,30 @@ def _bias(name: str, value: Any) -> dict[int, float]:
     return {_token_id(name, token): _number(f"{name}[{token}]", bias) for token, bias in value.items()}
 
 
+def _json_object(name: str, value: Any) -> str:
+    """The JSON text of an object, which may be given as such; members keep their order."""
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+        text = json.dumps(dict(parsed) if isinstance(parsed, Mapping) else None, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except RecursionError:
+        raise InvalidRequestError(f"{name} is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise InvalidRequestError(f"{name} is not JSON: {error}") from None
+    except (TypeError, ValueError) as error:  # what JSON cannot hold: other types, NaN, objects within themselves, lone surrogates
+        raise InvalidRequestError(f"{name} holds what JSON cannot: {error}") from None
+    if text == "null":
+        raise InvalidRequestError(f"{name} is {reprlib.repr(value)}; it must be an object, or the JSON text of one")
+    return text
+
+
 _CONVERT: dict[str, Callable[[str, Any], Any]] = {
     "int": _integer,
     "float": _number,
     "bool": _flag,
     "str": _text,
     "Callable": _function,
-    "Sequence[str]": _texts,
+    "str | Mapping[str, Any]": _json_object,
     "Sequence[int]": _token_ids,
     "Mapping[int, float]": _bias,
 }

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from linnet.engine.request import FinishReason
 from linnet.engine.sampling import TokenLogprob
+from linnet.text.tool_calls.events import Event
+from linnet.text.tool_calls.tools import ToolCall
+
+EndReason: TypeAlias = FinishReason | Literal["tool_calls"]
 
 
 @dataclass(frozen=True)
@@ -37,35 +43,47 @@ class Completion:
     """One sample of an answer.
 
     index: which of the `n` samples. text: the answer, without end token, stop text or anything after it ("" where the model
-    has no tokenizer). token_ids: every token generated, the one that ended it included. finish_reason: "stop" (end token,
-    stop id or stop text) or "length" (max_tokens or the context). logprobs: one entry a token, where asked for.
+    has no tokenizer), and without its tool calls. token_ids: every token generated, the one that ended it included. finish_reason:
+    "stop" (end token, stop id or stop text), "tool_calls" (the same, where there are any), or "length" (max_tokens or the context).
+    logprobs: one entry a token, where asked for.
     prompt_logprobs: one entry a prompt token, None for the first, where asked for or max_tokens is 0. seed: what
-    reproduces the answer.
+    reproduces the answer. stop_text: the stop that ended it, if one did. tool_calls: the calls that the model made of tools that
+    it was given, all complete.
     """
 
     index: int
     text: str
     token_ids: list[int]
-    finish_reason: FinishReason
+    finish_reason: EndReason
     logprobs: list[TokenLogprob] | None
     prompt_token_ids: list[int]
     prompt_logprobs: list[TokenLogprob | None] | None
     usage: Usage
     seed: int
     timings: Timings
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    stop_text: str | None = None
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The answer as a message, to go on with the conversation."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        return {**message, "tool_calls": [call.message for call in self.tool_calls]} if self.tool_calls else message
 
 
 @dataclass(frozen=True)
 class Chunk:
     """A piece of an answer as it comes: the text that has become certain (often "", while a character or a possible stop is
-    incomplete) with this token. `completion` is the whole answer, on its last chunk."""
+    incomplete) with this token. `completion` is the whole answer, on its last chunk. events: the text, and the pieces of tool calls, in
+    the order in which they stand in the answer."""
 
     index: int
     text: str
     token_ids: list[int]
     logprobs: list[TokenLogprob] | None
-    finish_reason: FinishReason | None
+    finish_reason: EndReason | None
     completion: Completion | None
+    events: Sequence[Event] = ()
 
 
 @dataclass(frozen=True)

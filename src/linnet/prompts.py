@@ -13,6 +13,8 @@ from linnet.errors import InvalidRequestError, MissingDependencyError, ModelFile
 if TYPE_CHECKING:
     from linnet.load.checkpoint import Checkpoint
     from linnet.text.tokenizer import Tokenizer
+    from linnet.text.tool_calls.tools import Tool, ToolChoice
+    from linnet.text.tool_calls.use import ToolUse
 
 logger = logging.getLogger("linnet.llm")
 
@@ -24,12 +26,16 @@ _KINDS = "a text, a list of token ids, or a list of messages {'role': ..., 'cont
 
 
 class PromptReader:
-    """Makes token ids of prompts. chat_template: a template's source or name, or several by name, in place of the model's own."""
+    """Makes token ids of prompts. chat_template: a template's source or name, or several by name, in place of the model's own.
+    tool_format: how the model writes tool calls, one of `FORMATS` by name, or "auto"."""
 
-    def __init__(self, model: str, tokenizer: Tokenizer | None, chat_template: str | Mapping[str, str] | None) -> None:
+    def __init__(
+        self, model: str, tokenizer: Tokenizer | None, chat_template: str | Mapping[str, str] | None, tool_format: str = "auto"
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.chat_template = chat_template
+        self.tool_format = tool_format
 
     def read_all(self, prompts: Any) -> list[list[int]]:
         """Token ids of one prompt or of each of a list of prompts. Raises InvalidRequestError that says which is wrong."""
@@ -53,9 +59,24 @@ class PromptReader:
             return self.read_messages(prompt)
         raise InvalidRequestError(f"{where} is {_short(prompt)}; it must be {_KINDS}")
 
-    def read_messages(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation, up to where the answer starts. Raises ChatTemplateError where there is no template."""
-        return self.needed("messages").apply_chat_template(messages, chat_template=self.chat_template)
+    def read_messages(self, messages: Sequence[Message], tool_use: ToolUse | None = None) -> list[int]:
+        """Token ids of a conversation, up to where the answer starts. Raises ChatTemplateError where there is no template, or it has no
+        place for tools, their calls and results."""
+        from linnet.text.tool_calls.history import with_calls_read
+
+        tokenizer, tools = self.needed("messages"), None if tool_use is None else tool_use.tools
+        return tokenizer.apply_chat_template(with_calls_read(messages), tools=tools, chat_template=self.chat_template)
+
+    def read_chat(self, messages: Any, tools: Sequence[Tool] | None, choice: ToolChoice) -> tuple[list[int], ToolUse | None]:
+        """The same of a conversation with tools, and what these are; None where none are to be called."""
+        if not tools and choice in ("auto", "none"):
+            return self.read_messages(messages), None
+        from linnet.text.tool_calls.use import read_tool_use
+
+        if isinstance(messages, str) or not isinstance(messages, Sequence) or not _all_are(list(messages), Mapping):
+            raise InvalidRequestError(f"tools go with messages, since a chat template tells of them, and the prompt is {_short(messages)}")
+        tool_use = read_tool_use(tools, choice, self.needed("tools"), self.chat_template, self.tool_format)
+        return self.read_messages(messages, tool_use), tool_use
 
     def needed(self, what: str) -> Tokenizer:
         """The tokenizer, which `what` cannot do without."""
@@ -74,7 +95,7 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
         return Tokenizer(given)
     if given is not None:
         raise InvalidRequestError(f"tokenizer is {given!r}; it must be a Tokenizer or a path to one")
-    if checkpoint.metadata is not None and "tokenizer.ggml.model" in checkpoint.metadata:
+    if checkpoint.metadata is not None and checkpoint.metadata.get("tokenizer.ggml.model", "none") not in ("none", "no_vocab"):
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
     if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
         return Tokenizer(checkpoint.path)

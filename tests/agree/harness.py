@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
@@ -17,25 +18,30 @@ from linnet.load.checkpoint import open_checkpoint
 from linnet.ops.base import PAGE_SIZE, Batch, Ops
 from linnet.ops.native import NativeOps
 from linnet.ops.reference import ReferenceOps
+from linnet.ops.torch.ops import TorchOps
 from linnet.tensors import TensorType
 from linnet.weights import Weights
 
 Logits = NDArray[np.float32]
 
-OP_SETS: dict[str, Callable[[int], Ops]] = {"reference": lambda threads: ReferenceOps(), "native": lambda threads: NativeOps(threads)}
+OP_SETS: dict[str, Callable[[int], Ops]] = {
+    "reference": lambda threads: ReferenceOps(),
+    "native": lambda threads: NativeOps(threads),
+    "torch": lambda threads: TorchOps(torch.device("cpu"), torch.float32),
+}
 """Every op set, made for a number of threads."""
 
-ALLOWED = {"reference": 1e-4, "native": 1e-3}
+ALLOWED = {"reference": 1e-4, "native": 1e-3, "torch": 1e-4}
 """Largest difference from transformers in float32, as a share of the largest logit."""
 
-ALLOWED_QUANTIZED = {"reference": 1e-4, "native": 0.04}
+ALLOWED_QUANTIZED = {"reference": 1e-4, "native": 0.04, "torch": 1e-4}
 """The same where matrices are quantized. Native kernels then round activations to 8 bits, and so does their oracle; but now
 and then a last bit decides which way, after which everything that follows differs by such roundings."""
 
 EXCUSED = 0.1
 """Share of tokens that may have another expert where matrices are quantized and activations rounded."""
 
-ROUNDS_ACTIVATIONS = {"reference": False, "native": True}
+ROUNDS_ACTIVATIONS = {"reference": False, "native": True, "torch": False}
 
 
 @dataclass(frozen=True)

@@ -91,10 +91,19 @@ class MockOps:
             result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[sequence]))
         return out
 
-    def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
+    def sample(
+        self,
+        logits: NDArray[np.float32],
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        uniform: float,
+        allowed: NDArray[np.uint32] | None = None,
+    ) -> int:
         for value in (temperature, top_p, min_p, uniform):
             assert type(value) is float
-        return sample(logits, temperature, top_k, top_p, min_p, uniform)
+        return sample(logits, temperature, top_k, top_p, min_p, uniform, allowed)
 
 
 def mock_logits(history: list[int], rope_length: int) -> NDArray[np.float32]:

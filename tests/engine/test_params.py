@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import pickle
 from dataclasses import fields, replace
@@ -15,6 +16,14 @@ from hypothesis import strategies as st
 
 from linnet.engine.params import SamplingParams
 from linnet.errors import InvalidRequestError
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"items": schema}
+    return schema
+
 
 NUMERIC = [f.name for f in fields(SamplingParams) if f.metadata["low"] is not None and f.metadata["letter"] is None]
 
@@ -81,10 +90,24 @@ def test_values_become_plain_types() -> None:
         ({"logit_bias": {1: math.inf}}, r"logit_bias\[1\] is inf"),
         ({"logits_processor": 3}, "logits_processor is 3; it must be callable"),
         ({"num_beams": 4}, "num_beams is not built yet"),
-        ({"json_object": True}, "json_object is not built yet"),
-        ({"regex": "a+"}, "regex is not built yet"),
-        ({"choice": ["a"]}, "choice is not built yet"),
-        ({"json_schema": {}}, "json_schema is not built yet"),
+        ({"json_schema": 5}, "json_schema is 5; it must be an object, or the JSON text of one"),
+        ({"json_schema": "[1]"}, "json_schema is '\\[1\\]'; it must be an object"),
+        ({"json_schema": True}, "json_schema is True; it must be an object"),
+        ({"json_schema": '{"a": }'}, "json_schema is not JSON: Expecting value: line 1 column 7"),
+        ({"json_schema": {"const": math.nan}}, "json_schema holds what JSON cannot"),
+        ({"json_schema": {"const": {1, 2}}}, "json_schema holds what JSON cannot"),
+        ({"json_schema": {"const": "\ud800"}}, "json_schema holds what JSON cannot"),
+        ({"json_schema": nested(5_000)}, "json_schema is nested too deeply"),
+        ({"json_schema": '{"items":' * 50_000 + "{}" + "}" * 50_000}, "json_schema is nested too deeply"),
+        ({"json_schema": {"const": "x" * 2**19}}, "json_schema has 524301 characters; the most is 524288"),
+        ({"json_object": 1}, "json_object is 1; it must be True or False"),
+        ({"regex": b"a"}, "regex is b'a'; it must be a text"),
+        ({"regex": "a" * (2**19 + 1)}, "regex has 524289 characters; the most is 524288"),
+        ({"choice": []}, "choice is empty; give at least one text"),
+        ({"choice": [""]}, "choice holds a text of 0 characters"),
+        ({"choice": list(map(str, range(4097)))}, "choice has 4097 texts; the most is 4096"),
+        ({"grammar": {}}, "grammar is {}; it must be a text"),
+        ({"regex": "a", "choice": ["a"], "json_object": True}, "json_object and regex and choice are given, and one answer"),
         ({"priority": 1001}, "priority is 1001; it must be between -1000 and 1000"),
         ({"timeout": -0.5}, "timeout is -0.5; it must be at least 0"),
         ({"temprature": 1}, "no option 'temprature'; did you mean temperature?"),
@@ -109,6 +132,21 @@ def test_whatever_is_given_is_legal_or_refused_cleanly(name: str, value: Any) ->
         low, high = (next(f for f in fields(SamplingParams) if f.name == name).metadata[k] for k in ("low", "high"))
         assert kept >= low
         assert high is None or kept <= high
+
+
+def test_what_constrains_an_answer_is_kept_as_text() -> None:
+    schema = {"type": "object", "properties": {"ключ": {"const": 1.5}, "a": {}}}
+    given = SamplingParams(json_schema=schema)
+    assert given.constraint == ("json_schema", '{"type": "object", "properties": {"ключ": {"const": 1.5}, "a": {}}}')
+    assert replace(given, n=2).constraint == SamplingParams(json_schema=json.dumps(schema)).constraint == given.constraint
+    assert SamplingParams(choice="yes").constraint == ("choice", ("yes",))
+    assert SamplingParams(json_object=True).constraint == ("json_object", True)
+    assert SamplingParams(json_object=False, regex="").constraint == ("regex", "")
+    assert SamplingParams().constraint is None
+    circle: dict[str, Any] = {}
+    circle["items"] = circle
+    with pytest.raises(InvalidRequestError, match="json_schema holds what JSON cannot: Circular reference"):
+        SamplingParams(json_schema=circle)
 
 
 def test_every_option_is_documented() -> None:

@@ -61,6 +61,23 @@ def test_a_prefix_is_read_once_and_reported() -> None:
     assert_whole(engine)
 
 
+def test_equal_beginnings_that_come_together_are_read_once() -> None:
+    engine = mock_engine(prefill_chunk=40)
+    requests = [request([*prompt_of(100), last], max_tokens=5) for last in (1, 2, 3)] + [request(prompt_of(70, 9), max_tokens=5)]
+    assert run(engine, *requests) == [run(mock_engine(), request(r.prompt, max_tokens=5))[0] for r in requests]
+    assert [r.cached_tokens for r in requests] == [0, 96, 96, 0]
+    assert sum(ops_of(engine).steps) == 101 + 2 * 5 + 70 + 4 * 4
+    engine = mock_engine(prefill_chunk=40)
+    first, second = (request(prompt_of(100), max_tokens=5) for _ in range(2))
+    for r in (first, second):
+        engine.submit(r)
+    engine.advance(second)
+    engine.cancel(first)  # who waits for its pages takes those that there are, and reads the rest itself
+    assert tokens_of(second, list(engine.outputs(second))) == run(mock_engine(), request(prompt_of(100), max_tokens=5))
+    assert second.cached_tokens == 32
+    assert_whole(engine)
+
+
 def test_scored_prompts_are_computed_whole_and_feed_the_cache() -> None:
     engine = mock_engine()
     for _ in range(2):

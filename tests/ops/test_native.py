@@ -20,7 +20,7 @@ from linnet.arch.spec import Attention, Rope
 from linnet.errors import InvalidRequestError, ModelFileError
 from linnet.ops.native import NativeOps, default_threads
 from linnet.ops.reference import ReferenceOps
-from linnet.ops.sampling import sample
+from linnet.ops.sampling import members, sample, set_of
 from linnet.tensors import F32, Q4_0, RawTensor
 
 ISAS = _core.available_isas()
@@ -92,16 +92,28 @@ def logits_of(draw: st.DrawFn) -> NDArray[np.float32]:
     top_p=st.sampled_from([1.0, 0.95, 0.5, 0.0]),
     min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
     uniform=st.floats(0, 1, exclude_max=True),
+    share=st.sampled_from([None, 0.0, 0.01, 0.5, 1.0]),
 )
 def test_sampling_is_its_definition(
-    logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float
+    logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float, share: float | None
 ) -> None:
-    ours = _core.sample(logits, temperature, top_k, top_p, min_p, uniform)
-    expected = sample(logits, temperature, top_k, top_p, min_p, uniform)
+    inside = None if share is None else np.random.default_rng(len(logits)).random(len(logits)) < share
+    allowed = None if inside is None else set_of(np.flatnonzero(inside).tolist(), len(logits))
+    ours = _core.sample(logits, temperature, top_k, top_p, min_p, uniform, allowed)
+    expected = sample(logits, temperature, top_k, top_p, min_p, uniform, allowed)
+    if allowed is not None:
+        assert (members(allowed, len(logits)) == inside).all()
+        assert ours == -1 if not np.isfinite(logits[inside]).any() else inside[ours]
     if ours != expected:  # only where a sum lands on a boundary to within its rounding
         nudges = [(u, p) for u in (-1e-12, 0.0, 1e-12) for p in (-1e-12, 0.0, 1e-12)]
-        near = {sample(logits, temperature, top_k, clip(top_p + p, 1.0), min_p, clip(uniform + u, 1 - 1e-16)) for u, p in nudges}
+        near = {sample(logits, temperature, top_k, clip(top_p + p, 1.0), min_p, clip(uniform + u, 1 - 1e-16), allowed) for u, p in nudges}
         assert ours in near
+
+
+def test_a_set_of_another_size_is_refused() -> None:
+    for words in (0, 1, 3):
+        with pytest.raises(ValueError, match="a bit for each logit"):
+            _core.sample(np.zeros(33, np.float32), 1.0, 0, 1.0, 0.0, 0.5, np.zeros(words, np.uint32))
 
 
 def clip(value: float, high: float) -> float:

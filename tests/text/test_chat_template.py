@@ -81,7 +81,9 @@ def test_published_templates_render_as_transformers_renders_them(path: Path, nam
     messages, tools = CONVERSATIONS[name]
     expected = by_transformers(template, messages, tools, prompt, **NAMED)
     conversation = chat_template.Conversation(messages, tools)
-    if expected is None:
+    # Two of them know nothing of tools: transformers' renders without a word what they leave out, ours refuses.
+    lost = "tools" not in template and (bool(tools) or any(message.get("tool_calls") for message in messages))
+    if expected is None or lost:
         with pytest.raises(ChatTemplateError):
             chat_template.render(template, conversation, prompt, NAMED)
     else:
@@ -149,7 +151,7 @@ def test_there_is_no_template_of_ours(byte_level: Any) -> None:
 
 
 def test_templates_are_found_where_models_keep_them(tmp_path: Path, byte_level: Any) -> None:
-    named = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}, {"name": "rag", "template": "R"}]
+    named = [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T{# tools #}"}, {"name": "rag", "template": "R"}]
     folder = save_folder(tmp_path / "named", byte_level, chat_template=named)
     ours = Tokenizer(folder)
     assert ours.render_chat_template([USER]) == "D"
@@ -159,20 +161,20 @@ def test_templates_are_found_where_models_keep_them(tmp_path: Path, byte_level: 
     assert Tokenizer(folder).render_chat_template([USER]) == "file beside"
     (folder / "chat_template.jinja").unlink()
     (folder / "additional_chat_templates").mkdir()
-    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("newer", "utf-8")
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("newer{# tools #}", "utf-8")
     assert Tokenizer(folder).render_chat_template([USER], tools=TOOLS) == "newer"
-    metadata = {**byte_level_metadata(byte_level), "tokenizer.chat_template": "G", "tokenizer.chat_template.tool_use": "GT"}
+    metadata = {**byte_level_metadata(byte_level), "tokenizer.chat_template": "G", "tokenizer.chat_template.tool_use": "GT{# tools #}"}
     gguf = Tokenizer.from_gguf_metadata(metadata, "gguf")
     assert (gguf.render_chat_template([USER]), gguf.render_chat_template([USER], tools=TOOLS)) == ("G", "GT")
 
 
 def test_templates_in_one_file_and_the_object_form(tmp_path: Path, byte_level: Any) -> None:
-    folder = save_folder(tmp_path / "object", byte_level, chat_template={"default": "D", "tool_use": "T"})
+    folder = save_folder(tmp_path / "object", byte_level, chat_template={"default": "D", "tool_use": "T{# tools #}"})
     ours = Tokenizer(folder)
     assert (ours.render_chat_template([USER]), ours.render_chat_template([USER], tools=TOOLS)) == ("D", "T")
     (tmp_path / "one.jinja").write_text("{{ messages[0].role }}!", "utf-8")
     (tmp_path / "several.json").write_text(
-        json.dumps({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})
+        json.dumps({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t{# tools #}"}]})
     )
     one, several = (read_chat_template(str(tmp_path / name), ours) for name in ("one.jinja", "several.json"))
     assert ours.render_chat_template([USER], chat_template=one) == "user!"

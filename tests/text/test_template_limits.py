@@ -107,10 +107,8 @@ def test_the_renderer_itself_stays_within_its_bounds() -> None:
     for template in HUGE:
         with pytest.raises(ChatTemplateError):
             chat_template.render(template, CONVERSATION, True, {})
-        process = template_renderer._process
-        assert process is not None
-        if process.alive():
-            status = Path(f"/proc/{process._process.pid}/status").read_text()
+        if (pid := template_renderer._renderer.pid) is not None:
+            status = Path(f"/proc/{pid}/status").read_text()
             peaks.append(int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024)
     assert 0 < max(peaks) < template_renderer.MEMORY + 100 * 2**20
 
@@ -135,10 +133,10 @@ def test_threads_render_at_once_and_each_gets_its_own() -> None:
 
 def test_a_renderer_that_was_killed_is_started_again() -> None:
     chat_template.render("x", CONVERSATION, True, {})
-    process = template_renderer._process
+    process = template_renderer._renderer._process
     assert process is not None
-    process._process.kill()
-    process._process.wait()
+    process.kill()
+    process.wait()
     assert chat_template.render("y", CONVERSATION, True, {}) == "y"
 
 

@@ -83,6 +83,9 @@ GGUF_FAMILIES = {
     "smollm3": "smollm3",
     "stablelm": "stablelm",
 }
+_WRITTEN_AS = {"glm4": ("glm4", "chatglm"), "mistral": ("llama",), "mixtral": ("llama",), "nanogpt": ("gpt2",)}
+"""Architectures of GGUF that hold models of a family, where they are not read by the family's own module alone."""
+
 TORCH_FAMILIES = {
     "from_scratch": "from_scratch",
     "nanochat_torch": "nanochat_torch",
@@ -115,6 +118,15 @@ def table_of(spec: ModelSpec) -> Table:
         raise UnsupportedModelError(f"spec.family is {spec.family!r}; there are {known}; another needs a table of its own")
     table: Table = _module(families[spec.family]).table(spec)
     return table
+
+
+def gguf_architectures(family: str) -> tuple[str, ...]:
+    """The architectures of GGUF that may hold models of a family (`ModelSpec.family`), likeliest first; none where GGUF has no name
+    for it. Whether a model fits one, its metadata must show."""
+    if family in _WRITTEN_AS:
+        return _WRITTEN_AS[family]
+    module = (HF_FAMILIES | TORCH_FAMILIES).get(family)
+    return tuple(name for name, reader in GGUF_FAMILIES.items() if reader == module or name == family)
 
 
 def _module(name: str) -> Any:

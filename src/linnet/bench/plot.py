@@ -6,23 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from linnet.bench.measure import Result
-from linnet.errors import InvalidRequestError, MissingDependencyError
-from linnet.options import check_writable
+from linnet.charts import save
 
 DIMENSIONS = {"batch_size": "batch", "input_len": "input", "output_len": "output"}
 FIGURES = {"prompt_tokens_per_s": "prompt tokens/s", "generated_tokens_per_s": "generated tokens/s"}
-
-
-def check_plot(path: Path) -> None:
-    """Raises MissingDependencyError without matplotlib, and InvalidRequestError for a path that is no .png or cannot be written.
-    Nothing is written yet."""
-    if path.suffix.lower() != ".png":
-        raise InvalidRequestError(f"--plot {path}: the chart is a PNG file; give it a name that ends in .png")
-    check_writable("--plot", path)
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError('--plot needs matplotlib: pip install "linnet[plot]"') from None
 
 
 def plot(results: Sequence[Result], path: Path, title: str) -> None:
@@ -50,7 +37,4 @@ def plot(results: Sequence[Result], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
     if 0 < len(lines) <= 20:
         figure.axes[0].legend(fontsize="small")
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise InvalidRequestError(f"--plot {path}: cannot be written ({error.strerror})") from None
+    save(figure, path)

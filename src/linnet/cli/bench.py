@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,11 +12,9 @@ import typer
 
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, with_options
-from linnet.cli.terminal import one_interrupt, page, write
+from linnet.cli.terminal import one_interrupt, page, progress_bar, write
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from linnet.bench.machine import Machine
     from linnet.bench.measure import Result
     from linnet.bench.plan import Plan
@@ -68,8 +64,8 @@ def bench(
         parse_sizes("--output-len", output_len, MAX_LENGTH),
     )
     check(model, load, {})
-    from linnet.bench.plot import check_plot
     from linnet.bench.plot import plot as draw
+    from linnet.charts import check_plot
 
     if plot is not None:
         check_plot(plot)
@@ -91,7 +87,7 @@ def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
     results: list[Result] = []
     machine = None
     try:
-        with _progress() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("measuring the machine", total=sum(work(case, repeat) for case in plan.cases))
             machine = measure(plan.threads)
             bar.update(task, description="loading")
@@ -116,20 +112,6 @@ def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
         elif results and machine is not None:
             _print_table(plan, results, machine)
     return results
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A progress bar on standard error, where that is a terminal; gone once it is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    on_terminal = sys.stderr.isatty()
-    console = Console(stderr=True, soft_wrap=True)
-    # Where both are terminals, what is written must go past the bar; where they are not, it must not land on standard error.
-    with Progress(*columns, console=console, transient=True, disable=not on_terminal, redirect_stdout=sys.stdout.isatty()) as bar:
-        yield bar
 
 
 def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:

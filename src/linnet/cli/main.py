@@ -17,7 +17,10 @@ from linnet import LinnetError, __version__
 from linnet.cli import terminal
 from linnet.cli.bench import bench
 from linnet.cli.chat import chat
+from linnet.cli.convert import convert
+from linnet.cli.eval import evaluate
 from linnet.cli.inspect import inspect
+from linnet.cli.quantize import quantize
 from linnet.cli.run import run
 from linnet.cli.serve import serve
 from linnet.cli.trace import trace
@@ -34,8 +37,11 @@ app.command()(run)
 app.command()(chat)
 app.command()(serve)
 app.command()(bench)
+app.command("eval")(evaluate)
 app.command()(inspect)
 app.command()(trace)
+app.command()(quantize)
+app.command()(convert)
 
 # The root of usage errors is click's, of which newer versions of Typer carry their own copy without a public name.
 _UsageError: Any = typer.BadParameter.__mro__[1]

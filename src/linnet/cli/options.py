@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from functools import wraps
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import typer
@@ -14,6 +15,7 @@ import typer
 from linnet.engine.params import SamplingParams
 from linnet.errors import InvalidRequestError
 from linnet.model_options import ModelOptions
+from linnet.ops.torch.devices import VENDORS
 
 ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 """What a model's generation_config.json may advise and a command then does unless told otherwise."""
@@ -27,6 +29,7 @@ _FLAG_TYPES: dict[str, Any] = {
     "bool": bool,
     "str": str,
     "Any": str,  # the tokenizer: a path, on a command line
+    "str | Mapping[str, Any]": str,  # the schema: a file, on a command line
     "Sequence[str]": list[str],
     "Sequence[int]": list[int],
     "Mapping[int, float]": list[str],
@@ -39,6 +42,10 @@ _METAVARS = {
     "Mapping[int, float]": "ID=VALUE",
     "tokenizer": "PATH",
     "chat_template": "FILE",
+    "json_schema": "FILE",
+    "grammar": "FILE",
+    "regex": "PATTERN",
+    "device": "NAME",
     "host": "ADDRESS",
     "api_keys_file": "FILE",
 }
@@ -46,16 +53,18 @@ _METAVARS = {
 
 
 class Group(NamedTuple):
-    """Flags that a command takes together: the heading they stand under, and their fields."""
+    """Flags that a command takes together: the heading they stand under, their fields, and whether the command follows a model's advice
+    on them."""
 
     title: str
     fields: Sequence[Field[Any]]
+    advised: bool = True
 
 
-def sampling_group(without: Iterable[str] = ()) -> Group:
+def sampling_group(without: Iterable[str] = (), advised: bool = True) -> Group:
     """Every option of SamplingParams that a command line can express and that is built."""
     known = [f for f in fields(SamplingParams) if f.metadata["letter"] is None and not _kind(f).startswith("Callable")]
-    return Group("Sampling", [f for f in known if f.name not in without])
+    return Group("Sampling", [f for f in known if f.name not in without], advised)
 
 
 SINGLE_USER = (
@@ -67,6 +76,9 @@ SINGLE_USER = (
     "kv_dtype",
     "low_memory",
     "ops",
+    "device",
+    "dtype",
+    "tp",
     "tokenizer",
     "chat_template",
 )
@@ -82,13 +94,17 @@ def with_options(**groups: Group) -> Callable[[Callable[..., None]], Callable[..
     """Gives a command a flag for every field of its groups; it gets those that were given, one dict a group."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        makers = _maker_flags() if any(f.name == "device" for group in groups.values() for f in group.fields) else []
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name not in groups]
-        flags = [_flag(f, group.title) for group in groups.values() for f in group.fields]
+        flags = [*(_flag(f, group) for group in groups.values() for f in group.fields), *makers]
 
         @wraps(command)
         def wrapper(**values: Any) -> None:
+            maker = _device_of_maker([values.pop(flag.name) and flag.name for flag in makers], values.get("device"))
             for name, group in groups.items():
                 given = {f.name: values.pop(f.name) for f in group.fields}
+                if maker is not None and "device" in given:
+                    given["device"] = maker
                 values[name] = {key: _parsed(key, value) for key, value in given.items() if value not in (None, [], ())}
             command(**values)
 
@@ -98,6 +114,20 @@ def with_options(**groups: Group) -> Callable[[Callable[..., None]], Callable[..
         return wrapper
 
     return decorate
+
+
+def _maker_flags() -> list[inspect.Parameter]:
+    """--nvidia and its like: other words for --device, which its help names."""
+    hidden = {maker: typer.Option(False, f"--{maker}", hidden=True) for maker in VENDORS}
+    return [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=flag, annotation=bool) for name, flag in hidden.items()]
+
+
+def _device_of_maker(makers: Sequence[str | bool], device: str | None) -> str | None:
+    """The device of the one maker whose flag was given. Raises InvalidRequestError for several, and beside --device."""
+    given = [f"--{maker}" for maker in makers if maker] + ([] if device is None else ["--device"])
+    if len(given) > 1:
+        raise InvalidRequestError(f"{' and '.join(given)} each say where to compute; give one of them")
+    return VENDORS[given[0][2:]] if given and device is None else None
 
 
 def shell_params(given: Mapping[str, Any], generation_config: Mapping[str, Any]) -> SamplingParams:
@@ -141,32 +171,34 @@ def _kind(f: Field[Any]) -> str:
     return str(f.type).removesuffix(" | None")
 
 
-def _flag(f: Field[Any], title: str) -> inspect.Parameter:
+def _flag(f: Field[Any], group: Group) -> inspect.Parameter:
     """The flag of one field. Its default is None, "not given", so that only what a user says overrules a model."""
     kind, choices = _kind(f), f.metadata["choices"]
     option = typer.Option(
         None,
         f"--{f.name.replace('_', '-')}",
-        help=_help(f, kind),
+        help=_help(f, kind, group.advised),
         metavar="|".join(choices) if choices else _METAVARS.get(f.name, _METAVARS.get(kind)),
         show_default=False,
-        rich_help_panel=title,
+        rich_help_panel=group.title,
     )
     return inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_FLAG_TYPES[kind] | None)
 
 
-def _help(f: Field[Any], kind: str) -> str:
+def _help(f: Field[Any], kind: str, advised: bool) -> str:
     text = str(f.metadata["help"]).replace("None:", "left out:")
     remarks = []
     if f.name == "temperature":
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in _NEEDS_DRAWS)
-        remarks.append(f"default: what the model advises, else 0, or 1 beside any of {flags}")
-    elif f.name in ADVISED:
+        remarks.append(f"default: {'what the model advises, else ' if advised else ''}0, or 1 beside any of {flags}")
+    elif f.name in ADVISED and advised:
         remarks.append(f"default: what the model advises, else {f.default:g}")
     elif isinstance(f.default, (int, float, str)) and f.default not in (False, "auto"):
         remarks.append(f"default: {f.default:g}" if isinstance(f.default, float) else f"default: {f.default}")
     if kind.startswith(("Sequence", "Mapping")):
         remarks.append("may be repeated")
+    if f.name == "device":
+        remarks.append(f"also {', '.join(f'--{maker}' for maker in VENDORS)}")
     if f.metadata["letter"] is not None:
         remarks.append("nothing else is built yet")
     return f"{text} ({'; '.join(remarks)})" if remarks else text
@@ -174,6 +206,8 @@ def _help(f: Field[Any], kind: str) -> str:
 
 def _parsed(name: str, value: Any) -> Any:
     """A flag's value as its option takes it."""
+    if name in ("json_schema", "grammar"):
+        return _read(name, Path(value))
     if name != "logit_bias":
         return value
     biases: dict[int, float] = {}
@@ -187,3 +221,12 @@ def _parsed(name: str, value: Any) -> Any:
             raise InvalidRequestError(f"--logit-bias names token id {token_id} twice; name it once")
         biases[token_id] = number
     return biases
+
+
+def _read(name: str, path: Path) -> str:
+    """The text of the file that a flag names."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequestError(f"--{name.replace('_', '-')} {path}: cannot be read ({reason})") from None

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from linnet.errors import LinnetError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 _CONTROLS = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 """A terminal obeys control characters (move, recolour, paste ...); what a model or a file says shall not reach it so."""
@@ -81,6 +82,34 @@ def page() -> Console:
 def text_width() -> int:
     """Columns of running text on a page: no more than a terminal has."""
     return min(PAGE_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else PAGE_WIDTH
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress bar on standard error, where that is a terminal; gone once it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    on_terminal = sys.stderr.isatty()
+    console = Console(stderr=True, soft_wrap=True)
+    # Where both are terminals, what is written must go past the bar; where they are not, it must not land on standard error.
+    with Progress(*columns, console=console, transient=True, disable=not on_terminal, redirect_stdout=sys.stdout.isatty()) as bar:
+        yield bar
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for each thing that is done, as it is called with its name, how much is done and how much there is."""
+    with progress_bar() as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
+
+        yield progress
 
 
 @contextmanager

@@ -13,6 +13,10 @@ import os
 import time
 from collections.abc import Callable, Generator
 from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
 from linnet.engine.check import check_request, most_tokens
@@ -25,12 +29,14 @@ from linnet.engine.sampling import Sampler
 from linnet.engine.scheduler import Scheduler
 from linnet.engine.stepping import Stepping
 from linnet.engine.turns import Turns
-from linnet.errors import ClosedError, LinnetError, QueueFullError
+from linnet.errors import ClosedError, LinnetError, OutOfMemoryError, QueueFullError
 from linnet.forward import forward
-from linnet.ops.base import Ops
+from linnet.ops.base import PAGE_SIZE, Batch, Ops
 from linnet.weights import Weights
 
 logger = logging.getLogger("linnet.engine")
+
+T = TypeVar("T")
 
 PRIORITY_PLACES = 100
 """What a step of priority is worth: a request is overtaken by no more than so many later ones, so that none waits for ever."""
@@ -65,18 +71,20 @@ class Engine:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
         self.spec = spec
-        run = ops.stepper(spec, partial(forward, ops, spec, weights))
+        run, run_hidden = (ops.stepper(spec, partial(forward, ops, spec, weights, wanted)) for wanted in ("logits", "hidden"))
+        logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         self.context = context
+        self.max_batch = max_batch
+        self.most_rows = min(prefill_chunk, logit_rows)
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
         self.pool = PagePool(pages)
-        logit_rows = max(1, PROMPT_LOGIT_BYTES // (4 * spec.vocab_size))
         prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
         self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole)
         self._tally = Tally()
-        self._stepping = Stepping(self.scheduler, self._tally, run, context)
+        self._stepping = Stepping(self.scheduler, self._tally, run, run_hidden, context)
         self._turns = Turns()
         self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
@@ -86,7 +94,7 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count)
+        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count - self.pool.promised)
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
@@ -95,7 +103,7 @@ class Engine:
         request.sequences = self._samples(request)
         request.unfinished = len(request.sequences)
         with self._turns.lock:
-            self._refuse_closed()
+            self.check(request)  # again: a session may have taken room meanwhile
             if self._draining:
                 raise ClosedError("the LLM is being shut down and takes no more requests; those that it has run to their ends")
             self._refuse_full()
@@ -176,15 +184,50 @@ class Engine:
             for request in tuple(self._stepping.unfinished):
                 self._stepping.fail(request, ClosedError("the LLM was closed while this request ran"))
             self.ops.free_cache()
-            self._stepping.run = None
+            self._stepping.run = self._stepping.run_hidden = None
         self._end_turn()
+
+    # ---- for sessions
+    def in_turn(self, task: Callable[[], T]) -> T:
+        """What `task` gives, run between two steps."""
+        self._refuse_closed()
+        self._refuse_reentry()
+        try:
+            if not self._turns.claim():
+                raise ClosedError("the LLM was closed")
+            return task()
+        finally:
+            if self._turns.mine:
+                self._end_turn()
+
+    def leave(self, errand: Callable[[], None]) -> None:
+        """Has `errand` run between two steps, now or soon; may be called from anywhere."""
+        self._turns.leave(errand)
+
+    def promise(self, pages: int) -> None:
+        """Sets pages aside, in a turn of this thread. Raises OutOfMemoryError where a request that runs or waits needs them."""
+        with self._turns.lock:
+            needed = max((sequence.need for request in self._stepping.unfinished for sequence in request.sequences), default=0)
+            there = self.pool.count - self.pool.promised
+            if pages + needed > there:
+                raise OutOfMemoryError(
+                    f"the session needs KV cache for {pages * PAGE_SIZE} tokens and {max(0, there - needed) * PAGE_SIZE} are not needed by "
+                    "requests and other sessions; give it less capacity, close another, or raise kv_memory"
+                )
+            self.scheduler.promise(pages)
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Runs a batch of somebody else's, in a turn of this thread."""
+        assert self._stepping.run is not None
+        return self._stepping.run(batch)
 
     def _samples(self, request: Request) -> list[Sequence]:
         limit = most_tokens(request, self.context, self.slides)
         need = pages_for(min(len(request.prompt) + limit, self.context))
         sequences = []
         for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
-            sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends)
+            constraint = None if request.constraint is None else request.constraint.fork()
+            sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends, constraint)
             sequence = Sequence(request, index, list(request.prompt), limit, need, sampler, scored=request.logits_from)
             sequence.slide(self.context)
             sequences.append(sequence)

@@ -39,32 +39,50 @@ class PagePool:
         self._named: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # named, and held by nobody
+        self.promised = 0
+        self._redeemed = 0  # promised pages that are given out
 
     @property
     def free_count(self) -> int:
-        return self.count - len(self._holders) + len(self._returned) + len(self._idle)
+        return self.count - len(self._holders) + len(self._returned) + len(self._idle) - (self.promised - self._redeemed)
 
     @property
     def idle_count(self) -> int:
         """How many of the free ones are kept, lest somebody ask for them by name."""
-        return len(self._idle)
+        return min(len(self._idle), self.free_count)
 
     def allocate(self, count: int) -> list[int]:
         """`count` pages, held once; the caller has checked `free_count`."""
         assert count <= self.free_count
-        pages = []
-        for _ in range(count):
-            if self._returned:
-                page = self._returned.pop()
-            elif len(self._holders) < self.count:
-                page = len(self._holders)
-                self._holders.append(0)
-            else:
-                page, _ = self._idle.popitem(last=False)
-                self.forget(page)
-            self._holders[page] = 1
-            pages.append(page)
-        return pages
+        return [self._give() for _ in range(count)]
+
+    def promise(self, count: int) -> None:
+        """Promises so many free pages more, or, if negative, so many of those that are not given out less."""
+        assert self._redeemed - self.promised <= count <= self.free_count
+        self.promised += count
+
+    def allocate_promised(self) -> int:
+        """One of the promised pages, held once."""
+        assert self._redeemed < self.promised
+        self._redeemed += 1
+        return self._give()
+
+    def free_promised(self, pages: Sequence[int]) -> None:
+        """One holder less for each of these promised pages; what nobody holds any longer is still promised."""
+        self._redeemed -= sum(not self.is_shared(page) for page in pages)
+        self.free(pages)
+
+    def _give(self) -> int:
+        if self._returned:
+            page = self._returned.pop()
+        elif len(self._holders) < self.count:
+            page = len(self._holders)
+            self._holders.append(0)
+        else:
+            page, _ = self._idle.popitem(last=False)
+            self.forget(page)
+        self._holders[page] = 1
+        return page
 
     def hold(self, pages: Iterable[int]) -> None:
         """One more holder for each of the pages, which are held or named."""
@@ -122,16 +140,16 @@ def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
 
 
 def plan_pages(
-    spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None, reserved: int = 0
+    spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None, reserved: int = 0, memory: int | None = None
 ) -> tuple[int, int]:
-    """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of
-    what the machine has available besides `reserved` bytes). Where no context is asked for, it is the model's, or as much
-    of it as one sequence can have.
+    """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of the
+    `memory` bytes that are available, besides `reserved` ones; memory: None: what the machine has). Where no context is asked
+    for, it is the model's, or as much of it as one sequence can have.
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
     each = max(1, page_bytes(spec, kv_dtype))
-    budget = cache_budget(reserved) if kv_memory is None else kv_memory
+    budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else pages_for(context)
     if affordable < needed:
@@ -149,9 +167,10 @@ def plan_pages(
     return pages, context
 
 
-def cache_budget(reserved: int) -> int:
-    """Bytes that the pool may take where no `kv_memory` is given, besides `reserved` bytes of weights."""
-    return max(0, int((available_memory() - reserved) * MEMORY_SHARE))
+def cache_budget(reserved: int, memory: int | None = None) -> int:
+    """Bytes that the pool may take where no `kv_memory` is given, of `memory` bytes besides `reserved` ones of weights; memory:
+    None: what the machine has available."""
+    return max(0, int(((available_memory() if memory is None else memory) - reserved) * MEMORY_SHARE))
 
 
 def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:

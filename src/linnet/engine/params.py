@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 MAX_SAMPLES = 256
 MAX_CANDIDATES = 1024
+MAX_CHOICES = 4096
+MAX_GRAMMAR = 2**19
+"""Most characters of a schema, a regular expression or a grammar."""
+CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,10 @@ class SamplingParams(Options):
     Logits pass, in this order, through: logit_bias, repetition, presence and frequency penalties,
     logits_processor, min_tokens, then temperature, top_k, top_p, min_p, and the draw (or `choose`). Log-probabilities
     are those of the model itself: log-softmax, in float64, of the logits before any of this.
-    See each field's help text.
+
+    One of json_schema, json_object, regex, choice and grammar constrains the answer: a token that would lead away from it is never
+    drawn, and a token that ends the answer only where it is complete; `min_tokens` gives way where nothing can follow. What ends it
+    early (max_tokens, stop) can leave it incomplete. See each field's help text, and docs/constraints.md.
     """
 
     max_tokens: int | None = option(
@@ -57,11 +64,11 @@ class SamplingParams(Options):
     num_beams: int = option(1, "beam search width", letter="G2")
     length_penalty: float = option(1.0, "exponent of the length in beam scores", letter="G2")
     early_stopping: bool = option(False, "end beam search at the first full set", letter="G2")
-    json_schema: Any = option(None, "answer must satisfy this JSON schema", letter="D")
-    json_object: bool = option(False, "answer must be a JSON object", letter="D")
-    regex: str | None = option(None, "answer must match this regular expression", letter="D")
-    choice: Sequence[str] | None = option(None, "answer must be one of these", letter="D")
-    grammar: str | None = option(None, "answer must follow this Lark grammar", letter="D")
+    json_schema: str | Mapping[str, Any] | None = option(None, "the answer is JSON that satisfies this schema, an object or its text")
+    json_object: bool = option(False, "the answer is a JSON object")
+    regex: str | None = option(None, "the answer as a whole matches this regular expression")
+    choice: Sequence[str] | None = option(None, "the answer is one of these texts", high=MAX_CHOICES)
+    grammar: str | None = option(None, "the answer follows this Lark grammar")
     adapter: str | None = option(None, "LoRA adapter by name", letter="H")
     priority: int = option(0, "smaller runs earlier: each step of it is worth 100 places in the queue", -1000, 1000)
     timeout: float | None = option(None, "seconds after which a request that is not done fails with DeadlineError", 0.0)
@@ -70,3 +77,18 @@ class SamplingParams(Options):
         super().__post_init__()
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequestError(f"min_tokens is {self.min_tokens}, more than max_tokens, which is {self.max_tokens}; lower it")
+        given = [name for name in CONSTRAINTS if getattr(self, name) not in (None, False)]
+        if len(given) > 1:
+            raise InvalidRequestError(f"{' and '.join(given)} are given, and one answer follows one of them; drop the others")
+        for name in given:
+            value = getattr(self, name)
+            if isinstance(value, str) and len(value) > MAX_GRAMMAR:
+                raise InvalidRequestError(f"{name} has {len(value)} characters; the most is {MAX_GRAMMAR}")
+            if value == ():
+                raise InvalidRequestError("choice is empty; give at least one text")
+
+    @property
+    def constraint(self) -> tuple[str, Any] | None:
+        """What constrains the answer, its name and value; a schema as its JSON text."""
+        given = ((name, getattr(self, name)) for name in CONSTRAINTS)
+        return next(((name, value) for name, value in given if value not in (None, False)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -38,17 +39,20 @@ class PrefixCache:
     def find(self, sequence: Sequence, rope_length: int) -> list[int]:
         """The pages that hold the sequence's beginning, but never a token whose logits are still to come, such as the last."""
         pages: list[int] = []
-        if not _shares(sequence):
-            return pages
-        known = len(sequence.tokens) - 1
-        if sequence.scores_prompt:
-            known = min(known, sequence.scored)
-        for index in range(known // PAGE_SIZE):
+        for index in range(_findable(sequence)):
             page = self.pool.find(self._name(sequence, index, rope_length))
             if page is None:
                 break
             pages.append(page)
         return pages
+
+    def is_coming(self, sequence: Sequence, index: int, rope_length: int, others: Iterable[tuple[Sequence, int]]) -> bool:
+        """Whether one of the others, given with their rope lengths, is yet to fill the page that a sequence needs at `index`."""
+        if index >= _findable(sequence):
+            return False
+        name = self._name(sequence, index, rope_length)
+        fill = ((other, length) for other, length in others if _shares(other) and other.computed // PAGE_SIZE <= index)
+        return any(index < len(other.tokens) // PAGE_SIZE and self._name(other, index, length) == name for other, length in fill)
 
     def store(self, sequence: Sequence, rope_length: int) -> None:
         """Names the pages that the sequence has filled since the last call."""
@@ -74,3 +78,11 @@ class PrefixCache:
 def _shares(sequence: Sequence) -> bool:
     """Not what is recomputed for each token, nor what has slid past the context: its first token is not the text's."""
     return sequence.request.cache and sequence.start == 0
+
+
+def _findable(sequence: Sequence) -> int:
+    """How many of its pages may be another's: not its last token's, nor those whose logits are still to be handed out."""
+    if not _shares(sequence):
+        return 0
+    known = len(sequence.tokens) - 1
+    return (min(known, sequence.scored) if sequence.scores_prompt else known) // PAGE_SIZE

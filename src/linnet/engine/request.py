@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from linnet.engine.constraint import Constraint
 from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
 
@@ -37,7 +38,9 @@ class Request:
     makes the rule applies `min_tokens`. prompt_logits: called as (position, logits float32 [k, vocab]) with the
     logits after the prompt's tokens from `position` on, in order and in pieces, borrowed for the call; by default it fills
     `prompt_logprobs` where params ask for them or max_tokens is 0. logits_from: the first position that it wants; what stands
-    before may come from the prefix cache. cache=False recomputes the whole sequence for every token.
+    before may come from the prefix cache. hidden: `prompt_logits` gets hidden states, float32 [k, hidden], instead; such a request
+    generates nothing (max_tokens is 0). cache=False recomputes the whole sequence for every token.
+    constraint: what every answer must satisfy, at its start; each sample advances a fork of it.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
     were found in the prefix cache. started: whether a step has held any of it.
     """
@@ -49,7 +52,9 @@ class Request:
     stop_rule: Callable[[int, int], bool] | None = None
     prompt_logits: Callable[[int, NDArray[np.float32]], None] | None = None
     logits_from: int = 0
+    hidden: bool = False
     cache: bool = True
+    constraint: Constraint | None = None
 
     ends: frozenset[int] = field(init=False)
     sequences: list[Sequence] = field(default_factory=list, init=False)

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from linnet.engine.constraint import Constraint
 from linnet.engine.params import SamplingParams
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.ops.base import Ops
+from linnet.ops.sampling import members, set_of
 
 _MASK = 2**64 - 1
 
@@ -81,13 +83,27 @@ def largest(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 class Sampler:
-    """Chooses the tokens of one sequence; keeps what the penalties need to know of its past."""
+    """Chooses the tokens of one sequence; keeps what penalties and the constraint need to know of its past.
 
-    def __init__(self, ops: Ops, params: SamplingParams, seed: int, sample: int, prompt: Iterable[int], ends: Iterable[int]) -> None:
+    ends: token ids that end the answer. constraint: what the answer must satisfy; this sampler's own, which it advances with every
+    token that it chooses.
+    """
+
+    def __init__(
+        self,
+        ops: Ops,
+        params: SamplingParams,
+        seed: int,
+        sample: int,
+        prompt: Iterable[int],
+        ends: Iterable[int],
+        constraint: Constraint | None = None,
+    ) -> None:
         self.ops = ops
         self.params = params
         self.seed = seed
         self.sample = sample
+        self.constraint = constraint
         self._ends = np.fromiter(ends, np.int64)
         self._bias_ids = np.fromiter(params.logit_bias.keys(), np.int64)
         with np.errstate(over="ignore"):  # past float32, a bias is infinite
@@ -103,18 +119,55 @@ class Sampler:
         """
         p = self.params
         adjusted = self._adjust(logits.copy(), tokens) if self._adjusts else logits
-        if generated < p.min_tokens and len(self._ends):
+        allowed = None if self.constraint is None else self._allowed(self.constraint, generated, len(logits))
+        if allowed is None and generated < p.min_tokens and len(self._ends):
             adjusted = adjusted.copy()
             adjusted[self._ends] = -np.inf
-        if p.choose is not None:
-            token = _chosen(p.choose(adjusted.copy()), len(logits))
-        else:
-            if not math.isfinite(adjusted.max()):
-                _refuse_logits(logits, p)
-            draw = uniform(self.seed, self.sample, len(tokens)) if p.temperature > 0.0 else 0.0
-            token = self.ops.sample(adjusted, p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, draw)
+        token = self._choose(adjusted, allowed) if p.choose is not None else self._draw(adjusted, allowed, logits, len(tokens))
         if self._seen is not None:
             self._seen.add(token)
+        if self.constraint is not None and token not in self._ends:
+            self.constraint.advance(token)
+        return token
+
+    @property
+    def finished(self) -> bool:
+        """Whether the constraint leaves nothing that could follow."""
+        return self.constraint is not None and self.constraint.finished
+
+    def _allowed(self, constraint: Constraint, generated: int, vocab: int) -> NDArray[np.uint32]:
+        """The tokens that the constraint lets follow; those that end the answer where it is satisfied, from `min_tokens` on or where
+        nothing else can follow."""
+        allowed = constraint.allowed()
+        ends = set_of(self._ends.tolist(), vocab)
+        allowed &= ~ends
+        if constraint.satisfied and (generated >= self.params.min_tokens or not allowed.any()):
+            allowed |= ends
+        return allowed
+
+    def _draw(self, adjusted: NDArray[np.float32], allowed: NDArray[np.uint32] | None, logits: NDArray[np.float32], position: int) -> int:
+        """A token by the op set's draw; `logits` are those of the model, to say whose fault it is that nothing is left."""
+        p = self.params
+        if not math.isfinite(adjusted.max()):
+            _refuse_logits(logits, p)
+        draw = uniform(self.seed, self.sample, position) if p.temperature > 0.0 else 0.0
+        filters = (p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, draw)
+        token = self.ops.sample(adjusted, *filters) if allowed is None else self.ops.sample(adjusted, *filters, allowed)
+        if token < 0:
+            raise InvalidRequestError("logit_bias, a penalty or logits_processor left none of the tokens that the constraint allows")
+        return token
+
+    def _choose(self, adjusted: NDArray[np.float32], allowed: NDArray[np.uint32] | None) -> int:
+        """A token by the caller's own `choose`, which sees what is not allowed at -inf."""
+        assert self.params.choose is not None
+        logits = adjusted.copy()
+        if allowed is None:
+            return _chosen(self.params.choose(logits), len(logits))
+        inside = members(allowed, len(logits))
+        logits[~inside] = -np.inf
+        token = _chosen(self.params.choose(logits), len(logits))
+        if not inside[token]:
+            raise InvalidRequestError(f"choose gave token id {token}, which the constraint does not allow here: its logit is -inf")
         return token
 
     def _adjust(self, logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float32]:

@@ -90,7 +90,7 @@ class Scheduler:
             if not self._make_writable(sequence, count):
                 break
             wanted = max(int(count == lacking), sequence.owed(count))
-            if sequence.scores_prompt:
+            if sequence.scores_prompt and not sequence.request.hidden:
                 rows_left = max(0, rows_left - wanted)
             if lacking > 1:
                 tokens_left = max(0, tokens_left - count)
@@ -101,7 +101,7 @@ class Scheduler:
         """How many tokens of a sequence run in a step that has room for so many more of prompts, and rows of prompt logits."""
         lacking = sequence.lacking
         count = lacking if lacking == 1 else min(lacking, tokens_left)
-        if sequence.scores_prompt:
+        if sequence.scores_prompt and not sequence.request.hidden:
             count = min(count, max(0, sequence.scored - sequence.computed) + rows_left)
         if count < lacking and self.whole_prompts:
             untouched = (tokens_left, rows_left) == (self.prefill_chunk, self.logit_rows)
@@ -138,6 +138,12 @@ class Scheduler:
             self.pool.free(request.trunk)
             request.trunk = []
 
+    def promise(self, count: int) -> None:
+        """Promises pages to somebody else; the caller has seen to it that every sequence can still run alone."""
+        while self.pool.free_count < count:
+            self._reclaim()
+        self.pool.promise(count)
+
     # ---- pages
     def _admit(self, sequence: Sequence) -> bool:
         """Gives a waiting sequence a slot and pages for its tokens, if there are enough."""
@@ -149,6 +155,8 @@ class Scheduler:
         else:
             pages = [] if self.prefixes is None else self.prefixes.find(sequence, rope_length)
             computed = len(pages) * PAGE_SIZE
+            if self._is_coming(sequence, len(pages), rope_length):
+                return False
         pool.hold(pages)
         fresh = min(pages_for(seen + 1), sequence.need) - len(pages)
         spare = sum(len(other.pages) < other.need for other in self.running) + bool(computed % PAGE_SIZE)
@@ -170,6 +178,13 @@ class Scheduler:
             elif all(other.begun for other in request.sequences):
                 self.end_trunk(request)
         return True
+
+    def _is_coming(self, sequence: Sequence, index: int, rope_length: int) -> bool:
+        """Whether one that came before and is still reading its prompt will fill the page at `index`: it is waited for, rather than have
+        the same read twice. Until then it has the first claim on the rows of each step anyway."""
+        before = [other for other in self.running if other.lacking > 1 and other.order < sequence.order]
+        lengths = [(other, int(self.rope_lengths[other.slot])) for other in before]
+        return self.prefixes is not None and self.prefixes.is_coming(sequence, index, rope_length, lengths)
 
     def _seat(self, sequence: Sequence, rope_length: int) -> None:
         slot = sequence.slot = self._slots.pop()
@@ -201,7 +216,7 @@ class Scheduler:
                 if self.pool.free_count:
                     self._replace(sequence, index, page)
                     break
-                if not self._reclaim(sequence):
+                if self._reclaim() is sequence:
                     return False
         return True
 
@@ -217,17 +232,17 @@ class Scheduler:
             sequence.pages[index] = fresh
         self.page_table[sequence.slot, index] = fresh
 
-    def _reclaim(self, sequence: Sequence) -> bool:
-        """Frees pages for a sequence: trunks first, then what the last in order holds; False where that is the sequence itself."""
+    def _reclaim(self) -> Sequence | None:
+        """Frees pages: trunks first, then what the last in order holds, which is then returned."""
         if self.trunks:
             self.end_trunk(self.trunks[-1])
-            return True
+            return None
         victim = self.running[-1]
         self._stop(victim)
         victim.computed = victim.named = 0
         self.add(victim)
         self.preemptions += 1
-        return victim is not sequence
+        return victim
 
 
 def batch_of(plan: list[Chunk], scheduler: Scheduler) -> Batch:

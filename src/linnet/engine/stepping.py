@@ -24,13 +24,15 @@ class Stepping:
 
     unfinished: every request that was submitted and is not done; added to by any thread, under the engine's lock.
     arrived: requests for the next step to take in, and timed: those that have a deadline; both are filled by any thread, `timed` under
-    the engine's lock. accepting: whether a caller's own callable may be running.
+    the engine's lock. accepting: whether a caller's own callable may be running. run, run_hidden: forwards that give logits, and hidden
+    states; None once the engine is closed.
     """
 
-    def __init__(self, scheduler: Scheduler, tally: Tally, run: Step, context: int) -> None:
+    def __init__(self, scheduler: Scheduler, tally: Tally, run: Step, run_hidden: Step, context: int) -> None:
         self.scheduler = scheduler
         self.tally = tally
         self.run: Step | None = run
+        self.run_hidden: Step | None = run_hidden
         self.context = context
         self.unfinished: set[Request] = set()
         self.arrived: deque[Request] = deque()
@@ -51,23 +53,33 @@ class Stepping:
             if not plan:
                 return
             self._note(plan)
-            batch = batch_of(plan, self.scheduler)
-            assert self.run is not None  # Engine.close failed every request
             ready = time.perf_counter()
-            logits = self.run(batch)
+            results = self._run(plan)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             for request in {chunk.sequence.request for chunk in plan} or tuple(self.unfinished):
                 self.fail(request, error)
             return
         computed = time.perf_counter()
-        row = 0
-        for chunk in plan:
-            rows = logits[row : row + chunk.wanted]
-            row += chunk.wanted
-            if not chunk.sequence.request.done:  # else another of its samples has just failed
-                self._share(chunk, rows)
+        for part, result in results:
+            row = 0
+            for chunk in part:
+                rows = result[row : row + chunk.wanted]
+                row += chunk.wanted
+                if not chunk.sequence.request.done:  # else another of its samples has just failed
+                    self._share(chunk, rows)
         self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
+
+    def _run(self, plan: list[Chunk]) -> list[tuple[list[Chunk], NDArray[np.float32]]]:
+        """The rows that those of the plan get who want logits, and those who want hidden states: one forward each."""
+        assert self.run is not None  # Engine.close failed every request
+        assert self.run_hidden is not None
+        hidden = [chunk for chunk in plan if chunk.sequence.request.hidden]
+        if not hidden:
+            return [(plan, self.run(batch_of(plan, self.scheduler)))]
+        others = [chunk for chunk in plan if not chunk.sequence.request.hidden]
+        found = [(hidden, self.run_hidden(batch_of(hidden, self.scheduler)))]
+        return [*found, (others, self.run(batch_of(others, self.scheduler)))] if others else found
 
     def fail(self, request: Request, error: Exception) -> None:
         if not request.done:
@@ -174,6 +186,7 @@ def _finish_reason(sequence: Sequence, token: int) -> FinishReason | None:
     request = sequence.request
     if token in request.ends:
         return "stop"
-    if request.stop_rule is not None and request.stop_rule(sequence.index, token):
+    stopped = request.stop_rule is not None and request.stop_rule(sequence.index, token)
+    if stopped or sequence.sampler.finished:
         return "stop"
     return "length" if sequence.generated == sequence.limit else None

@@ -23,6 +23,7 @@ class Turns:
         self._freed = threading.Condition(self.lock)
         self._holder: int | None = None
         self._closed = False
+        self._claims = 0  # of those who wait for a turn, whatever happens in the turns before
         self._errands: deque[Callable[[], None]] = deque()
 
     @property
@@ -34,7 +35,7 @@ class Turns:
         """Waits for the turn: True once this thread has it, False where `enough()` holds or time.perf_counter() is `until`."""
         me = threading.get_ident()
         with self.lock:
-            while (self._closed or self._holder not in (None, me)) and not enough():
+            while (self._closed or self._claims or self._holder not in (None, me)) and not enough():
                 left = until - time.perf_counter()
                 if left <= 0:
                     return False
@@ -43,6 +44,20 @@ class Turns:
                 return False
             self._holder = me
         return True
+
+    def claim(self) -> bool:
+        """Waits for the turn, before all who `take` it; False once nobody gets it any more."""
+        with self.lock:
+            self._claims += 1
+            try:
+                while not self._closed and self._holder not in (None, threading.get_ident()):
+                    self._freed.wait(_LOST)
+                if not self._closed:
+                    self._holder = threading.get_ident()
+                return not self._closed
+            finally:
+                self._claims -= 1
+                self._freed.notify_all()
 
     def close(self) -> None:
         """Takes the turn, and sees to it that nobody takes it afterwards, however many tokens are still to come."""

@@ -14,7 +14,7 @@ from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Row, Stored, Table, dimensions
 from linnet.errors import ModelFileError, UnsupportedModelError
 from linnet.load.convert import check_decoder, loaded_as
-from linnet.load.field import Slot, WeightOps, load_field, sinusoidal_table, slot_of
+from linnet.load.field import Cut, Slot, WeightOps, load_field, sinusoidal_table, slot_of
 from linnet.load.source import Source
 from linnet.tensors import FLOATS, TYPES, TensorType
 from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
@@ -36,15 +36,17 @@ def assemble(
     target: TensorType | None = None,
     naming: Naming = "hf",
     strict: bool = True,
+    cut: Cut | None = None,
 ) -> Weights:
     """The weights of `spec`, converted by `ops`, whose copies replace the source's pages as they are made.
 
     Matrices in a type without kernels are converted to one that has them (see `convert.py`), with a warning for each type.
     `target` re-encodes the matrices whose columns its block divides; the others keep their type, with a warning, as do those that
-    choose or gate (`field.KEPT`), and vectors stay float32. Before any of it, raises one ModelFileError that lists every tensor
-    that is missing, unexpected (unless not `strict`) or of the wrong shape, and every field that spec and table disagree about;
-    UnsupportedModelError for types that do not run, and MissingDependencyError where converting needs a package that is not
-    installed.
+    choose or gate (`field.KEPT`), and vectors stay float32. `cut` says what of each tensor is loaded (None: all).
+
+    Before any of it, raises one ModelFileError that lists every tensor that is missing, unexpected (unless not `strict`) or of the
+    wrong shape, and every field that spec and table disagree about; UnsupportedModelError for types that do not run, and
+    MissingDependencyError where converting needs a package that is not installed.
     """
     slots = plan(spec, table, source, naming, strict)
     _announce_conversions(source, slots, target)
@@ -53,7 +55,7 @@ def assemble(
     uses = Counter(name for slot in slots for name in slot.names)
     for slot in sorted(slots, key=lambda slot: -1 if slot.layer is None else slot.layer):  # so that what shares a tensor lies together
         fields = outside if slot.layer is None else layers[slot.layer]
-        fields[slot.field], reads_source = load_field(ops, source, slot, target)
+        fields[slot.field], reads_source = load_field(ops, source, slot, target, cut)
         for name in slot.names:
             uses[name] -= not reads_source  # never 0 for a tensor of which a part is still read
             if not uses[name]:

@@ -20,7 +20,7 @@ from linnet.errors import InvalidRequestError, LinnetError, ModelFileError, Unsu
 from linnet.load.assemble import Naming, assemble, plan
 from linnet.load.convert import loaded_as
 from linnet.load.dequantize import dequantize
-from linnet.load.field import WeightOps
+from linnet.load.field import Cut, WeightOps
 from linnet.load.files import check_regular, read_json
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
 from linnet.load.hub import TORCH_SUFFIXES, locate
@@ -63,9 +63,9 @@ class Checkpoint:
     encoding: str | None = None
     slides: bool = False
 
-    def assemble(self, ops: WeightOps, target: TensorType | None = None) -> Weights:
+    def assemble(self, ops: WeightOps, target: TensorType | None = None, cut: Cut | None = None) -> Weights:
         """The weights, converted by `ops`; see `linnet.load.assemble.assemble`."""
-        return assemble(ops, self.spec, self.table, self.source, target, self.naming, self.strict)
+        return assemble(ops, self.spec, self.table, self.source, target, self.naming, self.strict, cut)
 
     def close(self) -> None:
         """Closes the source; weights that still read it keep it mapped."""

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from linnet.errors import MissingDependencyError, UnsupportedModelError
-from linnet.load.dequantize import quantize
+from linnet.load.blocks import Floats
+from linnet.load.dequantize import dequantize, quantize
 from linnet.tensors import Q8_0, RawTensor, TensorType
 
 _CONVERTED = frozenset("iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s tq1_0 tq2_0 nvfp4".split())
@@ -51,6 +52,14 @@ def convert(raw: RawTensor, target: TensorType) -> RawTensor:
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
         list(pool.map(piece, range(0, len(blocks), step)))
     return RawTensor(raw.name, raw.shape, target, data.reshape(-1))
+
+
+def decoded(raw: RawTensor) -> Floats:
+    """The values of a tensor of any type that loads, float32 of its shape."""
+    if loaded_as(raw.type) == raw.type:
+        return dequantize(raw)
+    check_decoder(raw.type, raw.name)
+    return _decode(raw.type, raw.data.reshape(-1)).reshape(raw.shape)
 
 
 def _decode(type: TensorType, data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

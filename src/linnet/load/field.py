@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Protocol
@@ -111,13 +111,19 @@ def _misfit(slot: Slot, what: str) -> ModelFileError:
     return ModelFileError(f"{slot.names[0]}: spec and table disagree: {place} {what}")
 
 
-def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None) -> tuple[Any, bool]:
+Cut = Callable[[Slot, RawTensor], RawTensor]
+"""What of a field's tensor is to be loaded, where several processes divide a model."""
+
+
+def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | None, cut: Cut | None = None) -> tuple[Any, bool]:
     """The op set's matrix, stack or vector of a slot, and whether it still reads the source; `target` re-encodes matrices as
-    `type_in_memory` says."""
+    `type_in_memory` says. cut: None: all of it."""
     stored = [source.read(name) for name in slot.names]
     raws = [_as_wanted(raw, slot) for raw in stored]
     if len(raws) > 1 and not slot.is_stack:
         raws = [_rows_joined(raws)]
+    if cut is not None:
+        raws = [cut(slot, raw) for raw in raws]
     if not slot.is_matrix:
         return ops.vector(raws[0] if len(raws) == 1 else _joined(raws)), False
     wanted = type_in_memory(slot, stored[0].type, target)

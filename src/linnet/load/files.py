@@ -72,14 +72,19 @@ def check_regular(path: Path) -> None:
 
 def parse_json(text: bytes, where: str) -> dict[str, Any]:
     """A JSON object; ModelFileError where the text is not one, names a key twice, nests too deep or holds too much."""
+    value = _parse(text, where)
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{where}: a JSON object was expected, not a {type(value).__name__}")
+    return value
+
+
+def _parse(text: bytes, where: str) -> Any:
     bound_json(text, where)
     try:
         value = json.loads(text, object_pairs_hook=_distinct)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{where}: not valid JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ModelFileError(f"{where}: a JSON object was expected, not a {type(value).__name__}")
-    if _nests_deeper(value, MAX_JSON_DEPTH):
+    if isinstance(value, (dict, list)) and _nests_deeper(value, MAX_JSON_DEPTH):
         raise ModelFileError(f"{where}: not valid JSON for a model (it nests deeper than {MAX_JSON_DEPTH} levels)")
     if _ESCAPED_SURROGATE.search(text):
         try:
@@ -120,6 +125,14 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file (UTF-8, at most MAX_JSON_BYTES)."""
     return parse_json(read_bytes(path, MAX_JSON_BYTES), str(path))
+
+
+def read_json_list(path: Path) -> list[Any]:
+    """The same of a JSON array."""
+    value = _parse(read_bytes(path, MAX_JSON_BYTES), str(path))
+    if not isinstance(value, list):
+        raise ModelFileError(f"{path}: a JSON array was expected, not a {type(value).__name__}")
+    return value
 
 
 def read_bytes(path: Path, most: int) -> bytes:

@@ -24,6 +24,7 @@ class GgufFile(JoinedTensors):
     def __init__(self, parts: Sequence[GgufPart]) -> None:
         super().__init__(parts[0].where, parts)
         self.metadata = parts[0].metadata
+        self.encoded = parts[0].encoded
 
 
 def read_gguf(path: str | Path) -> GgufFile:

@@ -61,15 +61,23 @@ class GgufPart(MappedTensors):
     ("surrogateescape"), so that `value.encode("utf-8", "surrogateescape")` gives the bytes of the file.
     """
 
-    def __init__(self, file: MappedFile, metadata: dict[str, Any], entries: list[TensorEntry], start: int) -> None:
-        """start: where tensor data begins. Raises ModelFileError for bytes between tensors that belong to none."""
+    def __init__(
+        self, file: MappedFile, metadata: dict[str, Any], spans: dict[str, tuple[int, int]], entries: list[TensorEntry], start: int
+    ) -> None:
+        """spans: where each value of the metadata lies. start: where tensor data begins. Raises ModelFileError for bytes between tensors
+        that belong to none."""
         super().__init__(file, entries)
-        self.metadata = metadata
+        self.metadata, self._spans = metadata, spans
         alignment, expected = _alignment(metadata, self.where), start
         for entry in sorted(entries, key=lambda entry: entry.begin):
             if entry.begin != expected:
                 raise ModelFileError(f"{self.where}: a hole of {entry.begin - expected} bytes before tensor {entry.name!r}")
             expected = -(-entry.end // alignment) * alignment
+
+    def encoded(self, key: str) -> bytes:
+        """A value of the metadata as the file has it: the number of its type, and what follows."""
+        begin, end = self._spans[key]
+        return self.file.data[begin:end].tobytes()
 
 
 def read_part(path: Path) -> GgufPart:
@@ -83,7 +91,7 @@ def read_part(path: Path) -> GgufPart:
         reader = _Reader(file)
         tensor_count, metadata = reader.header()
         entries, start = reader.tensors(tensor_count, _alignment(metadata, reader.where))
-        return GgufPart(file, metadata, entries, start)
+        return GgufPart(file, metadata, reader.spans, entries, start)
     except ModelFileError:
         file.close()
         raise
@@ -104,6 +112,7 @@ class _Reader:
         self.where = str(file.path)
         self.position = 0
         self.strings_left = MAX_STRINGS
+        self.spans: dict[str, tuple[int, int]] = {}
 
     # ---- metadata
     def header(self) -> tuple[int, dict[str, Any]]:
@@ -126,7 +135,9 @@ class _Reader:
             key = self.name(f"metadata key {index}")
             if key in metadata:
                 raise ModelFileError(f"{self.where}: metadata key {key!r} appears twice")
+            begin = self.position
             metadata[key] = self.value(self.number(_U32, key), key)
+            self.spans[key] = begin, self.position
         return tensor_count, metadata
 
     def value(self, type_id: int, key: str) -> Any:

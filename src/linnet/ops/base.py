@@ -140,8 +140,18 @@ class Ops(Protocol):
     def copy_page(self, source: int, target: int) -> None:
         """Makes page `target` hold what page `source` holds, in every layer."""
 
-    def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
+    def sample(
+        self,
+        logits: NDArray[np.float32],
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        uniform: float,
+        allowed: NDArray[np.uint32] | None = None,
+    ) -> int:
         """Draws a token from logits [vocab] (penalties and bias already applied) with `uniform` in [0, 1).
 
         temperature 0 takes the largest; ties go to the smaller id. Filters apply in the order top-k, top-p,
-        min-p on softmax(logits / temperature); 0, 1.0 and 0.0 turn them off."""
+        min-p on softmax(logits / temperature); 0, 1.0 and 0.0 turn them off. allowed: the only tokens that count, a bit for each
+        (`ops/sampling.py`, set_of); None: all. -1 where none of them is above -inf."""

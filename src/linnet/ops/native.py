@@ -178,8 +178,7 @@ class NativeOps:
         assert self.cache is not None
         self.cache.copy_page(source, target)
 
-    def sample(self, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
-        return _core.sample(logits, temperature, top_k, top_p, min_p, uniform)
+    sample = staticmethod(_core.sample)
 
 
 def arithmetic_peaks(threads: int) -> tuple[str, float, float]:

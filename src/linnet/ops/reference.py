@@ -200,8 +200,7 @@ class ReferenceOps:
         for layer in self.cache:
             layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
 
-    def sample(self, logits: X, temperature: float, top_k: int, top_p: float, min_p: float, uniform: float) -> int:
-        return sample(logits, temperature, top_k, top_p, min_p, uniform)
+    sample = staticmethod(sample)
 
 
 def attend_row(row: X, position: int, end: int, table: NDArray[np.int32], cache: LayerCache, attention: Attention, sinks: X | None) -> X:

@@ -1,1 +1,62 @@
-"""Makes models small: weights in GGUF's block formats."""
+"""Smaller files of models, and how good they still are: `linnet.quantize` and `linnet quantize`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from linnet.quantize.report import QuantizeReport
+
+Progress = Callable[[str, int, int], object]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+def quantize(
+    model: str | Path,
+    out: str | Path,
+    type: str | None = None,
+    *,
+    bits: int | None = None,
+    pure: bool = False,
+    tensor_types: Mapping[str, str] | None = None,
+    output_type: str | None = None,
+    embedding_type: str | None = None,
+    calibrate: str | Path | None = None,
+    calibration_tokens: int = 16_384,
+    importance: str | Path | None = None,
+    save_importance: str | Path | None = None,
+    eval_text: str | Path | None = None,
+    eval_tokens: int = 4096,
+    special: bool = False,
+    tokenizer: Any = None,
+    threads: int | None = None,
+    force: bool = False,
+    plot: str | Path | None = None,
+    progress: Progress | None = None,
+) -> QuantizeReport:
+    """Writes any model that `LLM` opens as one GGUF file that llama.cpp runs, and says how good it still is.
+
+    type: a file type by llama.cpp's name in any case, such as "q4_k_m" ("q4_k" is the same), or bits: 2, 4 or 8 (Q2_K, Q4_K_M, Q8_0).
+    Mixtures give some tensors more bits, as llama.cpp's do; pure: one type throughout. tensor_types: types by regular expressions
+    that names of GGUF's tensors contain a match of ({"attn_v": "q8_0"}); output_type, embedding_type: of output.weight and of
+    token_embd.weight. What is no matrix, chooses experts or is a position stays F32.
+
+    calibrate: a text to run through the model first (its first `calibration_tokens` tokens): rounding then minds most the columns that
+    large activations meet. importance: the same from a file, as save_importance or llama.cpp's imatrix writes it (GGUF).
+    eval_text: a text on which the new file is compared with the source (its first `eval_tokens` tokens); the built-in model has one of
+    its own. special: control tokens written out in these texts are themselves. tokenizer: in place of the model's own.
+    plot: a PNG file of the tensors' errors. force: replaces a file that is there, stores in more bits what is quantized already, and
+    writes a vocabulary that GGUF cannot say exactly.
+
+    The file appears under its name once it is whole. Memory: the largest tensor and less than 1 GB, plus two models while they are
+    compared, or one while it is calibrated. Raises InvalidRequestError for options, places and disks, ModelFileError for files and
+    UnsupportedModelError for what GGUF cannot say.
+    """
+    from linnet.quantize.run import Job, run
+
+    given = locals()
+    return run(Job(**{name: given[name] for name in Job.__dataclass_fields__}))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -15,31 +12,26 @@ from starlette.responses import JSONResponse
 from linnet import __version__
 from linnet.errors import LinnetError
 from linnet.server.answers import error_response
-from linnet.server.errors import ApiError, api_error, validation_error
+from linnet.server.errors import ApiError, ErrorBody, api_error, failures, validation_error
 from linnet.server.guards.addresses import Addresses
+from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
-from linnet.server.routes import chat, models
+from linnet.server.routes import anthropic_messages, chat, completions, embeddings, models, operations, responses, simple, socket, tokens
 from linnet.server.service import Service
-from linnet.server.settings import Settings
 
-ROUTERS = (models.router, chat.router)
+ROUTERS = tuple(
+    module.router for module in (models, chat, completions, embeddings, responses, anthropic_messages, simple, socket, tokens, operations)
+)
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """An ASGI application with its own `Service`, at `app.state.service`; it closes its models when it shuts down."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        yield
-        await service.models.close()
-
-    service = Service(settings)
-    app = FastAPI(title="Linnet", version=__version__, lifespan=lifespan, redoc_url=None, middleware=_guards(service))
+def create_app(service: Service) -> FastAPI:
+    """An ASGI application; whoever serves it does so while the service is `running`."""
+    app = FastAPI(title="Linnet", version=__version__, redoc_url=None, middleware=_guards(service))
     app.state.service = service
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=failures(ErrorBody))
     app.exception_handler(ApiError)(_answer_error)
     app.exception_handler(LinnetError)(_answer_error)
     app.exception_handler(RequestValidationError)(_answer_invalid)
@@ -50,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
 def _guards(service: Service) -> list[Middleware]:
     """Outermost first. What a browser asks before it calls from another page (CORS) comes without a key."""
     options = service.options
-    guards = [Middleware(RequestLog, service.metrics), Middleware(Addresses, options)]
+    guards = [Middleware(RequestLog, service.metrics), Middleware(Headers, options.max_header_bytes), Middleware(Addresses, options)]
     if options.allowed_origins:
         any_of = ["*"]
         guards.append(Middleware(CORSMiddleware, allow_origins=options.allowed_origins, allow_methods=any_of, allow_headers=any_of))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
 
 from linnet.errors import (
     ChatTemplateError,
@@ -24,6 +26,39 @@ logger = logging.getLogger("linnet.server")
 RETRY_AFTER_S = 1
 
 
+class ErrorDetail(TypedDict):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(TypedDict):
+    """As OpenAI's clients expect it."""
+
+    error: ErrorDetail
+
+
+class AnthropicErrorDetail(TypedDict):
+    type: str
+    message: str
+
+
+class AnthropicErrorBody(TypedDict):
+    """As Anthropic's clients expect it."""
+
+    type: Literal["error"]
+    error: AnthropicErrorDetail
+
+
+def failures(body: Any) -> dict[int | str, dict[str, Any]]:
+    """What the API's document says of answers that are errors."""
+    return {
+        "4XX": {"model": body, "description": "a mistake in the request, which the message names"},
+        "5XX": {"model": body, "description": "the server could not, and says whether to try again"},
+    }
+
+
 @dataclass
 class ApiError(Exception):
     """An answer that is an error. type, code and param: as OpenAI's clients read them; param: the field at fault."""
@@ -35,16 +70,16 @@ class ApiError(Exception):
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def openai(self) -> dict[str, Any]:
+    def openai(self) -> ErrorBody:
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
-    def anthropic(self) -> dict[str, Any]:
+    def anthropic(self) -> AnthropicErrorBody:
         kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
         kinds |= {413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
-    def body(self, path: str) -> dict[str, Any]:
+    def body(self, path: str) -> Mapping[str, Any]:
         """In the form of the API that the path belongs to."""
         return self.anthropic() if path.startswith("/v1/messages") else self.openai()
 
@@ -79,11 +114,16 @@ def unavailable(message: str) -> ApiError:
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter", "json_invalid": "invalid_json"}
 
 
+def _names_a_place(part: Any) -> bool:
+    """And not one of the types that a field might have."""
+    return isinstance(part, int) or (part.isidentifier() and part not in ("body", "query", "path", "str", "int") and not part[0].isupper())
+
+
 def validation_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """Of what pydantic found wrong, the first thing."""
-    first = errors[0]
+    """Of what pydantic found wrong, the first thing; of what a field might be, the form that what came is most like."""
+    first = max(errors, key=lambda error: len(error["loc"]))
     kind = str(first["type"])
-    names = [] if kind == "json_invalid" else [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    names = [] if kind == "json_invalid" else [str(part) for part in first["loc"] if _names_a_place(part)]
     param = ".".join(names) or None
     if kind == "extra_forbidden":
         message = f"unknown field {param!r}; leave it out"

@@ -41,5 +41,7 @@ class EventStream(Response):
                 async for data in events:
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             except Exception as error:
-                await send({"type": "http.response.body", "body": event(api_error(error).body(scope["path"])), "more_body": True})
+                body = api_error(error).body(scope["path"])
+                name = "error" if body.get("type") == "error" else None  # Anthropic's clients pass over what has no name
+                await send({"type": "http.response.body", "body": event(body, name), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
 import socket
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 
 from linnet.errors import InvalidRequestError
 from linnet.server.app import create_app
+from linnet.server.guards.request_log import JsonLines
 from linnet.server.options import ServerOptions
+from linnet.server.service import Service
 from linnet.server.settings import Settings
 
 SWITCH_INTERVAL_S = 0.0005
@@ -19,25 +25,54 @@ SWITCH_INTERVAL_S = 0.0005
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or Ctrl-C, then lets running requests end. Raises InvalidRequestError where it cannot listen."""
+    """Serves until SIGTERM or Ctrl-C, then lets running requests end. Raises InvalidRequestError where it cannot listen, and for an only
+    model what opening it raises."""
+    _log_lines()
     listener = _listener(settings.server)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    asyncio.run(_serve(settings, listener))
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    service, options = Service(settings), settings.server
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(service),
+        lifespan="off",
         http="h11",  # bounds headers by itself
-        h11_max_incomplete_event_size=settings.server.max_header_bytes,
+        h11_max_incomplete_event_size=options.max_header_bytes,
+        ws_max_size=options.max_body_bytes,
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(settings.server.drain_timeout) + 1,
+        timeout_graceful_shutdown=math.ceil(options.drain_timeout),
     )
-    host, port = listener.getsockname()[:2]
-    name = f"[{host}]" if ":" in host else host
-    print(f"linnet: serving {', '.join(model.name for model in settings.models)} at http://{name}:{port}", file=sys.stderr, flush=True)
-    _Server(config).run(sockets=[listener])
+    async with service.running():
+        host, port = listener.getsockname()[:2]
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        print(f"linnet: serving {', '.join(service.models.names)} at {address}", file=sys.stderr, flush=True)
+        await _Server(config, service).serve(sockets=[listener])
+
+
+def _log_lines() -> None:
+    """Everything that the server and uvicorn log, as lines of JSON on standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    for name, level in (("linnet", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(min(logger.level or level, level))
+        logger.propagate = False
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.service.ready = False
+        super().handle_exit(sig, frame)
+
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """As uvicorn's, but a signal that was obeyed is not raised again: who is told to leave, and does, leaves with 0."""

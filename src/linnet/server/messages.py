@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -30,12 +31,16 @@ class ToolCall(Body):
 
 
 class ChatMessage(Body):
-    """A message. A developer is a system to the template; of several text parts it gets one text."""
+    """A message. A developer is a system to the template; of several text parts it gets one text. What can only be null stands there
+    because clients send an answer's message back with all its fields."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
     refusal: None = None
+    annotations: None = None
+    audio: None = None
+    function_call: None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -45,19 +50,26 @@ class ChatMessage(Body):
             return "".join(part.text for part in self.content)
         return self.content
 
+    def for_template(self, where: str) -> dict[str, Any]:
+        """As transformers' templates take it. Raises ChatTemplateError where there is nothing in it."""
+        if self.text is None and not self.tool_calls:
+            raise ChatTemplateError(f"{where} has no content; give it a text")
+        record = self.model_dump(include={"role", "name", "tool_call_id", "tool_calls"}, exclude_none=True)
+        return {**record, "role": "system" if self.role == "developer" else self.role, "content": self.text or ""}
+
 
 ChatMessages = Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 def as_template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Messages as transformers' templates take them. Raises ChatTemplateError for a message without what its role needs."""
-    return [_as_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    """Messages as transformers' templates take them."""
+    return [message.for_template(f"messages[{index}]") for index, message in enumerate(messages)]
 
 
-def _as_template_message(message: ChatMessage, where: str) -> dict[str, Any]:
-    if message.text is None and not message.tool_calls:
-        raise ChatTemplateError(f"{where} has no content; give it a text")
-    record: dict[str, Any] = {"role": "system" if message.role == "developer" else message.role, "content": message.text or ""}
-    if message.name is not None:
-        record["name"] = message.name
-    return record
+def prompt_size(messages: Sequence[ChatMessage] | None, *others: Any) -> int:
+    """Bytes of a conversation, and of what else goes into its prompt, before it is tokenized."""
+    parts: list[Any] = [other for other in others if other is not None]
+    for message in messages or ():
+        parts += [message.text or "", *(call.function.arguments for call in message.tool_calls or ())]
+    texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts]
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from linnet.server.errors import ApiError
+from linnet.errors import OutOfMemoryError
+from linnet.model_options import ModelOptions
+from linnet.server.errors import ApiError, unavailable
 from linnet.server.settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
@@ -21,33 +23,41 @@ logger = logging.getLogger("linnet.server")
 
 @dataclass(eq=False)
 class Served:
-    """A model of the server. users: requests that have it now. used_at: by time.monotonic(), when the last one left."""
+    """A model of the server. users: requests that have it now. used_at: by time.monotonic(), when the last one left. size: bytes of weights
+    and KV cache while it is open."""
 
     settings: ModelSettings
     llm: LLM | None = None
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
+    size: int = 0
     opening: asyncio.Task[LLM] | None = None
 
 
 class Models:
-    """By name. `use` opens one that is not open."""
+    """By name. `use` opens one that is not open, and closes others that nobody uses where memory is short."""
 
     def __init__(self, settings: Settings) -> None:
         self.created = int(time.time())
+        self._budget = settings.server.memory
         self._served = {model.name: Served(model) for model in settings.models}
+        self._changing = asyncio.Lock()  # one model is opened or closed at a time, so that sizes add up
 
     @property
     def names(self) -> list[str]:
         return list(self._served)
+
+    @property
+    def open(self) -> dict[str, LLM]:
+        """Those that are open now, by name."""
+        return {name: served.llm for name, served in self._served.items() if served.llm is not None}
 
     def find(self, name: str) -> Served:
         """Raises a 404 that names those there are."""
         served = self._served.get(name)
         if served is None:
             there = ", ".join(self._served)
-            message = f"there is no model {name[:100]!r}; there are: {there}"
-            raise ApiError(404, message, code="model_not_found", param="model")
+            raise ApiError(404, f"there is no model {name[:100]!r}; there are: {there}", code="model_not_found", param="model")
         return served
 
     @asynccontextmanager
@@ -61,6 +71,25 @@ class Models:
             served.users -= 1
             served.used_at = time.monotonic()
 
+    async def close_idle(self, seconds: float) -> None:
+        """Closes models that nobody has used for so long; never ends by itself."""
+        while True:
+            await asyncio.sleep(min(seconds / 4, 10.0))
+            async with self._changing:
+                for served in self._idle():
+                    if time.monotonic() - served.used_at >= seconds:
+                        await self._close(served)
+
+    async def close(self) -> None:
+        async with self._changing:
+            for served in self._served.values():
+                await self._close(served)
+
+    def _idle(self) -> list[Served]:
+        """Open models without users, the one longest unused first."""
+        idle = [served for served in self._served.values() if served.llm is not None and not served.users]
+        return sorted(idle, key=lambda served: served.used_at)
+
     async def _open(self, served: Served) -> LLM:
         """Opens a model once for all who wait; one that leaves does not stop it for the others."""
         if served.opening is None:
@@ -70,16 +99,50 @@ class Models:
     async def _load(self, served: Served) -> LLM:
         from linnet.llm import LLM
 
-        started = time.perf_counter()
+        started, name = time.perf_counter(), served.settings.name
         try:
-            served.llm = await asyncio.to_thread(LLM, served.settings.path, **served.settings.options)
+            async with self._changing:
+                options = dict(served.settings.options)
+                if self._budget is not None:
+                    options["kv_memory"] = await self._make_room(served, self._budget)
+                try:
+                    served.llm = await asyncio.to_thread(LLM, served.settings.path, **options)
+                except OutOfMemoryError as error:
+                    logger.error("model %s cannot be opened: %s", name, error)
+                    raise unavailable(f"there is no memory for the model {name} now; try again, or raise --memory") from None
         finally:
             served.opening = None
-        logger.info("model %s opened in %.1f s", served.settings.name, time.perf_counter() - started)
+            if served.llm is None:
+                served.size = 0
+        logger.info("model %s opened in %.1f s", name, time.perf_counter() - started)
         return served.llm
 
-    async def close(self) -> None:
-        for served in self._served.values():
-            if served.llm is not None:
-                await asyncio.to_thread(served.llm.close)
-                served.llm = None
+    async def _make_room(self, served: Served, budget: int) -> int:
+        """Closes idle models until this one fits, with all of its KV cache if that can be had. Gives the bytes that its cache may take."""
+        weights, cache = await asyncio.to_thread(_needs, served.settings)
+        while (left := budget - sum(other.size for other in self._served.values())) < weights + cache and (idle := self._idle()):
+            await self._close(idle[0])
+        granted = min(cache, left - weights)
+        if granted <= 0:
+            logger.error("model %s takes %d bytes of weights, and of %d bytes %d are left", served.settings.name, weights, budget, left)
+            raise unavailable(f"there is no memory for the model {served.settings.name} beside those in use; try again, or raise --memory")
+        served.size = weights + granted
+        return granted
+
+    async def _close(self, served: Served) -> None:
+        llm, served.llm, served.size = served.llm, None, 0
+        if llm is not None:
+            await asyncio.to_thread(llm.close)
+            logger.info("model %s closed", served.settings.name)
+
+
+def _needs(settings: ModelSettings) -> tuple[int, int]:
+    """Bytes of a model's weights in memory, and of the KV cache that it would have if there were memory enough."""
+    from linnet.look.report import inspect_model
+
+    options = ModelOptions(**settings.options)
+    contexts = None if options.context is None else [options.context]
+    report = inspect_model(settings.path, weights=options.weights, contexts=contexts, batch_sizes=(options.max_batch,))
+    need = [need for need in report.memory if need.kv_dtype == options.kv_type][-1]  # of the longest context
+    cache = need.kv_cache_bytes if options.kv_memory is None else min(need.kv_cache_bytes, options.kv_memory)
+    return 0 if options.low_memory else need.weight_bytes, cache

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field as DataclassField
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -32,6 +32,9 @@ _TYPES: dict[str, Any] = {
 }
 
 
+BodyType = TypeVar("BodyType", bound="Body")
+
+
 class Body(BaseModel):
     """Unknown fields, numbers as texts, NaN and infinities are refused."""
 
@@ -43,11 +46,15 @@ def sampling_names(without: Iterable[str] = ()) -> list[str]:
     return [f.name for f in fields(SamplingParams) if _can_be_sent(f) and f.name not in without]
 
 
-def sampling_body(name: str, without: Iterable[str] = (), base: type[Body] = Body) -> type[Body]:
-    """A body with a field for every option of SamplingParams, None where it was not given, but for those that its route names otherwise."""
+def with_sampling(without: Iterable[str] = ()) -> Callable[[type[BodyType]], type[BodyType]]:
+    """Gives a body a field for every option of SamplingParams, None where it was not given; not for those that it names otherwise."""
     by_name = {f.name: f for f in fields(SamplingParams)}
-    definitions: dict[str, Any] = {option: _definition(by_name[option]) for option in sampling_names(without)}
-    return create_model(name, __base__=base, **definitions)
+    definitions: dict[str, Any] = {name: _definition(by_name[name]) for name in sampling_names(without)}
+
+    def enrich(body: type[BodyType]) -> type[BodyType]:
+        return create_model(body.__name__, __base__=body, __doc__=body.__doc__, __module__=body.__module__, **definitions)
+
+    return enrich
 
 
 def given_options(body: Body, names: Iterable[str]) -> dict[str, Any]:

@@ -3,58 +3,104 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, TypeAlias
+from weakref import WeakKeyDictionary
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
 from linnet.engine.params import SamplingParams
 from linnet.server.errors import ApiError
+from linnet.server.health import Pulse
 from linnet.server.metrics import Metrics
 from linnet.server.models import Models
 from linnet.server.settings import Settings
 
 if TYPE_CHECKING:
     from linnet.handle import Handle
+    from linnet.llm import LLM
     from linnet.prompts import Prompt
+    from linnet.text.tokenizer import Tokenizer
+    from linnet.text.tool_calls.tools import Tool, ToolChoice
 
 
 class Service:
-    """The settings, and the models that they name."""
+    """The settings, and the models that they name. ready: whether requests are taken."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.options = settings.server
         self.models = Models(settings)
         self.metrics = Metrics()
+        self.ready = False
+        self._pulses: WeakKeyDictionary[LLM, Pulse] = WeakKeyDictionary()
 
-    def check_size(self, *texts: str | None) -> None:
-        """Raises a 400 for a prompt that is too large to be tokenized."""
-        size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts if text is not None)
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Between start and end. An only model is opened at once, so that a mistake in it shows; of several, each when it is asked for."""
+        seconds = self.options.idle_unload
+        closing = None if seconds is None else asyncio.create_task(self.models.close_idle(seconds))
+        try:
+            if len(self.settings.models) == 1:
+                async with self.models.use(self.settings.models[0].name):
+                    pass
+            self.ready = True
+            yield
+        finally:
+            self.ready = False
+            if closing is not None:
+                closing.cancel()
+            await self.models.close()
+
+    def check_size(self, size: int) -> None:
+        """Raises a 400 for a prompt of more bytes than are tokenized."""
         if size > self.options.max_prompt_bytes:
-            raise ApiError(400, f"the prompt has {size} bytes and this server takes {self.options.max_prompt_bytes}; shorten it")
+            message = f"the prompt has {size} bytes and this server takes {self.options.max_prompt_bytes}; shorten it"
+            raise ApiError(400, message, code="prompt_too_large")
 
     def check_samples(self, n: int | None) -> None:
         if n is not None and n > self.options.max_n:
             raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
 
-    @asynccontextmanager
-    async def generating(self, model: str, prompt: Prompt, params: SamplingParams) -> AsyncIterator[Handle]:
-        """An answer in the making; to leave before its end cancels it. The model is opened if need be. Raises as `LLM.submit` does."""
+    def within_time(self, params: SamplingParams) -> SamplingParams:
+        """With the server's own time limit, unless theirs is nearer."""
         most = self.options.request_timeout
-        params = replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
-        async with self.models.use(model) as llm:
-            handle = await asyncio.to_thread(llm.submit, prompt, params)  # templates and tokenizers take their time
-            try:
-                yield handle
-            finally:
-                handle.cancel()
+        return replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
+
+    def model_name(self, asked: str | None) -> str:
+        """The first model, where a request does not say which."""
+        return self.settings.models[0].name if asked is None else asked
+
+    async def is_alive(self) -> bool:
+        """Whether every open model takes steps."""
+        pulses = [self._pulses.setdefault(llm, Pulse()).beats(llm) for llm in self.models.open.values()]
+        return all(await asyncio.gather(*pulses))
+
+    def tokenizer(self, llm: LLM) -> Tokenizer:
+        """Raises a 400 for a model without one, for what cannot be said in token ids."""
+        if llm.tokenizer is None:
+            raise ApiError(400, "the model has no tokenizer, which this needs", param="model")
+        return llm.tokenizer
+
+    @asynccontextmanager
+    async def generating(
+        self, llm: LLM, prompt: Prompt, params: SamplingParams, tools: Sequence[Tool] | None = None, tool_choice: ToolChoice = "auto"
+    ) -> AsyncIterator[Handle]:
+        """An answer in the making; to leave before its end cancels it. Raises as `LLM.submit` does."""
+        limited = self.within_time(params)
+        # In a thread: templates, tokenizers and grammars take their time.
+        handle = await asyncio.to_thread(llm.submit, prompt, limited, tools=tools, tool_choice=tool_choice)
+        try:
+            yield handle
+        finally:
+            handle.cancel()
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+def _service(connection: HTTPConnection) -> Service:
+    service: Service = connection.app.state.service
     return service
 
 

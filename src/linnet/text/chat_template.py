@@ -10,6 +10,7 @@ from linnet.errors import ChatTemplateError, InvalidRequestError
 
 _ESCAPE = re.compile(r"\\u([eEfF][0-9a-fA-F]{3})")
 _ROLE = re.compile(r"[A-Za-z][\w -]*")
+_TOOL_ROLE = re.compile(r"""["']tool["']""")
 
 
 def choose(templates: Mapping[str, str], wanted: str | Mapping[str, str] | None, with_tools: bool, source: str) -> str:
@@ -170,8 +171,11 @@ def render(
     where: str = "the chat template",
 ) -> str:
     """What the template makes of the conversation; `where` names it in messages. Raises ChatTemplateError with the template's
-    own reason, and HostileTemplateError where the template itself is wrong."""
+    own reason, or where it passes tools, their calls or results over in silence, and HostileTemplateError where it is itself wrong."""
     from linnet.text import template_renderer
+
+    if conversation.tools and not re.search(r"\btools\b", template):
+        raise ChatTemplateError(f"{where} has no place for tools; leave them out, or take a model or a template that knows them")
 
     standard = {
         "messages": conversation.messages,
@@ -179,7 +183,13 @@ def render(
         "documents": conversation.documents,
         "add_generation_prompt": add_generation_prompt,
     }
-    return template_renderer.render(template, {**variables, **standard}, where)
+    text = template_renderer.render(template, {**variables, **standard}, where)
+    for index, message in enumerate(conversation.messages):
+        if message.get("tool_calls") and "tool_calls" not in template:
+            raise ChatTemplateError(f"{where} has no place for the tool_calls of messages[{index}]; put them in its content")
+        if message["role"] == "tool" and not _TOOL_ROLE.search(template) and message["content"].strip() not in text:
+            raise ChatTemplateError(f"{where} has no place for messages[{index}], a tool's; give its content in a user's message")
+    return text
 
 
 def plain_variables(variables: Mapping[str, Any]) -> dict[str, Any]:

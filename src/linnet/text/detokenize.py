@@ -23,16 +23,24 @@ class StreamDecoder:
     stop: texts that end the answer. The first to be complete ends it (of several that end together, the longest), wherever
     token borders fall; neither it nor anything after it is given out, and what may yet become one is held back.
     min_tokens: a stop that is complete within that many tokens does not count. skip_special: as in `Tokenizer.decode`.
+    shown: special tokens that become text all the same, for who reads it on.
     Without a stop, the pieces add up to `tokenizer.decode(ids)`. Time is linear in the answer, times the number of stops.
     """
 
-    def __init__(self, tokenizer: Decodes, stop: Sequence[str] = (), skip_special: bool = True, min_tokens: int = 0) -> None:
+    def __init__(
+        self,
+        tokenizer: Decodes,
+        stop: Sequence[str] = (),
+        skip_special: bool = True,
+        min_tokens: int = 0,
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
         self.stopped: str | None = None  # the stop that ended the answer
         self._tokenizer = tokenizer
-        self._skipped = tokenizer.special_ids if skip_special else frozenset()
+        self._skipped = tokenizer.special_ids - shown if skip_special else frozenset()
         self._first = True
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stops = _StopFinder(stop) if stop else None
+        self._stops = StopFinder(stop) if stop else None
         self._unmatched_tokens = min_tokens
         self._held = ""  # decoded, not given out: the start of a stop, perhaps
         self._finished = False
@@ -78,7 +86,7 @@ class StreamDecoder:
         return text[:certain]
 
 
-class _StopFinder:
+class StopFinder:
     """All stops at once over a text that comes in pieces: Knuth, Morris and Pratt 1977, one automaton a stop."""
 
     def __init__(self, stops: Sequence[str]) -> None:

@@ -1,58 +1,27 @@
-"""The program of the process that renders chat templates: frames of marshal in, text out. Started by template_renderer.py.
+"""The program that renders chat templates, in the process of confined.py: asked by template_renderer.py.
 
-Stands alone (only Jinja2 and the standard library), so that it starts in tens of milliseconds. Names and settings follow
-transformers' chat templates, so that a template renders alike.
+Stands alone (only Jinja2 and the standard library). Names and settings follow transformers' chat templates, so that a template
+renders alike.
 """
 
 from __future__ import annotations
 
 import json
-import marshal
-import signal
-import sys
 from datetime import datetime
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 
-def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """First frame: import paths, bytes of memory, seconds of processor time, characters of text. Then a frame per template."""
-    paths, memory, seconds, longest = _receive(requests)
-    sys.path[:] = paths
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    import jinja2  # noqa: F401 - before memory is limited
-
-    limit_memory(memory)
-    _send(replies, b"+", "")
-    while (request := _receive(requests)) is not None:
-        template, variables = request
-        limit_time(seconds)
-        status, text = render(template, variables, longest)
-        limit_time(0)
-        del request, template, variables
-        _send(replies, status, text)
+def prepare() -> None:
+    import jinja2  # noqa: F401
 
 
-def limit_memory(more: int) -> None:
-    """`more` bytes of address space on top of what is taken. Where the system does not say what is taken (not Linux), time alone limits."""
-    try:
-        import resource
-
-        with open("/proc/self/statm") as file:
-            taken = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + more, taken + more))
-    except (ImportError, OSError, ValueError):
-        pass
-
-
-def limit_time(seconds: float) -> None:
-    """The kernel ends this process after so much processor time, also inside C code; 0 lifts the limit."""
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_PROF, seconds)
+def answer(question: Any) -> tuple[bytes, str]:
+    template, variables, longest = question
+    return render(template, variables, longest)
 
 
 def render(template: str, variables: dict[str, Any] | None, longest: int) -> tuple[bytes, str]:
@@ -123,19 +92,3 @@ def to_json(
 ) -> str:
     """Jinja's own filter escapes HTML; models are trained on plain JSON."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _receive(requests: IO[bytes]) -> Any:
-    """The next frame (8 bytes of length, marshal), or None where the parent is gone."""
-    size = requests.read(8)
-    return marshal.loads(requests.read(int.from_bytes(size, "little"))) if len(size) == 8 else None
-
-
-def _send(replies: IO[bytes], status: bytes, text: str) -> None:
-    data = text.encode("utf-8", "replace")
-    replies.write(status + len(data).to_bytes(8, "little") + data)
-    replies.flush()
-
-
-if __name__ == "__main__":
-    serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -43,15 +43,15 @@ class Intake:
         """None where the client left half-way. Raises a 413 before the rest of what is too large is read."""
         most = self.options.max_body_bytes
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        size, pieces = int(announced), []
-        while size <= most:
+        size, pieces = 0, []
+        while max(size, int(announced)) <= most:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
             pieces.append(message.get("body", b""))
-            if not message.get("more_body", False):
+            size += len(pieces[-1])
+            if size <= most and not message.get("more_body", False):
                 return b"".join(pieces)
-            size = max(size, sum(map(len, pieces)))
         raise ApiError(413, f"the request's body is past the {most} bytes that this server takes; send less", headers=_CLOSE)
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:

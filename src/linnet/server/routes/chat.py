@@ -4,32 +4,57 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import AsyncGenerator, Iterator
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from linnet.engine.params import SamplingParams
-from linnet.outputs import Completion
+from linnet.outputs import Chunk, Completion
+from linnet.server.errors import ApiError
 from linnet.server.events import DONE, EventStream, event
 from linnet.server.json_body import JsonRoute
-from linnet.server.messages import ChatMessages, as_template_messages
-from linnet.server.routes.usage import UsageObject, usage
-from linnet.server.schema import Body, given_options, sampling_body, sampling_names
+from linnet.server.logprobs import chat_logprobs
+from linnet.server.messages import ChatMessages, FunctionCall, ToolCall, as_template_messages, prompt_size
+from linnet.server.routes.usage import StreamOptions, UsageObject, usage
+from linnet.server.schema import Body, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
+from linnet.text.tokenizer import Tokenizer
+from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, TextDelta
 
 router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
 _NAMED_OTHERWISE = ("logprobs", "json_schema", "json_object")
 
 
-class StreamOptions(Body):
-    include_usage: bool | None = Field(default=None, description="send the usage, in a last chunk without choices")
+class JsonSchema(Body):
+    """A schema under the name `schema`. It is always enforced, strict or not."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
 
 
-class _ChatBody(Body):
+class TextFormat(Body):
+    type: Literal["text"]
+
+
+class ObjectFormat(Body):
+    type: Literal["json_object"]
+
+
+class SchemaFormat(Body):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
+
+
+@with_sampling(_NAMED_OTHERWISE)
+class ChatBody(Body):
     model: str
     messages: ChatMessages
     max_completion_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(default=None, description="the same as max_tokens")
@@ -37,19 +62,18 @@ class _ChatBody(Body):
     stream_options: StreamOptions | None = None
     logprobs: bool | None = Field(default=None, description="report the log-probability of each token")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="and of so many candidates")
+    response_format: ResponseFormat | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
+    tools: list[dict[str, Any]] | None = Field(default=None, description="functions that the model may call")
+    tool_choice: str | dict[str, Any] | None = Field(default=None, description="auto, none, required, or a function")
+    parallel_tool_calls: Literal[True] | None = Field(default=None, description="whether a model makes several calls is up to it")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
-
-
-if TYPE_CHECKING:
-    ChatBody = _ChatBody
-else:
-    ChatBody = sampling_body("ChatBody", _NAMED_OTHERWISE, _ChatBody)
 
 
 class AnswerMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -73,48 +97,82 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     """Answers a conversation; with `stream` in chunks, as server-sent events."""
     params = _params(body)
     service.check_samples(params.n)
-    service.check_size(*(message.text for message in body.messages))
+    service.check_size(prompt_size(body.messages, body.tools))
+    messages = as_template_messages(body.messages)
     if body.stream:
-        return EventStream(_events(body, params, service))
-    async with service.generating(body.model, as_template_messages(body.messages), params) as handle:
+        return EventStream(_events(body, messages, params, service))
+    asked = messages, params, body.tools, body.tool_choice or "auto"
+    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
         found = await handle.aresult()
-    choices = [_choice(completion) for completion in found]
+        choices = [_choice(completion, service.tokenizer(llm)) for completion in found]
     return ChatCompletion(id=_new_id(), created=int(time.time()), model=body.model, choices=choices, usage=usage(found))
 
 
 def _params(body: ChatBody) -> SamplingParams:
     options = given_options(body, sampling_names(_NAMED_OTHERWISE))
     if body.max_completion_tokens is not None:
+        if "max_tokens" in options:
+            raise ApiError(400, "max_tokens and max_completion_tokens are the same; give one of them", param="max_completion_tokens")
         options["max_tokens"] = body.max_completion_tokens
     if body.logprobs:
         options["logprobs"] = body.top_logprobs or 0
+    elif body.top_logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
+    if isinstance(body.response_format, ObjectFormat):
+        options["json_object"] = True
+    elif isinstance(body.response_format, SchemaFormat):
+        options["json_schema"] = body.response_format.json_schema.schema_
     return SamplingParams(**options)
 
 
-def _choice(completion: Completion) -> ChatChoice:
-    message = AnswerMessage(content=completion.text)
-    return ChatChoice(index=completion.index, message=message, finish_reason=completion.finish_reason)
+def _choice(completion: Completion, tokenizer: Tokenizer) -> ChatChoice:
+    calls = [ToolCall(id=call.id, function=FunctionCall(name=call.name, arguments=call.arguments_json)) for call in completion.tool_calls]
+    message = AnswerMessage(content=None if calls and not completion.text else completion.text, tool_calls=calls or None)
+    logprobs = chat_logprobs(completion.logprobs, tokenizer)
+    return ChatChoice(index=completion.index, message=message, logprobs=logprobs, finish_reason=completion.finish_reason)
 
 
-async def _events(body: ChatBody, params: SamplingParams, service: Service) -> AsyncGenerator[bytes, None]:
+async def _events(body: ChatBody, messages: list[dict[str, Any]], params: SamplingParams, service: Service) -> AsyncGenerator[bytes, None]:
     head = {"id": _new_id(), "object": "chat.completion.chunk", "created": int(time.time()), "model": body.model}
 
-    def of(index: int, delta: dict[str, Any], reason: str | None = None) -> bytes:
-        return event({**head, "choices": [{"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}]})
+    def of(index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, reason: str | None = None) -> bytes:
+        return event({**head, "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]})
 
     found: list[Completion] = []
-    async with service.generating(body.model, as_template_messages(body.messages), params) as handle:
+    asked = messages, params, body.tools, body.tool_choice or "auto"
+    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
+        tokenizer = service.tokenizer(llm)
         for index in range(params.n):
             yield of(index, {"role": "assistant", "content": ""})
         async for chunk in handle:
-            if chunk.text:
-                yield of(chunk.index, {"content": chunk.text})
+            logprobs = chat_logprobs(chunk.logprobs, tokenizer)
+            for delta in _deltas(chunk):
+                yield of(chunk.index, delta, logprobs)
+                logprobs = None
             if chunk.completion is not None:
                 found.append(chunk.completion)
-                yield of(chunk.index, {}, chunk.finish_reason)
+                yield of(chunk.index, {}, None, chunk.finish_reason)
     if body.stream_options is not None and body.stream_options.include_usage:
         yield event({**head, "choices": [], "usage": usage(found).model_dump()})
     yield DONE
+
+
+def _deltas(chunk: Chunk) -> Iterator[dict[str, Any]]:
+    """What a chunk adds to the message; something, at any rate, where it has log-probabilities to carry."""
+    empty = True
+    for piece in chunk.events:
+        if isinstance(piece, TextDelta) and piece.text:
+            yield {"content": piece.text}
+        elif isinstance(piece, CallBegun):
+            function = {"name": piece.name, "arguments": ""}
+            yield {"tool_calls": [{"index": piece.index, "id": piece.id, "type": "function", "function": function}]}
+        elif isinstance(piece, ArgumentsDelta):
+            yield {"tool_calls": [{"index": piece.index, "function": {"arguments": piece.text}}]}
+        else:
+            continue
+        empty = False
+    if empty and chunk.logprobs:
+        yield {"content": ""}
 
 
 def _new_id() -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from linnet.outputs import Completion
+from linnet.server.schema import Body
+
+
+class StreamOptions(Body):
+    include_usage: bool | None = Field(default=None, description="send the usage, in a last chunk without choices")
 
 
 class PromptDetails(BaseModel):
@@ -14,7 +19,7 @@ class PromptDetails(BaseModel):
 
 
 class UsageObject(BaseModel):
-    """Of a prompt, counted once, and all samples of its answer."""
+    """Of each prompt, counted once, and all samples of its answer."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -22,9 +27,11 @@ class UsageObject(BaseModel):
     prompt_tokens_details: PromptDetails
 
 
-def usage(completions: Sequence[Completion]) -> UsageObject:
-    prompt, cached = completions[0].usage.prompt_tokens, completions[0].usage.cached_tokens
-    generated = sum(completion.usage.completion_tokens for completion in completions)
+def usage(*answers: Sequence[Completion]) -> UsageObject:
+    """answers: the samples of each prompt."""
+    prompt = sum(samples[0].usage.prompt_tokens for samples in answers)
+    cached = sum(samples[0].usage.cached_tokens for samples in answers)
+    generated = sum(sample.usage.completion_tokens for samples in answers for sample in samples)
     return UsageObject(
         prompt_tokens=prompt,
         completion_tokens=generated,

@@ -21,6 +21,7 @@ def _byte_characters() -> dict[str, int]:
 
 
 BYTE_OF = _byte_characters()
+CHARACTER_OF = {byte: character for character, byte in BYTE_OF.items()}
 _FALLBACK = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 

@@ -24,7 +24,7 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 _MODEL_TYPE, _TREAT_WHITESPACE_AS_SUFFIX = 3, 24
 _KINDS = {UNIGRAM: "unigram", BPE: "BPE", 3: "words", 4: "characters"}
 _NAMES = {"unk_token": (45, b"<unk>"), "bos_token": (46, b"<s>"), "eos_token": (47, b"</s>")}
-_CHARSMAP, _ADD_DUMMY_PREFIX = 2, 3
+_CHARSMAP, _ADD_DUMMY_PREFIX, _REMOVE_EXTRA_SPACES = 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,15 @@ class SentencePieceModel:
     def kind(self) -> str:
         """Which of the library's models it is."""
         return _KINDS.get(_last(self.trainer, _MODEL_TYPE, UNIGRAM), "model")
+
+    @property
+    def charsmap(self) -> bytes:
+        """The table by which it normalizes texts, as the library writes it; empty where it does not."""
+        return bytes(_last(self.normalizer, _CHARSMAP, b""))
+
+    @property
+    def removes_extra_spaces(self) -> bool:
+        return bool(_last(self.normalizer, _REMOVE_EXTRA_SPACES, 1))
 
     @property
     def adds_prefix(self) -> bool:
@@ -61,7 +70,7 @@ class SentencePieceModel:
         """From text to ids, by the `sentencepiece` library. Raises ModelFileError for a model that it refuses."""
         from sentencepiece import SentencePieceProcessor
 
-        _check_charsmap(_last(self.normalizer, _CHARSMAP, b""), source)
+        _check_charsmap(self.charsmap, source)
         processor: Any = SentencePieceProcessor()
         try:
             processor.LoadFromSerializedProto(self.serialized())

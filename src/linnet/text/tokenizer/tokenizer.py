@@ -75,6 +75,11 @@ class Tokenizer:
         return self._vocabulary.token_to_id(token)
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """All that was read of it."""
+        return self._vocabulary
+
+    @property
     def kind(self) -> str:
         """How it cuts texts, in words: "byte-level BPE (tokenizer.json)"."""
         return self._vocabulary.kind

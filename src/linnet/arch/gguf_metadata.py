@@ -1,4 +1,7 @@
-"""A spec in GGUF's keys: the inverse of `linnet.arch.gguf_config` and of what each family reads there."""
+"""A spec in GGUF's keys: the inverse of `gguf_config.py` and of what each family reads there.
+
+Nothing here is trusted: whoever writes a file reads its metadata back and compares the specs (`linnet.quantize.same_model`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from math import isclose, log
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from linnet.arch.rope import inverse_frequencies
 from linnet.arch.rope_config import longest
@@ -39,7 +43,7 @@ def compressed_pages(spec: ModelSpec) -> Metadata:
     }
 
 
-def factor_tensors(spec: ModelSpec) -> dict[str, np.ndarray]:
+def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     """Scalings that GGUF has as tensors, float32 [dim / 2]: divisors of each frequency."""
     rope = _rope(spec.layers[0])
     scaling = rope and rope.scaling

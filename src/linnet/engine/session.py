@@ -1,0 +1,232 @@
+"""`Session`: the model step by step, over KV pages that its caller owns, beside the requests of the same engine."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.engine.pages import pages_for
+from linnet.engine.prefix_cache import PrefixCache
+from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError
+from linnet.ops.base import PAGE_SIZE, Batch
+
+if TYPE_CHECKING:
+    from linnet.engine.engine import Engine
+
+
+class Session:
+    """One sequence, or several of one length side by side, whose keys and values stay in the cache until they are rolled back.
+
+    capacity: most tokens of a sequence, for which memory is set aside at once; None: the context. Length-dependent rotary scaling is
+    that of a sequence of so many tokens. What the first `forward` of an empty session gets is its prompt, where a model treats prompts
+    unlike answers. Logits are those of `LLM.logits` bit for bit, however the tokens come. Of several threads, one at a time may use a
+    session; requests run beside it. What it held is given back by `close()`, at the end of a `with`, or when nobody has it any longer.
+
+    Raises ContextLengthError for a capacity beyond the context, and OutOfMemoryError where requests would be left without room.
+    """
+
+    def __init__(self, engine: Engine, capacity: int | None = None) -> None:
+        self._engine = engine
+        self._pages = _Pages(engine)
+        weakref.finalize(self, engine.leave, self._pages.release).atexit = False
+        self._closed = False
+        self._tokens: list[list[int]] = [[]]
+        self._prompt = 0  # tokens of the first forward
+        self.reset(None, capacity)
+
+    @property
+    def length(self) -> int:
+        """How many tokens each sequence holds."""
+        return len(self._tokens[0])
+
+    @property
+    def token_ids(self) -> list[int] | list[list[int]]:
+        """The tokens so far, as `forward` took them."""
+        return list(self._tokens[0]) if self.batch is None else [list(tokens) for tokens in self._tokens]
+
+    def reset(self, batch: int | None = None, capacity: int | None = None) -> None:
+        """Begins anew, empty: one sequence, or `batch` of them, each of up to `capacity` tokens. Where there is no room for these, it is
+        empty and as large as before."""
+        self._refuse_closed()
+        capacity = self._engine.context if capacity is None else capacity
+        for name, value in (("batch", 1 if batch is None else batch), ("capacity", capacity)):
+            if type(value) is not int or value < 1:
+                raise InvalidRequestError(f"{name} is {value!r}; it must be an integer from 1 up")
+        if capacity > self._engine.context:
+            raise ContextLengthError(f"capacity is {capacity} and the context holds {self._engine.context}; lower it")
+        self._cut(0, 0)
+        self._engine.in_turn(lambda: self._pages.reset(batch or 1, capacity))
+        self.batch, self.capacity = batch, capacity
+        self._tokens = [[] for _ in range(batch or 1)]
+
+    def forward(self, token_ids: Sequence[int] | Sequence[Sequence[int]] | NDArray[Any], last: int | None = None) -> NDArray[np.float32]:
+        """Appends tokens, and gives the logits after each of them, or after the `last` so many: float32 [n, vocab], or of a session with
+        a batch, whose token_ids are [batch, n], float32 [batch, n, vocab].
+
+        Raises InvalidRequestError for what are no such tokens and ContextLengthError past the capacity; then nothing is appended.
+        """
+        self._refuse_closed()
+        new = self._checked(token_ids)
+        count = new.shape[1]
+        wanted = count if last is None else last
+        if type(wanted) is not int or not 0 <= wanted <= count:
+            raise InvalidRequestError(f"last is {last!r}; it must be an integer from 0 to the {count} tokens that were given")
+        logits = np.empty((len(new), wanted, self._engine.spec.vocab_size), np.float32)
+        before, prompt = self.length, self._prompt
+        try:
+            self._prompt = prompt or count
+            while self.length - before < count:
+                done = self.length - before
+                piece = new[:, done : done + self._most_at_once()]
+                rows = min(piece.shape[1], max(0, done + piece.shape[1] - (count - wanted)))
+                found = self._engine.in_turn(partial(self._append, piece, rows))
+                at = done + piece.shape[1] - rows - (count - wanted)
+                logits[:, at : at + rows] = found
+        except BaseException:
+            self._cut(before, prompt)
+            raise
+        return logits[0] if self.batch is None else logits
+
+    def rollback(self, count: int) -> None:
+        """Drops the last `count` tokens of each sequence."""
+        if type(count) is not int or not 0 <= count <= self.length:
+            raise InvalidRequestError(f"rollback of {count!r} tokens; it must be an integer from 0 to the {self.length} that there are")
+        left = self.length - count
+        if 0 < left < self._prompt and not PrefixCache.suits(self._engine.spec):
+            raise InvalidRequestError(
+                f"rollback to {left} tokens of a prompt of {self._prompt}; this model's keys and values depend on all of it: reset instead"
+            )
+        self._cut(left, self._prompt if left else 0)
+
+    def fork(self) -> Session:
+        """A session of its own with the same tokens and capacity; both share pages until one of them writes there."""
+        self._refuse_closed()
+        twin = Session.__new__(Session)
+        twin._engine, twin._pages = self._engine, _Pages(self._engine)
+        weakref.finalize(twin, self._engine.leave, twin._pages.release).atexit = False
+        self._engine.in_turn(lambda: twin._pages.copy(self._pages))
+        twin.batch, twin.capacity, twin._prompt, twin._closed = self.batch, self.capacity, self._prompt, False
+        twin._tokens = [list(tokens) for tokens in self._tokens]
+        return twin
+
+    def close(self) -> None:
+        """Gives the pages back; every later use raises ClosedError. Closing twice is no error."""
+        self._closed = True
+        self._engine.leave(self._pages.release)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ClosedError("the session is closed; ask the LLM for a new one")
+
+    def _checked(self, token_ids: Any) -> NDArray[np.int64]:
+        """[sequences, n], n >= 1."""
+        shape = "[n]" if self.batch is None else f"[{self.batch}, n]"
+        try:
+            new = np.asarray(token_ids)
+        except ValueError:  # lists of several lengths
+            new = np.empty(0)
+        new = new[None] if self.batch is None else new
+        if new.ndim != 2 or len(new) != len(self._tokens) or not new.size or new.dtype.kind not in "iu":
+            raise InvalidRequestError(f"token_ids must be integers {shape}, at least one for each sequence")
+        vocab = self._engine.spec.vocab_size
+        if not 0 <= new.min() <= new.max() < vocab:
+            outside = next(int(token) for token in new.flat if not 0 <= token < vocab)
+            raise InvalidRequestError(f"token id {outside} is outside the model's {vocab} embedding rows")
+        if self.length + new.shape[1] > self.capacity:
+            raise ContextLengthError(
+                f"the session holds {self.length} tokens and was given {new.shape[1]}, and its capacity is {self.capacity}; "
+                "roll some back, or reset it to a larger one"
+            )
+        return new.astype(np.int64)
+
+    def _most_at_once(self) -> int:
+        """How many tokens of each sequence go into a step, so that requests beside it go on; a bidirectional prompt is never cut."""
+        if self._engine.spec.bidirectional_prompt and not self.length:
+            return self._prompt
+        return max(1, self._engine.most_rows // len(self._tokens))
+
+    def _append(self, piece: NDArray[np.int64], rows: int) -> NDArray[np.float32]:
+        """Runs some tokens of each sequence: the logits [sequences, rows, vocab] after the last `rows` of each."""
+        (sequences, count), start = piece.shape, self.length
+        table = self._pages.table(start, count)
+        tokens = [[*(before[-1:] or [-1]), *new] for before, new in zip(self._tokens, piece.tolist(), strict=True)]
+        batch = Batch(
+            tokens=_int32([t for row in tokens for t in row[1:]]),
+            positions=_int32([*range(start, start + count)] * sequences),
+            previous=_int32([t for row in tokens for t in row[:-1]]),
+            sequence=_int32([index for index in range(sequences) for _ in range(count)]),
+            page_table=table,
+            rope_lengths=_int32([self.capacity] * sequences),
+            prompt_lengths=_int32([self._prompt] * sequences),
+            rows=_int32([index * count + row for index in range(sequences) for row in range(count - rows, count)]),
+        )
+        logits = self._engine.run(batch).reshape(sequences, rows, self._engine.spec.vocab_size)
+        for held, new in zip(self._tokens, piece.tolist(), strict=True):
+            held += new
+        return logits
+
+    def _cut(self, length: int, prompt: int) -> None:
+        for tokens in self._tokens:
+            del tokens[length:]
+        self._prompt = prompt
+
+
+class _Pages:
+    """The pages of a session's sequences, and the promise of those that it has yet to write to. Only whoever has the turn comes here."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._pool = engine, engine.pool
+        self._held: list[list[int]] = []
+        self._promised = 0
+
+    def reset(self, sequences: int, capacity: int) -> None:
+        self._empty()
+        most = sequences * pages_for(capacity)
+        self._engine.promise(most - self._promised)
+        self._held, self._promised = [[] for _ in range(sequences)], most
+
+    def copy(self, other: _Pages) -> None:
+        self._engine.promise(other._promised)
+        self._promised = other._promised
+        self._held = [list(pages) for pages in other._held]
+        for pages in self._held:
+            self._pool.hold(pages)
+
+    def release(self) -> None:
+        self._empty()
+        self._pool.promise(-self._promised)
+        self._promised = 0
+
+    def _empty(self) -> None:
+        for pages in self._held:
+            self._pool.free_promised(pages)
+            pages.clear()
+
+    def table(self, start: int, count: int) -> NDArray[np.int32]:
+        """[sequences, widest]: pages for all positions up to start + count, those from `start` on being nobody else's."""
+        first, end = start // PAGE_SIZE, pages_for(start + count)
+        for pages in self._held:
+            for index in range(first, end):
+                if index == len(pages):
+                    pages.append(self._pool.allocate_promised())
+                elif self._pool.is_shared(pages[index]):
+                    shared, pages[index] = pages[index], self._pool.allocate_promised()
+                    if start > index * PAGE_SIZE:
+                        self._engine.ops.copy_page(shared, pages[index])
+                    self._pool.free_promised([shared])
+        return np.array([pages[:end] for pages in self._held], np.int32)
+
+
+def _int32(values: list[int]) -> NDArray[np.int32]:
+    return np.array(values, np.int32)

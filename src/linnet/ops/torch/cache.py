@@ -1,0 +1,83 @@
+"""Pages of keys and values on a device, and what their types keep of a number."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from linnet.arch.spec import Attention
+from linnet.errors import InvalidRequestError, OutOfMemoryError
+from linnet.ops.base import KV_DTYPES, PAGE_SIZE
+
+DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "q8_0": torch.int8}
+assert set(DTYPES) == set(KV_DTYPES)
+
+BLOCK = 32
+"""Entries of a head that share a scale in q8_0."""
+
+
+class Store:
+    """Keys, or values, of one layer: [pages * PAGE_SIZE, kv_heads, width], a row for each place of the pool; for q8_0 integers, and
+    scales float16 [places, kv_heads, blocks]."""
+
+    def __init__(self, pages: int, heads: int, width: int, kv_dtype: str, device: torch.device) -> None:
+        places = pages * PAGE_SIZE
+        self.width = width
+        self.dtype = DTYPES[kv_dtype]
+        self.rows = torch.zeros(places, heads, width, dtype=self.dtype, device=device)
+        self.scales: Tensor | None = None
+        if kv_dtype == "q8_0":
+            self.scales = torch.zeros(places, heads, -(-width // BLOCK), dtype=torch.float16, device=device)
+
+    def write(self, places: Tensor, x: Tensor) -> None:
+        """x: [n, kv_heads * width], to the places int64 [n]."""
+        x = x.view(len(x), -1, self.width)
+        if self.scales is None:
+            if self.dtype == torch.float16:  # saturates: an infinity would turn masked zeros into NaN
+                x = x.clamp(-65504, 65504)
+            self.rows[places] = x.to(self.dtype)
+            return
+        blocks = self._blocks(x.float())
+        scale = blocks.abs().amax(-1) / 127
+        scaled = blocks * torch.where(scale == 0, 0.0, 1 / scale)[..., None]
+        whole = scaled.abs().floor()
+        codes = scaled.sign() * (whole + (2 * (scaled.abs() - whole)).floor())  # halves away from zero, as everywhere
+        self.rows[places] = codes.flatten(-2)[..., : self.width].to(torch.int8)
+        self.scales[places] = scale.half()
+
+    def read(self, places: Tensor, dtype: torch.dtype) -> Tensor:
+        """[*places.shape, kv_heads, width], as `dtype`."""
+        rows = self.rows[places]
+        if self.scales is None:
+            return rows.to(dtype)
+        values = self._blocks(rows.float()) * self.scales[places].float()[..., None]
+        return values.flatten(-2)[..., : self.width].to(dtype)
+
+    def copy(self, source: slice, target: slice) -> None:
+        self.rows[target] = self.rows[source]
+        if self.scales is not None:
+            self.scales[target] = self.scales[source]
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        """[..., blocks, BLOCK], the last block of a head filled up with zeros."""
+        padded = torch.nn.functional.pad(x, (0, -self.width % BLOCK))
+        return padded.view(*x.shape[:-1], -1, BLOCK)
+
+
+class Cache:
+    """The pool of one op set: keys and values of every layer."""
+
+    def __init__(self, attentions: list[Attention], pages: int, kv_dtype: str, device: torch.device) -> None:
+        if kv_dtype not in DTYPES:
+            raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
+        try:
+            self.keys = [Store(pages, a.kv_heads, a.head_dim, kv_dtype, device) for a in attentions]
+            self.values = [Store(pages, a.kv_heads, a.value_head_dim, kv_dtype, device) for a in attentions]
+        except torch.OutOfMemoryError:
+            raise OutOfMemoryError(
+                f"device {device} has no room for {pages} pages of KV cache; lower context, max_batch or kv_memory"
+            ) from None
+
+    def copy_page(self, source: int, target: int) -> None:
+        for store in (*self.keys, *self.values):
+            store.copy(slice(source * PAGE_SIZE, (source + 1) * PAGE_SIZE), slice(target * PAGE_SIZE, (target + 1) * PAGE_SIZE))

@@ -1,0 +1,96 @@
+"""A batch on the device: what the ops of one step look up, moved there once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linnet.arch.rope import angles, rotary_positions
+from linnet.arch.spec import Rope
+from linnet.ops.base import PAGE_SIZE, Batch
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a step that attend alike: `rows` of them, whose sequences see up to `length` positions.
+
+    places: int64 [sequences, length], where those lie in the pool; positions, ends: int64 [sequences, queries], of each row, and the
+    last that it sees. One sequence with all its rows, or many with one row each.
+    """
+
+    rows: slice | Tensor
+    places: Tensor
+    positions: Tensor
+    ends: Tensor
+    causal: bool
+    """Whether the rows are those of the whole sequence, from its first on, each seeing those before it."""
+
+
+class DeviceBatch:
+    """`Batch`, as tensors."""
+
+    def __init__(self, batch: Batch, device: torch.device, bidirectional: bool) -> None:
+        self.batch, self.device, self.bidirectional = batch, device, bidirectional
+        self._angles: dict[Rope, tuple[Tensor, Tensor]] = {}
+        self.tokens = self._move(batch.tokens)
+        self.rows = self._move(batch.rows)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        return self._move(self.batch.positions)
+
+    @cached_property
+    def previous(self) -> Tensor:
+        return self._move(self.batch.previous)
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Where each row's keys and values are written: int64 [n]."""
+        batch = self.batch
+        pages = batch.page_table[batch.sequence, batch.positions // PAGE_SIZE]
+        assert (pages >= 0).all(), "a position without a page"
+        return self._move(pages * PAGE_SIZE + batch.positions % PAGE_SIZE)
+
+    def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each float32 [n, 1, dim / 2]."""
+        if rope not in self._angles:
+            batch = self.batch
+            positions = rotary_positions(rope, batch.positions, batch.prompt_lengths[batch.sequence])
+            cosines, sines = (np.array(a) for a in angles(rope, positions, batch.rope_lengths[batch.sequence]))
+            self._angles[rope] = tuple(torch.from_numpy(a).to(self.device)[:, None] for a in (cosines, sines))  # type: ignore[assignment]
+        return self._angles[rope]
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The rows, each once: sequences of several rows one by one, all those of one row together."""
+        batch = self.batch
+        starts = np.flatnonzero(np.r_[True, batch.sequence[1:] != batch.sequence[:-1]])
+        counts = np.diff(np.r_[starts, len(batch.sequence)])
+        ends = batch.positions
+        if self.bidirectional:
+            ends = np.maximum(ends, batch.prompt_lengths[batch.sequence] - 2)
+        parts = [self._part(np.arange(s, s + n)[None], ends) for s, n in zip(starts, counts, strict=True) if n > 1]
+        if (single := starts[counts == 1]).size:
+            parts.append(self._part(single[:, None], ends))
+        return parts
+
+    def _part(self, rows: NDArray[np.int64], ends: NDArray[np.int32]) -> Part:
+        """rows: [sequences, queries]."""
+        batch = self.batch
+        length = int(ends[rows].max()) + 1
+        pages = np.maximum(
+            batch.page_table[batch.sequence[rows[:, 0]], : -(-length // PAGE_SIZE)], 0
+        )  # those past a shorter end are masked
+        places = (pages[:, :, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).reshape(len(rows), -1)[:, :length]
+        flat = rows.reshape(-1)
+        together = slice(int(flat[0]), int(flat[-1]) + 1) if len(flat) == flat[-1] - flat[0] + 1 else self._move(flat)
+        causal = rows.shape[1] == length and not self.bidirectional
+        return Part(together, self._move(places), self._move(batch.positions[rows]), self._move(ends[rows]), causal)
+
+    def _move(self, array: NDArray[np.integer]) -> Tensor:
+        return torch.from_numpy(np.asarray(array, np.int64)).to(self.device, non_blocking=True)

@@ -1,0 +1,114 @@
+"""Files and folders that are there whole or not at all: written under another name beside their place, then put there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from linnet.errors import InvalidRequestError
+
+
+def check_output(path: Path, force: bool) -> None:
+    """For a file. Raises InvalidRequestError for a place where nothing can be put, or where something is and may not be replaced."""
+    _check_parent(path)
+    if path.is_dir():
+        raise InvalidRequestError(f"{path}: is a folder; give the name of a file")
+    if os.path.lexists(path) and not force:
+        raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
+
+
+def check_folder(path: Path, force: bool) -> None:
+    """The same for a folder. Only a model's folder or an empty one is ever replaced."""
+    _check_parent(path)
+    if not os.path.lexists(path):
+        return
+    if not path.is_dir() or path.is_symlink() or (any(path.iterdir()) and not (path / "config.json").is_file()):
+        raise InvalidRequestError(f"{path}: exists already and is no model's folder; choose another name")
+    if not force:
+        raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
+
+
+def _check_parent(path: Path) -> None:
+    parent = path.parent
+    if not parent.is_dir():
+        raise InvalidRequestError(f"{path}: the folder {parent} does not exist; make it, or choose another place")
+    if not os.access(parent, os.W_OK):
+        raise InvalidRequestError(f"{path}: nothing can be written to {parent}; choose another place")
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Raises InvalidRequestError where fewer bytes are free than the output takes."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise InvalidRequestError(
+            f"{path}: takes {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there; free some, or choose another place"
+        )
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` once everything is on disk; where anything fails, nothing is left.
+
+    Raises InvalidRequestError for what the system refuses, a full disk above all.
+    """
+    unfinished = _unfinished(path)
+    try:
+        with unfinished.open("xb", buffering=1 << 20) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder, which replaces one that is there."""
+    unfinished = _unfinished(path)
+    replaced = unfinished.with_suffix(".old")
+    try:
+        unfinished.mkdir()
+        yield unfinished
+        if os.path.lexists(path):
+            os.rename(path, replaced)
+        os.rename(unfinished, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if os.path.lexists(replaced) and not os.path.lexists(path):
+            os.rename(replaced, path)
+        raise _not_written(path, error) from error
+    finally:
+        for leftover in (unfinished, replaced):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    leftover.unlink()
+
+
+def _unfinished(path: Path) -> Path:
+    return path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}.part"
+
+
+def _not_written(path: Path, error: OSError) -> InvalidRequestError:
+    return InvalidRequestError(f"{path}: cannot be written ({error.strerror or error}); nothing is left of it")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts a rename on disk, where the system lets one."""
+    with suppress(OSError, AttributeError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,238 @@
+"""`linnet.quantize` step by step: everything that can be refused comes before any work."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from linnet.errors import InvalidRequestError
+from linnet.load.checkpoint import Checkpoint, open_checkpoint
+from linnet.load.hub import BUILT_IN, locate
+from linnet.ops.native import default_threads
+from linnet.prompts import read_tokenizer
+from linnet.quantize import Progress
+from linnet.quantize.atomic import check_output, check_space, whole_file
+from linnet.quantize.evaluate import read_text
+from linnet.quantize.file_types import BITS, FILE_TYPES, Choice, Chosen, choose_types, file_type, is_quantized, overrides, tensor_type
+from linnet.quantize.gguf_model import GgufModel, gguf_model
+from linnet.quantize.gguf_writer import GgufWriter, file_bytes
+from linnet.quantize.importance import calibrated, read_importance, write_importance
+from linnet.quantize.report import QuantizeReport, evaluated, report_of
+from linnet.quantize.stream import Importance, Written, entry_of, write_tensors
+from linnet.quantize.vocabulary import vocabulary_metadata
+from linnet.tensors import FLOATS, TensorType
+from linnet.text.tokenizer import Tokenizer
+
+log = logging.getLogger("linnet.quantize")
+
+QUANTIZATION_VERSION = 2
+"""Of the block formats, as `general.quantization_version` counts."""
+MAX_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """The arguments of `linnet.quantize`, where they are documented."""
+
+    model: str | Path
+    out: str | Path
+    type: str | None
+    bits: int | None
+    pure: bool
+    tensor_types: Mapping[str, str] | None
+    output_type: str | None
+    embedding_type: str | None
+    calibrate: str | Path | None
+    calibration_tokens: int
+    importance: str | Path | None
+    save_importance: str | Path | None
+    eval_text: str | Path | None
+    eval_tokens: int
+    special: bool
+    tokenizer: Any
+    threads: int | None
+    force: bool
+    plot: str | Path | None
+    progress: Progress | None
+
+    def advance(self, stage: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(stage, done, total)
+
+
+def run(job: Job) -> QuantizeReport:
+    choice = _choice(job)
+    out = Path(job.out).expanduser()
+    check_output(out, job.force)
+    _check(job)
+    started = time.monotonic()
+    checkpoint = open_checkpoint(job.model)
+    try:
+        tokenizer = read_tokenizer(checkpoint, job.tokenizer)
+        text = _evaluation_text(job)
+        if tokenizer is None and (text is not None or job.calibrate is not None):
+            raise InvalidRequestError(f"{checkpoint.name} has no tokenizer, which calibration and evaluation need; pass tokenizer=")
+        model, notes = with_vocabulary(checkpoint, gguf_model(checkpoint), tokenizer, job)
+        chosen = choose_types(choice, model.tensors, model.spec, model.architecture)
+        notes += _warnings(chosen)
+        if not job.force:
+            _check_not_lower(chosen)
+        metadata = {"general.architecture": model.architecture, **model.metadata, **_of_the_file(choice)}
+        check_space(out, file_bytes(metadata, [entry_of(one) for one in chosen]))
+        importance = _importance(job, checkpoint, tokenizer, model)
+        tensors = _write(job, out, metadata, chosen, importance)
+        report = report_of(checkpoint, out, choice, tensors, notes, time.monotonic() - started)
+        if text is not None:
+            assert tokenizer is not None
+            report = replace(report, evaluation=evaluated(checkpoint, out, tokenizer, text, job))
+    finally:
+        checkpoint.close()
+    if job.plot is not None:
+        from linnet.quantize.plot import plot
+
+        plot(report, Path(job.plot))
+    return report
+
+
+def _choice(job: Job) -> Choice:
+    if (job.type is None) == (job.bits is None):
+        raise InvalidRequestError(f"give a type or bits, one of the two; types are {', '.join(FILE_TYPES)}")
+    if job.bits is not None and job.bits not in BITS:
+        raise InvalidRequestError(f"bits is {job.bits!r}; there are {', '.join(f'{n} ({name})' for n, name in BITS.items())}")
+    chosen = file_type(BITS[job.bits] if job.bits is not None else str(job.type))
+    return Choice(
+        chosen,
+        job.pure,
+        overrides(job.tensor_types or {}),
+        None if job.output_type is None else tensor_type(job.output_type, "output_type"),
+        None if job.embedding_type is None else tensor_type(job.embedding_type, "embedding_type"),
+        calibrated=job.calibrate is not None or job.importance is not None,
+    )
+
+
+def _check(job: Job) -> None:
+    """What can be refused without a look at the model."""
+    if job.calibrate is not None and job.importance is not None:
+        raise InvalidRequestError("give calibrate or importance, one of the two")
+    if job.save_importance is not None:
+        if job.calibrate is None:
+            raise InvalidRequestError("save_importance keeps what calibrate finds; give calibrate, too")
+        check_output(Path(job.save_importance), job.force)
+    for name in ("calibration_tokens", "eval_tokens"):
+        if type(getattr(job, name)) is not int or getattr(job, name) < 2:
+            raise InvalidRequestError(f"{name} is {getattr(job, name)!r}; it must be an integer from 2 on")
+    if job.threads is not None and (type(job.threads) is not int or not 1 <= job.threads <= 1024):
+        raise InvalidRequestError(f"threads is {job.threads!r}; it must be from 1 to 1024")
+    if job.calibrate is not None:
+        read_text("calibrate", Path(job.calibrate))
+    if job.plot is not None:
+        from linnet.charts import check_plot
+
+        check_plot(Path(job.plot))
+    locate(job.model)
+
+
+def _evaluation_text(job: Job) -> tuple[str, bool] | None:
+    """The text, and whether its control tokens are themselves."""
+    if job.eval_text is not None:
+        return read_text("eval_text", Path(job.eval_text)), job.special
+    if job.model == BUILT_IN:
+        return read_text("eval_text", locate(BUILT_IN) / "held_out.txt"), True
+    return None
+
+
+def with_vocabulary(checkpoint: Checkpoint, model: GgufModel, tokenizer: Tokenizer | None, job: Job) -> tuple[GgufModel, list[str]]:
+    """The model with its tokenizer's keys, and notes. A GGUF file keeps its own, unless another tokenizer is given."""
+    notes = list(model.notes)
+    if checkpoint.naming == "gguf" and job.tokenizer is None:
+        return model, notes
+    if tokenizer is None:
+        keys: dict[str, Any] = {"tokenizer.ggml.model": "no_vocab"}
+        notes.append("the model has no tokenizer: llama.cpp will take token ids alone")
+    else:
+        keys, more = vocabulary_metadata(tokenizer, model.spec.vocab_size, checkpoint.eos_token_ids, job.force)
+        notes += more
+    kept = {key: value for key, value in model.metadata.items() if not key.startswith("tokenizer.")}
+    if checkpoint.naming != "gguf":
+        kept["general.type"] = "model"
+        kept["general.name"] = (checkpoint.path.stem if checkpoint.path is not None else checkpoint.name) or "model"
+    return replace(model, metadata={**kept, **keys}), notes
+
+
+def _warnings(chosen: list[Chosen]) -> list[str]:
+    """What got another type than was wanted, by the two types."""
+    groups: dict[tuple[str, str], list[Chosen]] = {}
+    for one in chosen:
+        if one.instead is not None:
+            groups.setdefault((one.instead.name, one.type.name), []).append(one)
+    notes = []
+    for (wanted, type), found in groups.items():
+        first, block = found[0].tensor, found[0].instead.block if found[0].instead else 0
+        notes.append(
+            f"{_some(found)}: rows of {first.shape[-1]} are no multiple of {wanted.upper()}'s {block}, fallback type {type.upper()}"
+        )
+    return notes
+
+
+def _some(found: list[Chosen]) -> str:
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{found[0].tensor.name}{more}"
+
+
+def _check_not_lower(chosen: list[Chosen]) -> None:
+    """Raises InvalidRequestError where matrices are quantized already to as few bits as are wanted."""
+    wasted = sorted((one for one in chosen if is_quantized(one.tensor) and _is_lower(one)), key=lambda one: _bits(one.tensor.stored))
+    if wasted:
+        first = wasted[0]
+        raise InvalidRequestError(
+            f"{_some(wasted)}: stored as {first.tensor.stored.name.upper()} ({_bits(first.tensor.stored):.3g} bits per weight) already, "
+            f"and {first.type.name.upper()} takes {_bits(first.type):.3g}: nothing is won and more is lost; take the original model, "
+            "a smaller type, or --force (force=True)"
+        )
+
+
+def _is_lower(one: Chosen) -> bool:
+    stored = one.tensor.stored
+    return stored not in FLOATS and stored != one.type and _bits(stored) <= _bits(one.type)
+
+
+def _bits(type: TensorType) -> float:
+    return 8 * type.block_bytes / type.block
+
+
+def _of_the_file(choice: Choice) -> dict[str, Any]:
+    found = {"general.file_type": choice.file_type.id}
+    return found if choice.file_type.type in FLOATS else {**found, "general.quantization_version": QUANTIZATION_VERSION}
+
+
+def _importance(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer | None, model: GgufModel) -> Importance:
+    if job.importance is not None:
+        return read_importance(Path(job.importance), model.tensors)
+    if job.calibrate is None:
+        return {}
+    assert tokenizer is not None
+    text = read_text("calibrate", Path(job.calibrate))
+    token_ids = tokenizer.encode(text, bos=False, special=job.special)[: job.calibration_tokens]
+    found = calibrated(checkpoint, tokenizer, token_ids, model.tensors, job.threads, job.advance)
+    if job.save_importance is not None:
+        write_importance(Path(job.save_importance), found, str(job.calibrate))
+    return found.means()
+
+
+def _write(job: Job, out: Path, metadata: dict[str, Any], chosen: list[Chosen], importance: Importance) -> list[Written]:
+    total, done = sum(one.tensor.values for one in chosen), 0
+
+    def advance(values: int) -> None:
+        nonlocal done
+        done += values
+        job.advance("writing", done, total)
+
+    with whole_file(out) as file:
+        writer = GgufWriter(file, metadata, [entry_of(one) for one in chosen])
+        tensors = write_tensors(writer, chosen, importance, job.threads or default_threads(), advance)
+        writer.finish()
+    return tensors

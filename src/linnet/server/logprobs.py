@@ -1,0 +1,67 @@
+"""Log-probabilities as OpenAI's two APIs report them. The end token is among them, as it is among the tokens that are counted."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from linnet.engine.sampling import TokenLogprob
+from linnet.text.tokenizer import Tokenizer
+
+
+def chat_logprobs(entries: Sequence[TokenLogprob] | None, tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """One record a token: text, log-probability, bytes, and the candidates for its place. None where there are none."""
+    if entries is None:
+        return None
+    content = []
+    for entry in entries:
+        top = [_record(token, logprob, tokenizer) for token, logprob in entry.top]
+        content.append({**_record(entry.token_id, entry.logprob, tokenizer), "top_logprobs": top})
+    return {"content": content, "refusal": None}
+
+
+def _record(token: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
+    data = tokenizer.token_bytes(token)
+    return {"token": token_name(token, tokenizer), "logprob": _finite(logprob), "bytes": list(data)}
+
+
+def token_name(token: int, tokenizer: Tokenizer) -> str:
+    """A token's text; of part of a character its bytes, such as `bytes:\\xe2\\x80`, so that no two of them look alike."""
+    data = tokenizer.token_bytes(token)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def _finite(logprob: float) -> float:
+    """What JSON can hold: of a token that could not come, -9999, as OpenAI's API says it."""
+    return max(logprob, -9999.0)
+
+
+class CompletionLogprobs:
+    """Of an answer that comes in pieces: `add` gives those of each, with offsets into the text so far, in characters."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._offset = 0
+        self._first = True
+
+    def add(self, tokens: Iterable[tuple[int, TokenLogprob | None]]) -> dict[str, Any]:
+        """tokens: with their log-probabilities; None of the first of a prompt, which nothing predicts."""
+        names, logprobs, top, offsets = [], [], [], []
+        for token, entry in tokens:
+            names.append(token_name(token, self.tokenizer))
+            logprobs.append(None if entry is None else _finite(entry.logprob))
+            top.append(None if entry is None else self._candidates(entry))
+            offsets.append(self._offset)
+            shown = b"" if token in self.tokenizer.special_ids else self.tokenizer.token_bytes(token, self._first)
+            self._first = self._first and not shown
+            self._offset += len(self._decoder.decode(shown))
+        return {"tokens": names, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": offsets}
+
+    def _candidates(self, entry: TokenLogprob) -> dict[str, float]:
+        """By name; the token that came is always one of them."""
+        return {token_name(id, self.tokenizer): _finite(logprob) for id, logprob in (*entry.top, (entry.token_id, entry.logprob))}

@@ -1,0 +1,166 @@
+"""POST /v1/messages: https://docs.anthropic.com/en/api/messages."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from linnet.engine.params import SamplingParams
+from linnet.outputs import Completion
+from linnet.server.content_blocks import CacheControl, InputMessages, OutputBlocks, TextBlock, as_messages
+from linnet.server.errors import AnthropicErrorBody, failures
+from linnet.server.events import EventStream, event
+from linnet.server.json_body import JsonRoute
+from linnet.server.messages import prompt_size
+from linnet.server.schema import Body, Texts, given_options, sampling_names, with_sampling
+from linnet.server.service import Service, ServiceOf
+
+router = APIRouter(tags=["Anthropic"], route_class=JsonRoute)
+
+_NAMED_OTHERWISE = ("max_tokens", "stop", "n", "logprobs")
+
+
+class CustomTool(Body):
+    type: Literal["custom"] | None = None
+    name: str
+    description: str | None = None
+    input_schema: dict[str, Any]
+    strict: bool | None = None
+    cache_control: CacheControl = None
+
+    def for_model(self) -> dict[str, Any]:
+        function = {"name": self.name, "description": self.description or "", "parameters": self.input_schema}
+        return {"type": "function", "function": function if self.strict is None else {**function, "strict": self.strict}}
+
+
+class Choice(Body):
+    type: Literal["auto", "any", "none"]
+    disable_parallel_tool_use: Literal[False] | None = None
+
+
+class NamedChoice(Body):
+    type: Literal["tool"]
+    name: str
+    disable_parallel_tool_use: Literal[False] | None = None
+
+
+class Metadata(Body):
+    user_id: str | None = Field(default=None, max_length=256)
+
+
+class NoThinking(Body):
+    type: Literal["disabled"]
+
+
+@with_sampling(_NAMED_OTHERWISE)
+class MessageBody(Body):
+    model: str
+    messages: InputMessages
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    system: str | list[TextBlock] | None = None
+    stop_sequences: Texts | None = Field(default=None, description="texts that end the answer; not part of it")
+    stream: bool | None = None
+    tools: list[CustomTool] | None = Field(default=None, description="functions that the model may call")
+    tool_choice: Choice | NamedChoice | None = None
+    thinking: NoThinking | None = None
+    metadata: Metadata | None = None
+    cache_control: CacheControl = None
+
+    @property
+    def params(self) -> SamplingParams:
+        options = given_options(self, sampling_names(_NAMED_OTHERWISE))
+        return SamplingParams(max_tokens=self.max_tokens, stop=self.stop_sequences or (), **options)
+
+    @property
+    def choice_for_model(self) -> str | dict[str, Any]:
+        if isinstance(self.tool_choice, NamedChoice):
+            return {"type": "function", "function": {"name": self.tool_choice.name}}
+        return "auto" if self.tool_choice is None else {"any": "required"}.get(self.tool_choice.type, self.tool_choice.type)
+
+
+class MessageUsage(BaseModel):
+    """input_tokens: those of the prompt that were not found in the cache."""
+
+    input_tokens: int
+    cache_read_input_tokens: int
+    cache_creation_input_tokens: int = 0
+    output_tokens: int
+
+
+class MessageObject(BaseModel):
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    stop_sequence: str | None
+    usage: MessageUsage
+
+
+@router.post("/v1/messages", response_model=MessageObject, responses=failures(AnthropicErrorBody))
+async def create_message(body: MessageBody, service: ServiceOf) -> Response | MessageObject:
+    """Answers a conversation, with texts and uses of tools as blocks; with `stream` in events."""
+    params = body.params
+    tools = None if body.tools is None else [tool.for_model() for tool in body.tools]
+    messages = as_messages(body.messages, body.system)
+    service.check_size(prompt_size(None, messages, tools))
+    asked = messages, params, tools, body.choice_for_model
+    if body.stream:
+        return EventStream(_events(body.model, asked, service))
+    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
+        blocks = OutputBlocks()
+        async for chunk in handle:
+            for piece in chunk.events:
+                list(blocks.add(piece))
+        [completion] = await handle.aresult()
+    return _message(body.model, blocks.complete, completion)
+
+
+async def _events(model: str, asked: tuple[Any, ...], service: Service) -> AsyncGenerator[bytes, None]:
+    blocks = OutputBlocks()
+
+    def named(data: dict[str, Any]) -> bytes:
+        return event(data, data["type"])
+
+    async with service.models.use(model) as llm, service.generating(llm, *asked) as handle:
+        usage = MessageUsage(input_tokens=len(handle.prompt_token_ids), cache_read_input_tokens=0, output_tokens=0)
+        begun = MessageObject(id=_new_id(), model=model, content=[], stop_reason=None, stop_sequence=None, usage=usage)
+        yield named({"type": "message_start", "message": begun.model_dump()})
+        async for chunk in handle:
+            for piece in chunk.events:
+                for data in blocks.add(piece):
+                    yield named(data)
+        [completion] = await handle.aresult()
+    for data in blocks.end():
+        yield named(data)
+    whole = _message(model, [], completion)
+    delta = {"stop_reason": whole.stop_reason, "stop_sequence": whole.stop_sequence}
+    yield named({"type": "message_delta", "delta": delta, "usage": whole.usage.model_dump()})
+    yield named({"type": "message_stop"})
+
+
+def _message(model: str, content: list[dict[str, Any]], completion: Completion) -> MessageObject:
+    used = completion.usage
+    reasons = {"length": "max_tokens", "tool_calls": "tool_use"}
+    return MessageObject(
+        id=_new_id(),
+        model=model,
+        content=content,
+        stop_reason="stop_sequence" if completion.stop_text is not None else reasons.get(completion.finish_reason, "end_turn"),
+        stop_sequence=completion.stop_text,
+        usage=MessageUsage(
+            input_tokens=used.prompt_tokens - used.cached_tokens,
+            cache_read_input_tokens=used.cached_tokens,
+            output_tokens=used.completion_tokens,
+        ),
+    )
+
+
+def _new_id() -> str:
+    return f"msg_{uuid.uuid4().hex}"

@@ -1,0 +1,184 @@
+"""Grammars over a tokenizer's vocabulary: which tokens may come next, by llguidance (https://github.com/guidance-ai/llguidance).
+
+A grammar comes from whoever sends a request. It is tried out in a process of its own first, so that one that never ends, takes all
+memory or nests past the stack ends that process and is refused; what is left is bounded by llguidance's own limits.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linnet.errors import InvalidRequestError, LinnetError, MissingDependencyError
+from linnet.text.confined import Confined
+from linnet.text.grammar_source import check_text, grammar_of
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+    from linnet.text.tokenizer import Tokenizer
+
+MEMORY = 512 * 2**20
+"""Bytes that trying a grammar out may take."""
+PROCESSOR_SECONDS = 2.0
+"""Processor time that it may take."""
+LIMITS: dict[str, Any] = {
+    "max_grammar_size": 100_000,
+    "max_lexer_states": 50_000,
+    "step_max_items": 20_000,
+    "step_lexer_fuel": 200_000,
+    "verbose_errors": False,
+}
+"""Of llguidance: symbols, states (1 to 2 KB each), and work for one token; docs/constraints.md says what they amount to."""
+LONGEST_TOKEN = 512
+"""Bytes; llguidance takes up to 1,024. No grammar allows a longer one."""
+_LONGEST_REASON = 400
+
+_trial = Confined("grammar_process", MEMORY, PROCESSOR_SECONDS)
+
+
+class GrammarCompiler:
+    """Compiles what requests ask of their answers, for one vocabulary. Safe to use from any thread.
+
+    rows: how many tokens the model knows, which may be more than the tokenizer has: those are never allowed, nor are control tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer | None, rows: int) -> None:
+        self._tokenizer, self._rows = tokenizer, rows
+        self._lock = threading.Lock()
+        self._made: _TokenTable | None = None
+
+    def compile(self, name: str, value: Any) -> Grammar:
+        """The grammar of an option of SamplingParams, at its start. Takes some milliseconds, the first time a second.
+
+        Raises InvalidRequestError for one that is malformed, not supported (by name), past the limits above, or that nothing of this
+        vocabulary can satisfy, and MissingDependencyError without llguidance.
+        """
+        try:
+            from llguidance import LLMatcher, LLParserLimits
+        except ImportError:
+            raise MissingDependencyError(f"{name} needs llguidance: pip install 'linnet[constraints]'") from None
+        if self._tokenizer is None:
+            raise InvalidRequestError(f"{name} needs a tokenizer, and this model has none; pass tokenizer=")
+        if not isinstance(value, bool):
+            check_text(name, value)
+        source = grammar_of(name, value)
+        reply = _trial.ask((source, LIMITS))
+        if reply is None:
+            raise InvalidRequestError(f"{name} takes more than {PROCESSOR_SECONDS:g} s or {MEMORY >> 20} MB to compile; simplify it")
+        if reply[0] != b"+":
+            raise InvalidRequestError(f"{name}: {_reason(reply[1])}")
+        table = self._table(self._tokenizer)
+        matcher = LLMatcher(table.tokenizer, source, log_level=0, limits=LLParserLimits(**LIMITS))
+        grammar = Grammar(name, table, matcher)
+        try:
+            possible = not matcher.is_error() and bool(grammar.allowed().any() or grammar.satisfied)
+        except LinnetError:
+            possible = False
+        if not possible:
+            raise InvalidRequestError(f"{name}: {_reason(matcher.get_error()) if matcher.is_error() else _IMPOSSIBLE}")
+        return grammar
+
+    def _table(self, tokenizer: Tokenizer) -> _TokenTable:
+        with self._lock:
+            if self._made is None:
+                self._made = _TokenTable(tokenizer, self._rows)
+            return self._made
+
+
+class Grammar:
+    """Where one answer stands in its grammar: a `Constraint` of the engine."""
+
+    def __init__(self, name: str, table: _TokenTable, matcher: LLMatcher, at_start: bool = True) -> None:
+        self._name, self._table, self._matcher, self._at_start = name, table, matcher, at_start
+
+    def fork(self) -> Grammar:
+        return Grammar(self._name, self._table, self._matcher.deep_copy(), self._at_start)
+
+    def allowed(self) -> NDArray[np.uint32]:
+        words = np.zeros(self._table.words, np.uint32)
+        if not self._matcher.is_stopped():
+            self._matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        self._refuse_error()
+        return self._table.text_tokens(words, self._at_start)
+
+    def advance(self, token: int) -> None:
+        self._matcher.consume_token(self._table.entry(token, self._at_start))
+        self._at_start = False
+        self._refuse_error()
+
+    @property
+    def satisfied(self) -> bool:
+        return self._matcher.is_accepting()
+
+    @property
+    def finished(self) -> bool:
+        return self._matcher.is_stopped()
+
+    def _refuse_error(self) -> None:
+        """Raises LinnetError where llguidance gave up: from then on it does not say what is allowed."""
+        if self._matcher.is_error():
+            raise LinnetError(f"{self._name} could not be followed further: {_reason(self._matcher.get_error())}")
+
+
+class _TokenTable:
+    """A vocabulary as llguidance takes it: the bytes of every token, none for what is not text.
+
+    Some tokens contribute other bytes at the start of a text than later (without the space of `▁the`). Entries past the model's own
+    stand for these, so that one table serves both.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rows: int) -> None:
+        from llguidance import LLTokenizer
+
+        hidden = tokenizer.control_ids | tokenizer.special_ids | tokenizer.eos_ids
+        text = [id for id in range(min(rows, tokenizer.vocab_size)) if id not in hidden]
+        later = {id: tokenizer.token_bytes(id) for id in text}
+        first = {id: data for id in text if later[id] and (data := tokenizer.token_bytes(id, True)) != later[id]}
+        self.own_words = -(-rows // 32)
+        self._others = np.fromiter(first, np.int64)
+        self._entries = dict(zip(first, range(32 * self.own_words, 32 * self.own_words + len(first)), strict=True))
+        self.tokens = [_usable(later.get(id, b"")) for id in range(32 * self.own_words)] + [_usable(data) for data in first.values()]
+        self.tokens.append(b"")  # an end token that no model has: the engine knows those that there are
+        self.is_tokenizer_wrapper, self.eos_token_id, self.bos_token_id = True, len(self.tokens) - 1, None
+        self.special_token_ids: list[int] = []
+        self.words = -(-len(self.tokens) // 32)
+        self._text = np.packbits([bool(data) for data in self.tokens[: 32 * self.own_words]], bitorder="little").view(np.uint32)
+        self.tokenizer = LLTokenizer(self)  # type: ignore[arg-type]
+
+    def entry(self, token: int, at_start: bool) -> int:
+        """What stands for a token of the model's."""
+        return self._entries.get(token, token) if at_start else token
+
+    def text_tokens(self, entries: NDArray[np.uint32], at_start: bool) -> NDArray[np.uint32]:
+        """The tokens of the model's in a set of entries, text alone: whatever a grammar says, no control token is in it."""
+        if at_start and self._entries:
+            bits = np.unpackbits(entries.view(np.uint8), bitorder="little")
+            others = bits[32 * self.own_words :][: len(self._others)]
+            bits = bits[: 32 * self.own_words].copy()
+            bits[self._others] = others
+            entries = np.packbits(bits, bitorder="little").view(np.uint32)
+        return entries[: self.own_words] & self._text
+
+
+def _usable(data: bytes) -> bytes:
+    """Nothing for a token that can be in no text: llguidance marks special tokens by a byte that UTF-8 does not have."""
+    return data if len(data) <= LONGEST_TOKEN and b"\xff" not in data else b""
+
+
+_IMPOSSIBLE = "no text of this model's vocabulary can satisfy it"
+_LISTING = re.compile(r"^\s*(?:\d+ \| .*|\^+\s*)$", re.MULTILINE)
+_PLACE = re.compile(r"^at \d+\(\d+\): (?:failed to compile JSON schema: )?")
+
+
+def _reason(error: str) -> str:
+    """What llguidance says is wrong, without excerpts of the grammar and without its own call stack."""
+    if error.startswith("NoExtension"):
+        return _IMPOSSIBLE
+    said = _LISTING.sub("", error.partition("\n<")[0])
+    said = _PLACE.sub("", " ".join(said.split()))
+    return said if len(said) <= _LONGEST_REASON else said[:_LONGEST_REASON] + " ..."

@@ -1,0 +1,72 @@
+"""What a request asks of its answers, as grammars of llguidance (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from linnet.errors import InvalidRequestError
+from linnet.text.json_schema import check_schema
+
+WHITESPACE = r"[ ]|\r?\n[ \t]{0,20}"
+"""What may stand, once, wherever JSON lets whitespace stand: a space, or a line end and the next line's indent. Models that may write
+any amount of it sometimes write nothing else."""
+
+_OPTIONS = '\n%llguidance {"no_forcing": true}\n'
+"""Lets the model cut a text into tokens as it likes, also where there is only one such text."""
+
+_SKIPPED = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/')
+_TOKEN = re.compile(r"<[^<>\s]*>?")
+_ATTRIBUTE = re.compile(r"\b(stop|max_tokens|temperature)\s*=")
+
+
+def grammar_of(name: str, value: Any) -> str:
+    """The grammar of an option of SamplingParams and its value. Raises InvalidRequestError for what it must not ask for."""
+    if name == "json_schema":
+        return _schema(json.loads(value))
+    if name == "json_object":
+        return _schema({"type": "object"})
+    if name == "regex":
+        return _regex(value)
+    if name == "choice":
+        return _regex("|".join(map(_literal, value)))
+    assert name == "grammar"
+    return _lark(value)
+
+
+def _schema(schema: dict[str, Any]) -> str:
+    check_schema(schema)
+    settings = {"whitespace_pattern": WHITESPACE}
+    return "start: %json " + json.dumps({**schema, "x-guidance": settings}, ensure_ascii=False) + _OPTIONS
+
+
+def _regex(pattern: str) -> str:
+    from llguidance import LLMatcher
+
+    lark: str = json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"][0]["lark_grammar"]
+    return lark + _OPTIONS
+
+
+def _literal(text: str) -> str:
+    """A regular expression for one text."""
+    return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
+
+
+def _lark(grammar: str) -> str:
+    rules = _SKIPPED.sub('""', grammar)
+    if token := _TOKEN.search(rules):
+        raise InvalidRequestError(f"grammar names the token {token[0]}; answers hold text, and a grammar can ask for no other tokens")
+    if attribute := _ATTRIBUTE.search(rules):
+        raise InvalidRequestError(f"grammar uses the attribute {attribute[1]}, which is not supported; suffix and lazy are")
+    return grammar + _OPTIONS
+
+
+def check_text(name: str, value: str | Sequence[str]) -> None:
+    """Raises InvalidRequestError for lone surrogates, which no UTF-8 can hold."""
+    for text in [value] if isinstance(value, str) else value:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(f"{name} has a lone surrogate (U+{ord(text[error.start]):04X}), which no UTF-8 can hold") from None

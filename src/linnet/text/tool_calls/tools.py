@@ -1,0 +1,112 @@
+"""Tools that a model may call, as callers describe them, and the calls that it makes."""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from linnet.errors import InvalidRequestError
+
+MAX_TOOLS = 128
+MAX_NAME = 128
+NAME_SIGNS = frozenset(string.ascii_letters + string.digits + "_.-")
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+Tool: TypeAlias = Mapping[str, Any] | Callable[..., Any]
+"""`{"type": "function", "function": {"name", "description", "parameters": a JSON schema}}`, or a Python function."""
+
+ToolChoice: TypeAlias = str | Mapping[str, Any]
+""""auto", "none", "required", the name of a tool, or `{"type": "function", "function": {"name"}}`."""
+
+_FIELDS = {"name", "description", "parameters", "return", "strict"}
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that a model made. arguments_json: a JSON object, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments_json: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments, by name."""
+        arguments: dict[str, Any] = json.loads(self.arguments_json)
+        return arguments
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The call as an assistant's message holds it, among its `tool_calls`."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+def read_tools(given: Sequence[Tool]) -> list[dict[str, Any]]:
+    """The tools as chat templates take them: each {"type": "function", "function": {"name", "description", "parameters"}}.
+
+    Raises InvalidRequestError that says which tool is wrong and why.
+    """
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
+        raise InvalidRequestError("tools must be a list of functions, or of {'type': 'function', 'function': {...}}")
+    if len(given) > MAX_TOOLS:
+        raise InvalidRequestError(f"there are {len(given)} tools; the most is {MAX_TOOLS}")
+    tools = [_read_tool(tool, f"tools[{i}]") for i, tool in enumerate(given)]
+    names = [tool["function"]["name"] for tool in tools]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidRequestError(f"there are two tools called {name!r}; rename one")
+    return tools
+
+
+def _read_tool(tool: Any, where: str) -> dict[str, Any]:
+    if callable(tool):
+        from linnet.text.tool_calls.functions import tool_of
+
+        return tool_of(tool)
+    if not isinstance(tool, Mapping) or not isinstance(tool.get("function"), Mapping):
+        raise InvalidRequestError(f"{where} must be a function, or {{'type': 'function', 'function': {{'name': ..., 'parameters': ...}}}}")
+    if tool.get("type") != "function" or len(tool) > 2:
+        raise InvalidRequestError(f"{where}: only type 'function' and its 'function' are understood, not {_short(dict(tool))}")
+    function = dict(tool["function"])
+    if unknown := sorted(map(str, function.keys() - _FIELDS)):
+        raise InvalidRequestError(f"{where}: a function has no {unknown[0]!r}; it has {', '.join(sorted(_FIELDS))}")
+    name, description = function.get("name"), function.setdefault("description", "")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InvalidRequestError(f"{where}: the name must be 1 to {MAX_NAME} letters, digits, '_', '-' or '.', not {_short(name)}")
+    if not isinstance(description, str):
+        raise InvalidRequestError(f"{where} ({name}): the description must be a text, not {_short(description)}")
+    parameters = dict(function.get("parameters") or {}) if isinstance(function.get("parameters") or {}, Mapping) else None
+    if parameters is None or parameters.setdefault("type", "object") != "object":
+        raise InvalidRequestError(f"{where} ({name}): parameters must be a JSON schema of type 'object'")
+    if not isinstance(parameters.setdefault("properties", {}), Mapping):
+        raise InvalidRequestError(f"{where} ({name}): the properties of its parameters must be an object")
+    function.pop("strict", None)
+    return {"type": "function", "function": {**function, "parameters": parameters}}
+
+
+def read_tool_choice(given: ToolChoice, names: Sequence[str]) -> str:
+    """ "auto", "none", "required", or the name of the tool that is to be called, after a space. Raises InvalidRequestError."""
+    if given in ("auto", "none"):
+        return str(given)
+    if not names:
+        raise InvalidRequestError(f"tool_choice is {_short(given)}, and there are no tools; give tools=, or leave it out")
+    if given == "required":
+        return "required"
+    name: Any = given
+    if isinstance(given, Mapping):
+        function = given.get("function")
+        name = function.get("name") if given.get("type") == "function" and isinstance(function, Mapping) else None
+    if name not in names:
+        raise InvalidRequestError(
+            f"tool_choice is {_short(given)}; it must be 'auto', 'none', 'required', or name one of {', '.join(names)}"
+        )
+    return f" {name}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

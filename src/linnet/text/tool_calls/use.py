@@ -1,0 +1,62 @@
+"""`ToolUse`: the tools of one request, how the model is to use them, and how it writes that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from linnet.errors import InvalidRequestError
+from linnet.text.chat_template import choose
+from linnet.text.tool_calls.formats import FORMATS, Format, format_of
+from linnet.text.tool_calls.parser import ToolCallParser
+from linnet.text.tool_calls.tools import Tool, ToolChoice, read_tool_choice, read_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from linnet.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """tools: as chat templates take them. choice: "auto", or which of them must be called: "required", or one's name after a space.
+    shown: ids of the control tokens that calls are marked with."""
+
+    tools: list[dict[str, Any]]
+    choice: str
+    format: Format
+    shown: frozenset[int]
+
+    @property
+    def names(self) -> list[str]:
+        return [tool["function"]["name"] for tool in self.tools]
+
+    def parser(self) -> ToolCallParser:
+        """For one answer."""
+        return ToolCallParser(self.format, self.names)
+
+
+def read_tool_use(
+    given: Sequence[Tool] | None, choice: ToolChoice, tokenizer: Tokenizer, template: str | Mapping[str, str] | None, format: str = "auto"
+) -> ToolUse | None:
+    """None where there are no tools, or none are to be called: the model is not told of them then.
+
+    template: as in `Tokenizer.apply_chat_template`. format: the name of one of FORMATS, or "auto": the one of the template. Raises
+    InvalidRequestError for tools and choices that are none, and where the template's format is not known.
+    """
+    tools = read_tools(given or ())
+    read_choice = read_tool_choice(choice, [tool["function"]["name"] for tool in tools])
+    if not tools or read_choice == "none":
+        return None
+    found = FORMATS.get(format)
+    if found is None:
+        source = choose(tokenizer.chat_templates, template, True, tokenizer.source)
+        found = format_of(source, [format.opening for format in FORMATS.values() if tokenizer.token_to_id(format.opening) is not None])
+    if found is None:
+        raise InvalidRequestError(
+            f"{tokenizer.source}: how this model writes tool calls is not known; where it writes them as one of {', '.join(FORMATS)} does, "
+            "open it with tool_format="
+        )
+    ids = {tokenizer.token_to_id(marker) for marker in found.markers}
+    return ToolUse(tools, read_choice, found, frozenset(id for id in ids if id is not None))

@@ -1,0 +1,185 @@
+"""Promise 1 in full: whatever else runs, and however, a request that finishes has the tokens of its run alone at the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from family import VOCABULARY
+from harness import random_tokens
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from linnet import LLM, Chunk, Completion, Handle, SamplingParams
+from linnet.engine.pages import page_bytes
+from models import NAMED, Draw
+
+NAMES = ["llama-dynamic", "mistral-window", "gemma2-window", "chatglm-plain", "deepseek_v2-plain", "gpt_oss-plain", "nanochat-plain"]
+"""What differs in how keys, values and positions come about: ropes that depend on a request's length, windows, prompts that are seen
+both ways, latent attention, sinks, tokens before one's own."""
+DRAWS = [draw for draw in NAMED if str(draw) in NAMES]
+CONTEXT = 128
+LONGEST = 90
+TEXTS = [random_tokens(LONGEST, VOCABULARY, seed) for seed in range(3)]
+
+Saved = Callable[[Draw], Path]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: the beginning of which text, when it comes, and after how many tokens it is cancelled, if at all."""
+
+    text: int
+    length: int
+    arrival: int
+    cancelled: int | None
+    cache: bool
+    options: dict[str, Any]
+
+    @property
+    def prompt(self) -> list[int]:
+        return TEXTS[self.text][: self.length]
+
+    @property
+    def params(self) -> SamplingParams:
+        return SamplingParams(**self.options)
+
+
+asked = st.builds(
+    Asked,
+    text=st.integers(0, 2),
+    length=st.integers(1, LONGEST),
+    arrival=st.integers(0, 20),
+    cancelled=st.one_of(st.none(), st.none(), st.integers(1, 12)),
+    cache=st.sampled_from([True, True, True, False]),
+    options=st.fixed_dictionaries(
+        {
+            "max_tokens": st.integers(0, 30),
+            "temperature": st.sampled_from([0.0, 0.8]),
+            "seed": st.integers(0, 3),
+            "n": st.sampled_from([1, 1, 1, 3]),
+            "top_k": st.sampled_from([0, 20]),
+            "top_p": st.sampled_from([1.0, 0.9]),
+            "min_p": st.sampled_from([0.0, 0.05]),
+            "repetition_penalty": st.sampled_from([1.0, 1.2]),
+            "logprobs": st.sampled_from([None, None, 2]),
+            "prompt_logprobs": st.sampled_from([None, None, None, 0]),
+            "ignore_eos": st.booleans(),
+            "priority": st.sampled_from([0, 0, 1]),
+        }
+    ),
+)
+
+engines = st.fixed_dictionaries(
+    {
+        "prefill_chunk": st.sampled_from([1, 5, 32, 512]),
+        "max_batch": st.integers(1, 6),
+        "pages": st.sampled_from([4, 5, 8, 24]),  # one request may come to four
+        "prefix_cache": st.booleans(),
+        "kv_dtype": st.sampled_from(["f16", "q8_0"]),
+    }
+)
+
+
+@lru_cache(maxsize=2)
+def alone(folder: Path, ops: str, kv_dtype: str) -> LLM:
+    return LLM(folder, ops=ops, context=CONTEXT, max_batch=1, prefix_cache=False, kv_dtype=kv_dtype)
+
+
+def crowded(folder: Path, ops: str, options: dict[str, Any]) -> LLM:
+    each = page_bytes(alone(folder, ops, options["kv_dtype"]).spec, options["kv_dtype"])
+    others = {name: value for name, value in options.items() if name != "pages"}
+    return LLM(folder, ops=ops, context=CONTEXT, kv_memory=options["pages"] * each, **others)
+
+
+def play(llm: LLM, requests: list[Asked]) -> Iterator[tuple[Asked, Handle, list[Chunk]]]:
+    """Every request in its time, and what was read of it: all streams are read in turn, a chunk at a time."""
+    streams: dict[int, tuple[Handle, Iterator[Chunk], list[Chunk]]] = {}
+    reading: list[int] = []
+    step = 0
+    while reading or len(streams) < len(requests):
+        for index, a in enumerate(requests):
+            if a.arrival == step:
+                handle = llm.submit(a.prompt, a.params, cache=a.cache)
+                streams[index] = handle, iter(handle), []
+                reading.append(index)
+        for index in tuple(reading):
+            handle, chunks, read = streams[index]
+            chunk = next(chunks, None)
+            if chunk is not None:
+                read.append(chunk)
+            if chunk is None or len(read) == requests[index].cancelled:
+                handle.cancel()
+                reading.remove(index)
+        step += 1
+    for index, (handle, _, read) in streams.items():
+        yield requests[index], handle, read
+
+
+def said(completions: list[Completion]) -> list[tuple[Any, ...]]:
+    return [(c.token_ids, c.finish_reason, c.logprobs, c.prompt_logprobs) for c in completions]
+
+
+def check(folder: Path, ops: str, options: dict[str, Any], requests: list[Asked]) -> None:
+    solo = alone(folder, ops, options["kv_dtype"])
+    with crowded(folder, ops, options) as llm:
+        for a, handle, read in play(llm, requests):
+            expected = solo.generate([a.prompt], a.params)
+            if a.cancelled is None:
+                assert said(handle.result()) == said(expected)
+            for sample, whole in enumerate(expected):
+                tokens = [token for chunk in read if chunk.index == sample for token in chunk.token_ids]
+                assert tokens == whole.token_ids[: len(tokens)]
+        counters = llm.counters()
+        assert counters.pages_used == 0
+        assert sum(counters.outcomes.values()) == len(requests)
+
+
+quick = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+long = settings(quick, max_examples=150)
+
+
+CASES = [pytest.param(draw, ops, id=f"{draw}-{ops}") for draw in DRAWS for ops in ("native", "reference")]
+QUICK = [case for case in CASES if case.id in ("llama-dynamic-reference", "mistral-window-reference") or case.id.endswith("native")]
+
+
+@pytest.mark.parametrize(("draw", "ops"), QUICK)
+def test_any_company_gives_the_tokens_of_solo_runs(draw: Draw, ops: str, saved: Saved) -> None:
+    @settings(quick, max_examples=2 if ops == "reference" else 8)
+    @given(options=engines, requests=st.lists(asked, min_size=2, max_size=6))
+    def holds(options: dict[str, Any], requests: list[Asked]) -> None:
+        check(saved(draw), ops, options, requests)
+
+    holds()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("draw", "ops"), CASES)
+def test_any_company_at_length(draw: Draw, ops: str, saved: Saved) -> None:
+    @long
+    @given(options=engines, requests=st.lists(asked, min_size=2, max_size=12))
+    def holds(options: dict[str, Any], requests: list[Asked]) -> None:
+        check(saved(draw), ops, options, requests)
+
+    holds()
+
+
+def test_64_streams_of_mixed_length_in_one_run() -> None:
+    prompts = [TEXTS[index % 3][: 1 + (37 * index) % LONGEST] for index in range(64)]
+    params = [SamplingParams(max_tokens=2 + 29 * i % 45, temperature=0.7 * (i % 2), seed=i, ignore_eos=True) for i in range(64)]
+    with LLM("tiny", max_batch=1, prefix_cache=False) as solo:
+        expected = [solo.generate([prompt], p)[0].token_ids for prompt, p in zip(prompts, params, strict=True)]
+    for options in ({"max_batch": 64}, {"max_batch": 16, "prefill_chunk": 48}):
+        with LLM("tiny", **options) as llm:  # type: ignore[arg-type]
+            handles = [llm.submit(prompt, p) for prompt, p in zip(prompts, params, strict=True)]
+            chunks = [iter(handle) for handle in handles]
+            found: list[list[int]] = [[] for _ in handles]
+            while not all(handle.done for handle in handles):
+                for tokens, stream in zip(found, chunks, strict=True):
+                    tokens += next((chunk.token_ids for chunk in stream), [])
+            assert [handle.result()[0].token_ids for handle in handles] == expected
+            assert llm.counters().generated_tokens == sum(map(len, expected))

@@ -1,0 +1,187 @@
+"""Any sequence of events: no page leaks or is freed twice, nothing starves, budgets are kept, tokens are those of solo runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from mock_model import CONTEXT, VOCAB, MockOps, mock_engine, mock_logits, request, run, tokens_of
+from test_counters import assert_they_add_up
+
+from linnet.engine.request import Request
+from linnet.engine.session import Session
+from linnet.errors import LinnetError, OutOfMemoryError
+
+TEXTS = [[int(token) for token in np.random.default_rng(seed).integers(0, VOCAB, 150)] for seed in range(3)]
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """Requests and sessions come and go, steps fail, and after each event all is accounted for."""
+
+    @initialize(
+        pages=st.integers(7, 24),
+        chunk=st.sampled_from([1, 5, 32, 512]),
+        batch=st.integers(1, 5),
+        prefixes=st.booleans(),
+        slides=st.booleans(),
+    )
+    def open(self, pages: int, chunk: int, batch: int, prefixes: bool, slides: bool) -> None:
+        self.chunk, self.batch = chunk, batch
+        self.engine = mock_engine(pages=pages, prefill_chunk=chunk, max_batch=batch, prefix_cache=prefixes, slides=slides)
+        self.ops: MockOps = self.engine.ops  # type: ignore[assignment]
+        self.requests: list[tuple[Request, dict[str, Any]]] = []
+        self.sessions: list[Session] = []
+
+    # ---- events
+    @rule(
+        text=st.integers(0, 2),
+        length=st.integers(1, 150),
+        options=st.fixed_dictionaries(
+            {
+                "max_tokens": st.integers(0, 60),
+                "temperature": st.sampled_from([0.0, 0.9]),
+                "n": st.integers(1, 3),
+                "priority": st.sampled_from([-1, 0, 0, 0, 2]),
+                "cache": st.sampled_from([True, True, True, False]),
+                "frequency_penalty": st.sampled_from([0.0, 0.3]),
+            }
+        ),
+    )
+    def submit(self, text: int, length: int, options: dict[str, Any]) -> None:
+        made = request(TEXTS[text][:length], seed=len(self.requests), **options)
+        try:
+            self.engine.submit(made)
+        except LinnetError:  # past what the pool holds
+            return
+        self.requests.append((made, options))
+
+    @rule(steps=st.integers(1, 12))
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            before = self.first_running()
+            rows = len(self.ops.steps)
+            self.engine._drive(lambda: False)
+            if before is not None and not self.overtaken(before[0]):
+                sequence, progress = before
+                assert progress != (sequence.generated, sequence.computed) or sequence.request.done, "the first in order stood still"
+            self.check_budgets(rows)
+
+    @precondition(lambda self: self.live())
+    @rule(which=st.integers(0, 20))
+    def cancel(self, which: int) -> None:
+        live = self.live()
+        self.engine.cancel(live[which % len(live)])
+
+    @precondition(lambda self: self.live())
+    @rule()
+    def fail_a_step(self) -> None:
+        self.ops.fail = MemoryError("no memory")
+        self.engine._drive(lambda: False)
+        self.ops.fail = None
+
+    @rule(capacity=st.integers(1, CONTEXT))
+    def open_session(self, capacity: int) -> None:
+        try:
+            self.sessions.append(Session(self.engine, capacity))
+        except OutOfMemoryError:
+            assert self.engine.pool.promised or self.live()
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=st.integers(0, 20), count=st.integers(1, 80), back=st.integers(0, 80), fork=st.booleans())
+    def use_session(self, which: int, count: int, back: int, fork: bool) -> None:
+        session = self.sessions[which % len(self.sessions)]
+        session.rollback(min(back, session.length))
+        count = min(count, session.capacity - session.length)
+        if count:
+            [logits] = session.forward(TEXTS[which % 3][:count], last=1)
+            np.testing.assert_array_equal(logits, mock_logits(list(session.token_ids), session.capacity))  # type: ignore[arg-type]
+        if fork:
+            try:
+                self.sessions.append(session.fork())
+            except OutOfMemoryError:
+                return
+
+    @precondition(lambda self: self.sessions)
+    @rule(which=st.integers(0, 20))
+    def close_session(self, which: int) -> None:
+        self.sessions.pop(which % len(self.sessions)).close()
+
+    # ---- what holds after each
+    @invariant()
+    def pages_are_accounted_for(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        scheduler, pool = self.engine.scheduler, self.engine.pool
+        held = [sequence.pages for sequence in scheduler.running] + [r.trunk for r in scheduler.trunks]
+        own = [pages for session in self.sessions for pages in session._pages._held]
+        for pages in held + own:
+            assert len(set(pages)) == len(pages)
+        assert not {page for pages in held for page in pages} & {page for pages in own for page in pages}
+        holders = Counter(page for pages in held + own for page in pages)
+        assert {page: count for page, count in enumerate(pool._holders) if count} == holders
+        promised = sum(session._pages._promised for session in self.sessions)
+        unused = promised - len({page for pages in own for page in pages})
+        assert pool.promised == promised
+        assert pool.free_count == pool.count - len(holders) - unused >= 0
+        for sequence in scheduler.running:
+            row = scheduler.page_table[sequence.slot]
+            assert list(row[: len(sequence.pages)]) == sequence.pages
+            assert (row[len(sequence.pages) :] == -1).all()
+            assert len(sequence.pages) <= sequence.need
+        assert len(scheduler.running) <= self.batch
+        assert all(not sequence.pages and sequence.slot == -1 for sequence in scheduler.waiting)
+
+    @invariant()
+    def counters_add_up(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        counters = self.engine.counters()
+        assert_they_add_up(counters)
+        assert counters.submitted == len(self.requests)
+        assert counters.submitted - sum(counters.outcomes.values()) == len(self.live())
+
+    def teardown(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        for session in self.sessions:
+            session.close()
+        self.sessions.clear()
+        for _ in range(20_000):
+            if not self.live():
+                break
+            self.step(1)
+        assert not self.live()
+        self.pages_are_accounted_for()
+        assert self.engine.pool.free_count == self.engine.pool.count
+        assert [*self.engine.scheduler.running, *self.engine.scheduler.waiting, *self.engine.scheduler.trunks] == []
+        alone = mock_engine(max_batch=1, prefill_chunk=512, prefix_cache=False, slides=self.engine.slides)
+        for made, options in self.requests:
+            found, whole = tokens_of(made, list(made.outputs)), run(alone, request(made.prompt, seed=made.seed, **options))
+            complete = made.error is None and made.unfinished == 0
+            assert found == whole if complete else all(w[: len(f)] == f for w, f in zip(whole, found, strict=True))
+
+    # ---- helpers
+    def live(self) -> list[Request]:
+        return [made for made, _ in self.requests if not made.done]
+
+    def first_running(self) -> tuple[Any, tuple[int, int]] | None:
+        running = self.engine.scheduler.running
+        return (running[0], (running[0].generated, running[0].computed)) if running else None
+
+    def overtaken(self, sequence: Any) -> bool:
+        """By one that came with a higher priority."""
+        return any(other.order < sequence.order for other in self.engine.scheduler.running)
+
+    def check_budgets(self, step: int) -> None:
+        """A step has the rows of as many prompts as it may, and one for each sequence that decodes."""
+        if len(self.ops.steps) > step:
+            assert self.ops.sequences[-1] <= self.batch
+            assert self.ops.steps[-1] <= self.chunk + self.batch
+
+
+EngineMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestEngine = EngineMachine.TestCase

@@ -1,0 +1,138 @@
+"""Tools through the whole of `LLM`: what the model is told, and the calls that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from llm_cases import pool_is_whole
+from tool_cases import ANSWERS, CALL, TEMPLATES, USER, WEATHER, forced
+
+from linnet import LLM, ChatTemplateError, InvalidRequestError, SamplingParams
+from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, TextDelta
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def llm(request: pytest.FixtureRequest) -> Iterator[LLM]:
+    with LLM("tiny", chat_template=TEMPLATES[request.param]) as model:
+        model.format = request.param  # type: ignore[attr-defined]
+        yield model
+
+
+@pytest.fixture(scope="module")
+def hermes() -> Iterator[LLM]:
+    with LLM("tiny", chat_template=TEMPLATES["hermes"]) as model:
+        yield model
+
+
+def get_weather(city: str) -> str:
+    """Tells the weather.
+
+    Args:
+        city: Where.
+    """
+    return f"rain in {city}"
+
+
+def test_calls_come_whole_and_streamed(llm: LLM) -> None:
+    answer = ANSWERS[llm.format]  # type: ignore[attr-defined]
+    completion = llm.chat(USER, forced(llm, answer), tools=[WEATHER])
+    assert [(call.name, call.arguments) for call in completion.tool_calls] == [("get_weather", {"city": "Bern"})] * 2
+    assert completion.finish_reason == "tool_calls"
+    assert completion.text == answer[: answer.find("<tool_call>") - 1 if "Let" in answer else 0]
+    assert len({call.id for call in completion.tool_calls}) == 2
+
+    chunks = list(llm.chat(USER, forced(llm, answer), stream=True, tools=[WEATHER]))
+    events = [event for chunk in chunks for event in chunk.events]
+    assert "".join(chunk.text for chunk in chunks) == completion.text
+    assert [type(event) for event in events if isinstance(event, (CallBegun, CallEnded))] == [CallBegun, CallEnded] * 2
+    for index in (0, 1):
+        pieces = [event.text for event in events if isinstance(event, ArgumentsDelta) and event.index == index]
+        assert "".join(pieces) == completion.tool_calls[index].arguments_json
+        assert len(pieces) > 3, "arguments stream"
+    assert chunks[-1].finish_reason == "tool_calls"
+
+
+def test_functions_are_told_of_and_called_and_their_results_read(llm: LLM) -> None:
+    asked = llm.chat(USER, forced(llm, ANSWERS[llm.format]), tools=[get_weather])  # type: ignore[attr-defined]
+    assert "Tells the weather." in llm.tokenizer.decode(asked.prompt_token_ids)  # type: ignore[union-attr]
+    results = [
+        {"role": "tool", "tool_call_id": call.id, "content": {"get_weather": get_weather}[call.name](**call.arguments)}
+        for call in asked.tool_calls
+    ]
+    answer = llm.chat([*USER, asked.message, *results], SamplingParams(max_tokens=3), tools=[get_weather])
+    assert "rain in Bern" in llm.tokenizer.decode(answer.prompt_token_ids)  # type: ignore[union-attr]
+
+
+def test_an_answer_without_calls_is_as_without_tools(llm: LLM) -> None:
+    plain = llm.chat(USER, forced(llm, "It rains <b>."))
+    assert (plain.text, plain.tool_calls, plain.finish_reason) == ("It rains <b>.", [], "stop")
+    with_tools = llm.chat(USER, forced(llm, "It rains <b>."), tools=[WEATHER])
+    assert (with_tools.text, with_tools.tool_calls, with_tools.finish_reason) == ("It rains <b>.", [], "stop")
+    unread = llm.chat(USER, forced(llm, ANSWERS[llm.format]))  # type: ignore[attr-defined]
+    assert unread.text == ANSWERS[llm.format], "without tools, text is text"  # type: ignore[attr-defined]
+
+
+def test_none_means_that_the_model_is_not_told(hermes: LLM) -> None:
+    found = hermes.chat(USER, forced(hermes, ANSWERS["hermes"]), tools=[WEATHER], tool_choice="none")
+    assert found.tool_calls == []
+    assert found.prompt_token_ids == hermes.tokenize(USER)
+
+
+def test_a_call_that_is_cut_off_is_text(hermes: LLM) -> None:
+    cut = f"<tool_call>{CALL[:-3]}"
+    chunks = list(hermes.chat(USER, forced(hermes, cut), stream=True, tools=[WEATHER]))
+    events = [event for chunk in chunks for event in chunk.events]
+    assert isinstance(events[0], CallBegun)
+    assert [type(event) for event in events[-2:]] == [CallBroken, TextDelta]
+    completion = chunks[-1].completion
+    assert completion is not None
+    assert (completion.text, completion.tool_calls, completion.finish_reason) == (cut, [], "stop")
+
+
+def test_samples_and_handles_have_calls_of_their_own(hermes: LLM) -> None:
+    assert hermes.tokenizer is not None
+    tokens = hermes.tokenizer.encode(f"<tool_call>{CALL}</tool_call>", bos=False)
+    bias = SamplingParams(max_tokens=len(tokens), n=2, logits_processor=lambda ids, logits: logits)
+    handle = hermes.submit(USER, forced(hermes, f"<tool_call>{CALL}</tool_call>"), tools=[WEATHER])
+    [completion] = handle.result()
+    assert [call.name for call in completion.tool_calls] == ["get_weather"]
+    assert [sample.tool_calls for sample in hermes.submit(USER, bias, tools=[WEATHER]).result()] == [[], []]
+    assert pool_is_whole(hermes)
+
+
+def test_control_tokens_reach_the_parser_and_no_text(hermes: LLM) -> None:
+    """The built-in model has no marker of its own; its <|user|>, which no text shows, plays one."""
+    from linnet.answer import Answer
+    from linnet.text.tool_calls.formats import Format, read_hermes
+    from linnet.text.tool_calls.use import ToolUse
+
+    tokenizer = hermes.tokenizer
+    assert tokenizer is not None
+    marker = tokenizer.token_to_id("<|user|>")
+    assert marker is not None
+    assert marker in tokenizer.special_ids
+    use = ToolUse([WEATHER], "auto", Format("test", "<|user|>", ("<|user|>",), (), read_hermes), frozenset({marker}))
+    script = iter([marker, *tokenizer.encode(CALL, bos=False), tokenizer.eos_id])
+    answer = Answer([5], SamplingParams(choose=lambda logits: next(script)), frozenset({tokenizer.eos_id or 0}), tokenizer, True, use)
+    hermes.engine.submit(answer.request)
+    completion = list(answer.chunks(hermes.engine.outputs(answer.request)))[-1].completion
+    assert completion is not None
+    assert (completion.text, [call.name for call in completion.tool_calls]) == ("", ["get_weather"])
+
+
+def test_what_cannot_be_is_refused_before_work() -> None:
+    with LLM("tiny") as plain:
+        with pytest.raises(InvalidRequestError, match=r"how this model writes tool calls is not known.*tool_format="):
+            plain.chat(USER, tools=[WEATHER])
+        with pytest.raises(InvalidRequestError, match="there are no tools"):
+            plain.chat(USER, tool_choice="required")
+        with pytest.raises(InvalidRequestError, match="tools go with messages"):
+            plain.submit("Hello", tools=[WEATHER])
+        with pytest.raises(ChatTemplateError, match=r"no place for the tool_calls of messages\[1\]"):
+            plain.chat([*USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}, *USER])
+        assert plain.chat(USER, SamplingParams(max_tokens=2), tools=[]).tool_calls == []
+    with LLM("tiny", tool_format="mistral") as given, pytest.raises(ChatTemplateError, match="has no place for tools"):
+        given.chat(USER, tools=[WEATHER])
+    with pytest.raises(InvalidRequestError, match="must be one of auto, hermes, llama3, mistral"):
+        LLM("tiny", tool_format="other")

@@ -1,0 +1,130 @@
+"""The torch op set where tests of whole models do not reach: its types, its pages, its devices and what it says when they fail."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from linnet import LLM, SamplingParams
+from linnet.arch.spec import Attention
+from linnet.errors import InvalidRequestError, MissingDependencyError, OutOfMemoryError
+from linnet.ops.base import KV_DTYPES, PAGE_SIZE
+from linnet.ops.reference import KV_TYPES, rounded
+from linnet.ops.torch.cache import Cache, Store
+from linnet.ops.torch.devices import DEVICES, VENDORS, dtype_of, free_memory, open_device
+from linnet.ops.torch.ops import TorchOps
+
+CPU = torch.device("cpu")
+GREEDY = SamplingParams(max_tokens=64, temperature=0.0)
+
+
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+@pytest.mark.parametrize("width", [8, 40, 64])
+def test_pages_keep_what_the_reference_keeps(kv_dtype: str, width: int) -> None:
+    random = np.random.default_rng(width)
+    x = (random.standard_normal((7, 3, width)) * random.choice([1e-8, 1, 1e5], (7, 3, 1))).astype(np.float32)
+    x[2, 1] = 0
+    store, places = Store(2, 3, width, kv_dtype, CPU), torch.tensor([40, 3, 4, 0, 63, 9, 31])
+    store.write(places, torch.from_numpy(x).flatten(1))
+    kept = store.read(places[None], torch.float32)[0].numpy()
+    np.testing.assert_array_equal(kept, rounded(x, KV_TYPES[kv_dtype]))
+
+
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_a_page_is_copied_in_every_layer(kv_dtype: str) -> None:
+    attention = Attention(2, 2, 8, (), 1.0, value_dim=4)
+    cache = Cache([attention, attention], 3, kv_dtype, CPU)
+    places = torch.arange(PAGE_SIZE)
+    for store in (*cache.keys, *cache.values):
+        store.write(places + PAGE_SIZE, torch.randn(PAGE_SIZE, 2 * store.width))
+    cache.copy_page(1, 2)
+    for store in (*cache.keys, *cache.values):
+        copied, source, other = (store.read(places + page * PAGE_SIZE, torch.float32) for page in (2, 1, 0))
+        assert torch.equal(copied, source)
+        assert not other.any()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_the_built_in_model_answers(dtype: str) -> None:
+    with LLM("tiny", ops="torch", dtype=dtype) as llm:
+        assert llm.chat([{"role": "user", "content": "What is 17 + 25?"}], GREEDY).text.endswith("42")
+
+
+def test_greedy_tokens_are_those_of_the_native_op_set_alone_and_in_a_batch() -> None:
+    prompts = ["What is 3 + 4?", "The capital of", "One, two, three,", "Once upon a time there was"]
+    with LLM("tiny", kv_dtype="f32") as native, LLM("tiny", ops="torch", kv_dtype="f32") as llm:
+        expected = [completion.token_ids for completion in native.generate(prompts, GREEDY)]
+        assert [completion.token_ids for completion in llm.generate(prompts, GREEDY)] == expected
+        assert [llm.generate(prompt, GREEDY)[0].token_ids for prompt in prompts] == expected
+
+
+def test_quantized_weights_are_said_to_be_expanded(caplog: pytest.LogCaptureFixture) -> None:
+    with LLM("tiny", ops="torch", weights="q8_0") as llm:
+        assert llm.chat([{"role": "user", "content": "What is 17 + 25?"}], GREEDY).text.endswith("42")
+    assert [record.getMessage() for record in caplog.records if "q8_0 weights are computed with as torch.float32" in record.getMessage()]
+
+
+def test_vendors_name_devices() -> None:
+    assert set(VENDORS.values()) <= set(DEVICES)
+
+
+@pytest.mark.parametrize(("name", "package"), [("mlu", "torch_mlu"), ("musa:0", "torch_musa"), ("npu", "torch_npu")])
+def test_a_device_without_its_package(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError, match=package):
+        open_device(name)
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InvalidRequestError, match="finds none here"):
+        open_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert open_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(InvalidRequestError, match="this machine has 2 of them"):
+        open_device("cuda:2")
+
+
+def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install .linnet\[torch\]"):
+        LLM("tiny", ops="torch")
+
+
+def test_types_by_what_the_device_is_fast_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    assert dtype_of(CPU, None) == torch.float32
+    for capability, dtype in (((9, 0), torch.bfloat16), ((7, 5), torch.float16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, capability=capability: capability)
+        assert dtype_of(gpu, None) == dtype
+    with pytest.raises(InvalidRequestError, match=r"'bf16'.*use f16 or f32"):
+        dtype_of(gpu, "bf16")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
+    assert (free_memory(gpu), free_memory(CPU)) == (123, None)
+
+
+def test_the_pool_is_planned_by_the_memory_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    import linnet.ops.torch.devices as devices
+
+    monkeypatch.setattr(devices, "free_memory", lambda device: 2**20)  # the weights alone take more
+    with pytest.raises(OutOfMemoryError, match="and 0 are available for it"):
+        LLM("tiny", ops="torch", context=256)
+
+
+def test_a_step_for_which_the_device_has_no_room_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with LLM("tiny", ops="torch") as llm:
+        broken = SimpleNamespace(linear=TorchOps.linear)
+
+        def linear(self: TorchOps, *arguments: object) -> object:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+        monkeypatch.setattr(TorchOps, "linear", linear)
+        with pytest.raises(OutOfMemoryError, match=r"no room for a step of .* tokens .*Tried to allocate 2 GiB"):
+            llm.generate("What is 3 + 4?", GREEDY)
+        monkeypatch.setattr(TorchOps, "linear", broken.linear)
+        assert llm.generate("What is 3 + 4?", GREEDY)[0].token_ids

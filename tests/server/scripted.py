@@ -1,0 +1,60 @@
+"""A server in this process whose model answers what a test says: the built-in one, its tokens forced, with a template that knows tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from linnet import SamplingParams, Tokenizer
+from linnet.server.app import create_app
+from linnet.server.service import Service
+from linnet.server.settings import read_settings
+
+T = TypeVar("T")
+
+TEMPLATE = (
+    "{% if tools %}<|system|>{{ tools | tojson }} <tool_call>{% endif %}{% for m in messages %}"
+    "<|{{ 'user' if m.role == 'tool' else m.role }}|>{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}<|end|>{% endfor %}<|assistant|>"
+)
+CALL = '{"name": "get_weather", "arguments": {"city": "Bern"}}'
+CALLING = f"Let me see.\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call>"
+BROKEN = f"<tool_call>{CALL[:-3]}"
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+
+
+class ScriptedService(Service):
+    """prompts: what the model was asked, as text. fails: whether it fails after the answer, instead of ending it."""
+
+    def __init__(self, answer: str, options: Mapping[str, Any]) -> None:
+        super().__init__(read_settings(["tiny"], {"chat_template": TEMPLATE, **options}))
+        self.answer, self.fails = answer, False
+        self.prompts: list[str] = []
+
+    def within_time(self, params: SamplingParams) -> SamplingParams:
+        [llm] = self.models.open.values()
+        tokenizer: Tokenizer = self.tokenizer(llm)
+        script = iter([*tokenizer.encode(self.answer, bos=False), *[tokenizer.eos_id] * (not self.fails)])
+
+        seen: list[bool] = []
+
+        def note(ids: list[int], logits: Any) -> Any:
+            if not seen:  # before its first token, the whole is the prompt
+                self.prompts.append(tokenizer.decode(ids, skip_special=False))
+            seen.append(True)
+            return logits
+
+        return replace(super().within_time(params), choose=lambda logits: next(script), logits_processor=note)
+
+
+def ask(use: Callable[[Any, ScriptedService], Awaitable[T]], answer: str = CALLING, **options: Any) -> T:
+    """What `use` makes of a server that answers so: it gets the application, for a client's library to use."""
+
+    async def run() -> T:
+        service = ScriptedService(answer, options)
+        async with service.running():
+            return await use(create_app(service), service)
+
+    return asyncio.run(run())
