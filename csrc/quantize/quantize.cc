@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -131,7 +132,9 @@ class Job {
     float extent = kernels_.extent(space.values.data() + (bad_ - first) * columns_, columns_);
     std::string row = "row " + std::to_string(bad_);
     if (!std::isfinite(extent)) return row + " holds a value that is not finite";
-    return row + " holds " + std::to_string(extent) + ", more than the " + std::to_string(limit_of(target_.type)) + " that the type can";
+    char sizes[80];
+    std::snprintf(sizes, sizeof sizes, " holds %g, more than the %g that the type can", extent, limit_of(target_.type));
+    return row + sizes;
   }
 
   const Kernels& kernels_;
@@ -147,7 +150,8 @@ class Job {
 
 void quantize_rows(const Kernels& kernels, ThreadPool& threads, const uint8_t* raw, const Format& stored, const Format& target,
                    int64_t rows, int64_t columns, const float* importance, uint8_t* out) {
-  Job(kernels, raw, stored, target, rows, columns, importance, out).run(threads);
+  std::vector<float> raised = importance ? above_zero(importance, columns) : std::vector<float>();
+  Job(kernels, raw, stored, target, rows, columns, importance ? raised.data() : nullptr, out).run(threads);
 }
 
 }  // namespace linnet
