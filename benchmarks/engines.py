@@ -82,7 +82,7 @@ class Linnet:
         from linnet.engine.params import SamplingParams
         from linnet.engine.request import Request
 
-        request = Request(tokens, SamplingParams(max_tokens=count, temperature=0.0, ignore_eos=True), seed=0)
+        request = Request(tokens, SamplingParams(max_tokens=count, temperature=0.0, ignore_eos=True, speculation="off"), seed=0)
         self.llm.engine.submit(request)
         return self.llm.engine.outputs(request)
 

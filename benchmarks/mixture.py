@@ -50,7 +50,7 @@ def main() -> None:
             checkpoint = open_random(path, Q4_0)
             nbytes[name] = model_cost(checkpoint, "f16").generated_step_bytes(Case(1, 8, TOKENS, 0, 0))
             models[name] = LLM.from_checkpoint(checkpoint, threads=threads, context=256)
-    params = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True)
+    params = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True, speculation="off")
     for _ in range(REPEATS):
         for name, llm in models.items():
             rate = llm.generate([list(range(8))], params)[0].timings.tokens_per_s

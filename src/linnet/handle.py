@@ -64,6 +64,12 @@ class Handle:
             count = len(self._chunks)
         return self._completions()
 
+    def advance(self) -> None:
+        """Waits until there is more of the answer, or this thread has run one step for all requests; of one that is done, for nothing."""
+        self._take()
+        if not self._request.done:
+            self._engine.advance(self._request)
+
     async def __aiter__(self) -> AsyncIterator[Chunk]:
         """As `__iter__`, and the event loop is not held up."""
         count = 0
@@ -107,9 +113,7 @@ class Handle:
     def _known(self, count: int, until: float) -> bool | None:
         """Whether there are more than `count` chunks; None where that is yet to be seen."""
         done = self._request.done
-        with self._lock:
-            while self._request.outputs:
-                self._chunks += self._answer.chunks([self._request.outputs.popleft()])
+        self._take()
         if len(self._chunks) > count:
             return True
         if self._cancelled:
@@ -122,6 +126,12 @@ class Handle:
         if time.perf_counter() >= until:
             raise DeadlineError("the answer is not done within the time that result() was to wait; it goes on")
         return None
+
+    def _take(self) -> None:
+        """Makes chunks of what the engine has put out."""
+        with self._lock:
+            outputs = self._request.outputs
+            self._chunks += self._answer.chunks(outputs.popleft() for _ in range(len(outputs)))
 
     def _completions(self) -> list[Completion]:
         completions = [chunk.completion for chunk in self._chunks if chunk.completion]

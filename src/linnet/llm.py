@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
+from linnet.draft import open_draft
 from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
@@ -30,7 +31,7 @@ from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
-from linnet.op_set import OpSet, open_op_set
+from linnet.op_set import open_op_set
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
 from linnet.text.grammar import GrammarCompiler
@@ -72,7 +73,7 @@ class LLM:
         prefill_chunk: int = 512,
         max_queue: int | None = None,
         prefix_cache: bool = True,
-        draft: str | None = None,
+        draft: str | Path | None = None,
         low_memory: bool = False,
         device: str | None = None,
         dtype: str | None = None,
@@ -82,6 +83,7 @@ class LLM:
         adapters: Mapping[str, str] | Sequence[str] | None = None,
     ) -> None:
         given = locals()
+        given["draft"] = str(draft) if isinstance(draft, Path) else draft
         options = ModelOptions(**{name: given[name] for name in given if name not in ("self", "model")})
         if not isinstance(model, (str, Path)):
             raise InvalidRequestError(f"model is {model!r}; it must be a path or a name, such as 'tiny'")
@@ -120,18 +122,24 @@ class LLM:
 
     def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
         """Everything that can fail by a wrong option or for want of memory comes before the weights are read."""
-        op_set: OpSet | None = None
-        spec = checkpoint.spec
-        try:
+        spec, draft = checkpoint.spec, None
+        with ExitStack() as opened:
+            opened.callback(checkpoint.close)
             options.check_context(spec)
             slides = options.slides(spec, checkpoint.slides)
             op_set = open_op_set(options, checkpoint)
+            opened.callback(op_set.close)
             self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
             template = read_chat_template(options.chat_template, self.tokenizer)
             self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            needs = (wanted, options.max_batch, options.kv_memory, op_set.weight_bytes, op_set.memory)
+            reserved = op_set.weight_bytes
+            if options.draft is not None:
+                draft = open_draft(options, checkpoint, op_set, self.tokenizer)
+                opened.callback(draft.close)
+                reserved += draft.op_set.weight_bytes
+            needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
             pages, context = plan_pages(op_set.spec, options.kv_type, *needs)
             weights = op_set.load(checkpoint, options)
             self._engine = Engine(
@@ -146,12 +154,9 @@ class LLM:
                 slides=slides,
                 prefix_cache=options.prefix_cache,
                 max_queue=options.max_queue,
+                draft=None if draft is None else draft.load(),
             )
-        except BaseException:
-            if op_set is not None:
-                op_set.close()
-            checkpoint.close()
-            raise
+            self._files = opened.pop_all()
         self._grammars = GrammarCompiler(self.tokenizer, spec.vocab_size)
         ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
         self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
@@ -349,7 +354,7 @@ class LLM:
     def close(self) -> None:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
         self._engine.close()
-        self._checkpoint.close()
+        self._files.close()
 
     def __enter__(self) -> LLM:
         return self
@@ -362,8 +367,9 @@ class LLM:
         params = _params(params)
         answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
-        if params.constraint is not None:
-            answer.request.constraint = self._grammars.compile(*params.constraint)
+        constraint = params.constraint if tool_use is None else tool_use.constraint(params.constraint)
+        if constraint is not None:
+            answer.request.constraint = self._grammars.compile(*constraint)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:

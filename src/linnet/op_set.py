@@ -43,7 +43,7 @@ class OpSet:
         return weights
 
     def close(self) -> None:
-        """Where no engine was made of it."""
+        """Ends what it began, whether an engine was made of it or not; closing twice is no error."""
         self.ops.free_cache()
 
 

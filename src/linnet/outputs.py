@@ -17,11 +17,14 @@ EndReason: TypeAlias = FinishReason | Literal["tool_calls"]
 @dataclass(frozen=True)
 class Usage:
     """Tokens of a prompt and of one answer to it, its end token included. cached_tokens: those of the prompt whose keys and values
-    were there already."""
+    were there already. drafted_tokens: those guessed for the answer (see SamplingParams.speculation), and accepted_tokens: how many of
+    these came, and took no step of their own; these two depend on the times of steps and make no difference to ==."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    drafted_tokens: int = field(default=0, compare=False)
+    accepted_tokens: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:

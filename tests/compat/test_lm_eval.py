@@ -100,6 +100,7 @@ def test_all_kinds_of_tasks_are_as_through_hf(tasks: Path) -> None:
         assert [logprob for logprob, _ in found] == pytest.approx([logprob for logprob, _ in expected], rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command_line(tasks: Path, tmp_path: Path) -> None:
     flags = ["--model", "linnet", "--model_args", "path=tiny,context=512", "--tasks", "birds_choice", "--include_path", str(tasks)]
     command = [sys.executable, "-m", "linnet.compat.lm_eval", *flags, "--batch_size", "8", "--output_path", str(tmp_path / "out")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from linnet.arch import spec
 from linnet.arch.spec import ModelSpec
+from linnet.engine.draft_model import DraftModel
 from linnet.engine.engine import Engine
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Output, Request
@@ -112,6 +113,10 @@ def mock_logits(history: list[int], rope_length: int) -> NDArray[np.float32]:
     return (2 * np.random.default_rng(list(digest)).standard_normal(VOCAB)).astype(np.float32)
 
 
+MOCK = ModelSpec("mock", VOCAB, 1, CONTEXT, layers=(), final_norm=None, tied=True)
+NO_WEIGHTS = Weights(embedding=None, layers=(), output=Linear(None))
+
+
 def mock_engine(
     context: int = CONTEXT,
     pages: int = 64,
@@ -121,16 +126,18 @@ def mock_engine(
     slides: bool = False,
     prefix_cache: bool = True,
     max_queue: int | None = None,
+    draft: DraftModel | None = None,
 ) -> Engine:
     """bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
-    spec = ModelSpec("mock", VOCAB, 1, context, layers=(), final_norm=None, tied=True, bidirectional_prompt=bidirectional)
-    weights = Weights(embedding=None, layers=(), output=Linear(None))
+    spec = replace(MOCK, context=context, bidirectional_prompt=bidirectional)
     sizes = {"context": context, "pages": pages, "max_batch": max_batch, "prefill_chunk": prefill_chunk}
-    return Engine(MockOps(), spec, weights, kv_dtype="f32", slides=slides, prefix_cache=prefix_cache, max_queue=max_queue, **sizes)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"slides": slides, "prefix_cache": prefix_cache, "max_queue": max_queue, "draft": draft}
+    return Engine(MockOps(), spec, NO_WEIGHTS, kv_dtype="f32", **sizes, **options)
 
 
 def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:
-    return Request(prompt, SamplingParams(**options), seed, end_ids, cache=cache)
+    """A request that guesses nothing unless asked to: steps can then be counted."""
+    return Request(prompt, SamplingParams(**{"speculation": "off", **options}), seed, end_ids, cache=cache)
 
 
 def run(engine: Engine, *requests: Request) -> list[list[int]]:

@@ -154,7 +154,6 @@ def test_weights_are_re_encoded(weights: str) -> None:
         ({"threads": 2, "ops": "reference"}, "leave threads out"),
         ({"prefill_threads": 0}, "prefill_threads is 0"),
         ({"kv_memory": 1.5}, "kv_memory is 1.5; it must be an integer"),
-        ({"draft": "tiny"}, "draft is not built yet"),
         ({"tp": 2, "ops": "native"}, "tp is 2, but ops='native' runs on the cpu as one"),
         ({"tp": 0}, "tp is 0"),
         ({"tp": 3}, "tp is 3, and layer 0 of the model cannot be divided so"),

@@ -133,7 +133,7 @@ def _run_case(llm: LLM, case: Case, repeat: int, cost: Cost | None, machine: Mac
 
 def _run(llm: LLM, case: Case, random: np.random.Generator, output_len: int, advance: Advance) -> dict[str, float | None]:
     """The figures of one run."""
-    params = SamplingParams(max_tokens=output_len, temperature=0.0, ignore_eos=True)
+    params = SamplingParams(max_tokens=output_len, temperature=0.0, ignore_eos=True, speculation="off")
     prompts = random.integers(0, llm.spec.vocab_size, (case.batch_size, case.input_len)).tolist()
     requests = [Request(prompt, params, seed=0) for prompt in prompts]
     came: list[list[float]] = [[] for _ in requests]

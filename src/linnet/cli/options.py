@@ -41,6 +41,7 @@ _METAVARS = {
     "Sequence[int]": "ID",
     "Mapping[int, float]": "ID=VALUE",
     "tokenizer": "PATH",
+    "draft": "MODEL",
     "chat_template": "FILE",
     "json_schema": "FILE",
     "grammar": "FILE",
@@ -81,6 +82,7 @@ SINGLE_USER = (
     "tp",
     "tokenizer",
     "chat_template",
+    "draft",
 )
 
 

@@ -18,8 +18,9 @@ def most_tokens(request: Request, context: int, slides: bool) -> int:
     return most
 
 
-def check_request(request: Request, vocab: int, context: int, slides: bool, pages: int) -> None:
-    """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where an engine of so many pages can never honour it."""
+def check_request(request: Request, vocab: int, context: int, slides: bool, pages: int, drafts: bool) -> None:
+    """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where an engine of so many pages can never honour it.
+    drafts: whether there is a draft model."""
     prompt, params = request.prompt, request.params
     if not prompt:
         raise InvalidRequestError("the prompt is empty: it has no tokens; give at least one")
@@ -28,6 +29,8 @@ def check_request(request: Request, vocab: int, context: int, slides: bool, page
         if tokens and not 0 <= min(tokens) <= max(tokens) < vocab:
             outside = next(token for token in tokens if not 0 <= token < vocab)
             raise InvalidRequestError(f"token id {outside} in {where} is outside the model's {vocab} embedding rows")
+    if params.speculation == "draft" and not drafts:
+        raise InvalidRequestError("speculation='draft' needs a draft model, and there is none; open the model with draft=, or use 'auto'")
     total = len(prompt) + most_tokens(request, context, slides)
     if slides:
         if request.prompt_logits is not None and len(prompt) > context:

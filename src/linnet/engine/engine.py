@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from linnet.arch.spec import ModelSpec
 from linnet.engine.check import check_request, most_tokens
 from linnet.engine.counters import Counters, Tally
+from linnet.engine.draft_model import DraftModel
 from linnet.engine.driver import Driver
 from linnet.engine.pages import PagePool, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Output, Request, Sequence
 from linnet.engine.sampling import Sampler
 from linnet.engine.scheduler import Scheduler
+from linnet.engine.speculative import Speculator
 from linnet.engine.stepping import Stepping
 from linnet.engine.turns import Turns
 from linnet.errors import ClosedError, LinnetError, OutOfMemoryError, QueueFullError
@@ -50,7 +52,8 @@ class Engine:
 
     The same request gives the same tokens alone or among others, in any prefill chunks, with its cache or without.
     slides: a request may go on past the context; the model then sees the last tokens that the context holds, their positions
-    counted from 0, computed anew for each token. Safe to use from several threads.
+    counted from 0, computed anew for each token. draft: a model that guesses ahead; the engine closes it with itself. Safe to use from
+    several threads.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Engine:
         slides: bool = False,
         prefix_cache: bool = True,
         max_queue: int | None = None,
+        draft: DraftModel | None = None,
     ) -> None:
         ops.allocate_cache(spec, pages, kv_dtype)
         self.ops = ops
@@ -82,9 +86,12 @@ class Engine:
         prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
-        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, ops.copy_page, prefixes, whole)
+        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, self._copy_page, prefixes, whole)
+        self.speculator = Speculator(self.scheduler, draft, keeps_bits=ops.name != "torch")
+        if draft is not None:
+            draft.join(self.pool, spec.vocab_size, prefill_chunk)
         self._tally = Tally()
-        self._stepping = Stepping(self.scheduler, self._tally, run, run_hidden, context)
+        self._stepping = Stepping(self.scheduler, self.speculator, self._tally, run, run_hidden, context)
         self._turns = Turns()
         self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
@@ -94,7 +101,8 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        check_request(request, self.spec.vocab_size, self.context, self.slides, self.pool.count - self.pool.promised)
+        pages, drafts = self.pool.count - self.pool.promised, self.speculator.draft is not None
+        check_request(request, self.spec.vocab_size, self.context, self.slides, pages, drafts)
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
@@ -184,6 +192,8 @@ class Engine:
             for request in tuple(self._stepping.unfinished):
                 self._stepping.fail(request, ClosedError("the LLM was closed while this request ran"))
             self.ops.free_cache()
+            if self.speculator.draft is not None:
+                self.speculator.draft.close()
             self._stepping.run = self._stepping.run_hidden = None
         self._end_turn()
 
@@ -220,6 +230,11 @@ class Engine:
         """Runs a batch of somebody else's, in a turn of this thread."""
         assert self._stepping.run is not None
         return self._stepping.run(batch)
+
+    def _copy_page(self, source: int, target: int) -> None:
+        self.ops.copy_page(source, target)
+        if self.speculator.draft is not None:
+            self.speculator.draft.ops.copy_page(source, target)
 
     def _samples(self, request: Request) -> list[Sequence]:
         limit = most_tokens(request, self.context, self.slides)

@@ -36,6 +36,7 @@ class PagePool:
         self.count = count
         self._returned: list[int] = []
         self._holders: list[int] = []  # of every page given out so far; those after them are untouched, however many
+        self._editions: list[int] = []  # likewise
         self._named: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # named, and held by nobody
@@ -78,10 +79,12 @@ class PagePool:
         elif len(self._holders) < self.count:
             page = len(self._holders)
             self._holders.append(0)
+            self._editions.append(0)
         else:
             page, _ = self._idle.popitem(last=False)
             self.forget(page)
         self._holders[page] = 1
+        self._editions[page] += 1
         return page
 
     def hold(self, pages: Iterable[int]) -> None:
@@ -101,6 +104,10 @@ class PagePool:
                 self._idle[page] = None
             else:
                 self._returned.append(page)
+
+    def edition(self, page: int) -> int:
+        """How often a page was given out afresh: tells what it holds from what it held before."""
+        return self._editions[page]
 
     def is_shared(self, page: int) -> bool:
         return self._holders[page] > 1
@@ -140,15 +147,23 @@ def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
 
 
 def plan_pages(
-    spec: ModelSpec, kv_dtype: str, context: int | None, max_batch: int, kv_memory: int | None, reserved: int = 0, memory: int | None = None
+    spec: ModelSpec,
+    kv_dtype: str,
+    context: int | None,
+    max_batch: int,
+    kv_memory: int | None,
+    reserved: int = 0,
+    memory: int | None = None,
+    draft: ModelSpec | None = None,
 ) -> tuple[int, int]:
     """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of the
     `memory` bytes that are available, besides `reserved` ones; memory: None: what the machine has). Where no context is asked
-    for, it is the model's, or as much of it as one sequence can have.
+    for, it is the model's, or as much of it as one sequence can have. draft: a model whose cache has as many pages, out of the
+    same bytes.
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
-    each = max(1, page_bytes(spec, kv_dtype))
+    each = max(1, sum(page_bytes(model, kv_dtype) for model in (spec, draft) if model is not None))
     budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
     affordable = budget // each
     needed = 1 if context is None else pages_for(context)

@@ -70,6 +70,11 @@ class SamplingParams(Options):
     choice: Sequence[str] | None = option(None, "the answer is one of these texts", high=MAX_CHOICES)
     grammar: str | None = option(None, "the answer follows this Lark grammar")
     adapter: str | None = option(None, "LoRA adapter by name", letter="H")
+    speculation: str = option(
+        "auto",
+        "guess tokens ahead, which changes none of them: from the text so far (lookup), by the draft model (draft), or either (auto)",
+        choices=("auto", "off", "lookup", "draft"),
+    )
     priority: int = option(0, "smaller runs earlier: each step of it is worth 100 places in the queue", -1000, 1000)
     timeout: float | None = option(None, "seconds after which a request that is not done fails with DeadlineError", 0.0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from linnet.engine.constraint import Constraint
 from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
+
+if TYPE_CHECKING:
+    from linnet.engine.lookup import PairIndex
+    from linnet.engine.speculative import Speculation
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 
@@ -42,7 +46,8 @@ class Request:
     generates nothing (max_tokens is 0). cache=False recomputes the whole sequence for every token.
     constraint: what every answer must satisfy, at its start; each sample advances a fork of it.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
-    were found in the prefix cache. started: whether a step has held any of it.
+    were found in the prefix cache. started: whether a step has held any of it. pairs: where each two neighbouring tokens of the
+    prompt stand, once that is wanted.
     """
 
     prompt: list[int]
@@ -67,6 +72,7 @@ class Request:
     submitted_at: float = field(default=0.0, init=False)
     trunk: list[int] = field(default_factory=list, init=False)
     cached_tokens: int = field(default=0, init=False)
+    pairs: PairIndex | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.ends = self.end_ids | set(self.params.stop_token_ids)
@@ -88,7 +94,8 @@ class Sequence:
     before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
     keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page table while
     running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named: what the
-    prefix cache calls its pages, and how many it has named.
+    prefix cache calls its pages, and how many it has named. speculation: what is known of guessing it. draft_computed: `computed` in the
+    draft model's cache. drafted, accepted: how many tokens were guessed, and how many of these came.
     """
 
     request: Request
@@ -107,6 +114,10 @@ class Sequence:
     last_at: float | None = None
     names: list[bytes] = field(default_factory=list)
     named: int = 0
+    speculation: Speculation | None = None
+    draft_computed: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def generated(self) -> int:

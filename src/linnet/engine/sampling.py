@@ -170,8 +170,25 @@ class Sampler:
             raise InvalidRequestError(f"choose gave token id {token}, which the constraint does not allow here: its logit is -inf")
         return token
 
+    def guess(self, logits: NDArray[np.float32], position: int, generated: int) -> int | None:
+        """What `next_token` would choose at `position` if another model's logits [vocab] were the model's own, as far as can be told
+        before it is asked: without the caller's functions. None where these logits choose nothing."""
+        p = self.params
+        adjusted = self._penalise(logits.copy())
+        if generated < p.min_tokens:
+            adjusted[self._ends] = -np.inf
+        if not math.isfinite(adjusted.max()):
+            return None
+        draw = uniform(self.seed, self.sample, position) if p.temperature > 0.0 else 0.0
+        return self.ops.sample(adjusted, p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, draw)
+
     def _adjust(self, logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float32]:
         """Bias, penalties and the caller's processor; changes `logits` in place."""
+        processor, logits = self.params.logits_processor, self._penalise(logits)
+        return logits if processor is None else _processed(processor(list(tokens), logits), logits.shape)
+
+    def _penalise(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bias and penalties; changes `logits` in place."""
         p = self.params
         if len(self._bias_ids):
             logits[self._bias_ids] += self._bias
@@ -182,9 +199,7 @@ class Sampler:
             values -= np.float32(p.presence_penalty) * (counts > 0)
             values -= np.float32(p.frequency_penalty) * counts
             logits[ids] = values
-        if p.logits_processor is None:
-            return logits
-        return _processed(p.logits_processor(list(tokens), logits), logits.shape)
+        return logits
 
 
 class _Seen:

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
-from numpy.typing import NDArray
 
+from linnet.engine.batch import Chunk, Tables
 from linnet.engine.pages import PagePool, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Request, Sequence
-from linnet.ops.base import PAGE_SIZE, Batch
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """`count` tokens of a sequence, from `sequence.computed` on, and logits of the last `wanted` of them."""
-
-    sequence: Sequence
-    count: int
-    wanted: int
-
+from linnet.ops.base import PAGE_SIZE
 
 FIRST_WIDTH = 4096
 """Pages of a row of the page table at first; it grows with requests, not with what a file claims to be its context."""
@@ -71,6 +60,11 @@ class Scheduler:
         self.rope_lengths, self.prompt_lengths = np.zeros((2, max_batch), np.int32)
         self._slots = list(range(max_batch - 1, -1, -1))
 
+    @property
+    def tables(self) -> Tables:
+        """What a batch says of every running sequence."""
+        return self.page_table, self.rope_lengths, self.prompt_lengths
+
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=_order)
 
@@ -113,6 +107,24 @@ class Scheduler:
         sequence.computed += count
         if self.prefixes is not None and sequence.computed // PAGE_SIZE > sequence.named:
             self.prefixes.store(sequence, int(self.rope_lengths[sequence.slot]))
+
+    def room_for_guesses(self, sequence: Sequence, count: int) -> int:
+        """How many positions after the next one of a sequence that runs have pages, up to `count`; a page that is free is taken for them,
+        but nobody gives way."""
+        for room in range(count, 0, -1):
+            beyond = pages_for(sequence.computed + 1 + room) - len(sequence.pages)
+            if beyond <= self.pool.free_count:
+                self._make_writable(sequence, 1 + room)
+                return room
+        return 0
+
+    def trim(self, sequence: Sequence) -> None:
+        """Gives the pages back that only guesses needed."""
+        kept = pages_for(len(sequence.tokens) - sequence.start)
+        if sequence.slot >= 0 and len(sequence.pages) > kept:
+            self.pool.free(sequence.pages[kept:])
+            del sequence.pages[kept:]
+            self.page_table[sequence.slot, kept:] = -1
 
     def fork(self, first: Sequence) -> None:
         """Once the first sample has computed the prompt: the others wait for their turn to go on from its last token."""
@@ -201,7 +213,7 @@ class Scheduler:
         self.pool.free(sequence.pages)
         self.page_table[sequence.slot] = -1
         self._slots.append(sequence.slot)
-        sequence.slot, sequence.pages = -1, []
+        sequence.slot, sequence.pages, sequence.draft_computed = -1, [], 0
 
     def _make_writable(self, sequence: Sequence, count: int) -> bool:
         """Sees to it that the next `count` positions of a sequence have pages that nobody else reads; False where it had to give up
@@ -243,26 +255,3 @@ class Scheduler:
         self.add(victim)
         self.preemptions += 1
         return victim
-
-
-def batch_of(plan: list[Chunk], scheduler: Scheduler) -> Batch:
-    """A planned step as the op sets take it."""
-    tokens: list[int] = []
-    positions: list[int] = []
-    previous: list[int] = []
-    slots: list[int] = []
-    rows: list[int] = []
-    for chunk in plan:
-        sequence, position, first = chunk.sequence, chunk.sequence.computed, chunk.sequence.start + chunk.sequence.computed
-        rowed = sequence.tokens[first : first + chunk.count]
-        tokens += rowed
-        positions += range(position, position + chunk.count)
-        previous += [sequence.tokens[first - 1] if position else -1, *rowed[:-1]]
-        slots += [sequence.slot] * chunk.count
-        rows += range(len(tokens) - chunk.wanted, len(tokens))
-    per_sequence = (scheduler.page_table, scheduler.rope_lengths, scheduler.prompt_lengths)
-    return Batch(_int32(tokens), _int32(positions), _int32(previous), _int32(slots), *per_sequence, _int32(rows))
-
-
-def _int32(values: list[int]) -> NDArray[np.int32]:
-    return np.array(values, np.int32)

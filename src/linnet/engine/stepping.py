@@ -9,10 +9,12 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from linnet.engine.batch import Chunk, batch_of
 from linnet.engine.counters import Outcome, Tally
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import token_logprob
-from linnet.engine.scheduler import Chunk, Scheduler, batch_of
+from linnet.engine.scheduler import Scheduler
+from linnet.engine.speculative import Speculator
 from linnet.errors import DeadlineError, LinnetError
 from linnet.ops.base import Step
 
@@ -28,8 +30,9 @@ class Stepping:
     states; None once the engine is closed.
     """
 
-    def __init__(self, scheduler: Scheduler, tally: Tally, run: Step, run_hidden: Step, context: int) -> None:
+    def __init__(self, scheduler: Scheduler, speculator: Speculator, tally: Tally, run: Step, run_hidden: Step, context: int) -> None:
         self.scheduler = scheduler
+        self.speculator = speculator
         self.tally = tally
         self.run: Step | None = run
         self.run_hidden: Step | None = run_hidden
@@ -52,6 +55,7 @@ class Stepping:
             plan = self.scheduler.plan()
             if not plan:
                 return
+            plan = self.speculator.extend(plan)
             self._note(plan)
             ready = time.perf_counter()
             results = self._run(plan)
@@ -61,11 +65,12 @@ class Stepping:
                 self.fail(request, error)
             return
         computed = time.perf_counter()
+        self.speculator.record(plan, computed - ready)
         for part, result in results:
             row = 0
             for chunk in part:
-                rows = result[row : row + chunk.wanted]
-                row += chunk.wanted
+                rows = result[row : row + chunk.rows]
+                row += chunk.rows
                 if not chunk.sequence.request.done:  # else another of its samples has just failed
                     self._share(chunk, rows)
         self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
@@ -76,10 +81,10 @@ class Stepping:
         assert self.run_hidden is not None
         hidden = [chunk for chunk in plan if chunk.sequence.request.hidden]
         if not hidden:
-            return [(plan, self.run(batch_of(plan, self.scheduler)))]
+            return [(plan, self.run(batch_of(plan, self.scheduler.tables)))]
         others = [chunk for chunk in plan if not chunk.sequence.request.hidden]
-        found = [(hidden, self.run_hidden(batch_of(hidden, self.scheduler)))]
-        return [*found, (others, self.run(batch_of(others, self.scheduler)))] if others else found
+        found = [(hidden, self.run_hidden(batch_of(hidden, self.scheduler.tables)))]
+        return [*found, (others, self.run(batch_of(others, self.scheduler.tables)))] if others else found
 
     def fail(self, request: Request, error: Exception) -> None:
         if not request.done:
@@ -130,7 +135,7 @@ class Stepping:
             self.accepting = False
 
     def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
-        """Hands prompt logits out, and chooses the next token where it is due."""
+        """Hands prompt logits out, and chooses the next token where it is due, and those after it as long as they are what was guessed."""
         sequence, request = chunk.sequence, chunk.sequence.request
         owed = sequence.owed(chunk.count)
         if owed:
@@ -145,7 +150,16 @@ class Stepping:
         if sequence.limit == 0:
             self._emit(sequence, Output(0, None, None, "length", time.perf_counter()))
             return
-        self._choose(sequence, rows[-1])
+        came = 0
+        for guess, logits in zip([*chunk.guesses, None], rows[chunk.wanted - 1 :], strict=True):
+            self._choose(sequence, logits)
+            came += sequence.tokens[-1] == guess
+            if sequence.tokens[-1] != guess or sequence.slot < 0:
+                break
+            self.scheduler.advance(sequence, 1)
+        if chunk.guesses:
+            self.speculator.settle(chunk, came)
+            self.tally.draft(len(chunk.guesses), came)
 
     def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> None:
         """The next token of a sequence whose pages hold all of it, from the logits [vocab] after its last."""

@@ -13,24 +13,23 @@ from numpy.typing import NDArray
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Request
 from linnet.errors import InvalidRequestError, LinnetError, QueueFullError
+from linnet.handle import Handle
 from linnet.llm import LLM
 from linnet.outputs import Completion
 from linnet.prompts import Prompt
 
 R = TypeVar("R")
 
-WAITING = 3
-"""Requests that wait for each that runs, so that no place in a batch stays free when several are done at once."""
+LEAST, MOST = 2, 6
+"""Requests on their way for each place in the batch: below the least, as many are made as may be. One after the other they cost less than
+between steps, where making one costs the core's threads their sleep."""
 
 
 class Job(Protocol):
     """One request to the engine."""
 
-    def start(self, llm: LLM) -> None:
-        """Submits it. Raises what is wrong with it, and QueueFullError."""
-
-    @property
-    def done(self) -> bool: ...
+    def start(self, llm: LLM) -> Handle | Request:
+        """Submits it, and gives what says whether it is done. Raises what is wrong with it, and QueueFullError."""
 
     def advance(self) -> None:
         """Waits for a step of the engine, which serves all that was started."""
@@ -44,16 +43,12 @@ class Generate:
     def __init__(self, prompt: Prompt, params: SamplingParams) -> None:
         self.prompt, self.params = prompt, params
 
-    def start(self, llm: LLM) -> None:
+    def start(self, llm: LLM) -> Handle:
         self._handle = llm.submit(self.prompt, self.params)
-        self._chunks = iter(self._handle)
-
-    @property
-    def done(self) -> bool:
-        return self._handle.done
+        return self._handle
 
     def advance(self) -> None:
-        next(self._chunks, None)
+        self._handle.advance()
 
     def cancel(self) -> None:
         self._handle.cancel()
@@ -77,17 +72,14 @@ class Score:
         self.logprobs: list[float] = []
         self.greedy = True
 
-    def start(self, llm: LLM) -> None:
+    def start(self, llm: LLM) -> Request:
         if llm.spec.bidirectional_prompt:
             raise InvalidRequestError(f"{llm.spec.family} reads its prompts both ways, so that their likelihood says nothing")
         self._engine = llm.engine
         # The last token is only asked about, so that it takes no place in the context.
         self._request = Request(self.tokens[:-1], SamplingParams(max_tokens=0), 0, prompt_logits=self._take, logits_from=self.start_at - 1)
         self._engine.submit(self._request)
-
-    @property
-    def done(self) -> bool:
-        return self._request.done
+        return self._request
 
     def advance(self) -> None:
         self._engine.advance(self._request)
@@ -148,12 +140,13 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Iterator[tuple[int, R]]:
     its place; the others are given up, as they are when the iterator is closed.
     """
     source = _entries(items)
-    most = (1 + WAITING) * llm.engine.max_batch
+    least, most = LEAST * llm.engine.max_batch, MOST * llm.engine.max_batch
     waiting: deque[tuple[_Entry, Job]] = deque()
-    running: list[tuple[_Entry, Job]] = []
+    running: list[tuple[Handle | Request, Job, _Entry]] = []
     try:
         while True:
-            while len(running) < most:
+            room = most - len(running) if len(running) < least else 0
+            for _ in range(room):
                 if not waiting:
                     entry = next(source, None)
                     if entry is None:
@@ -162,14 +155,19 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Iterator[tuple[int, R]]:
                         yield entry.index, _finish(entry)
                         continue
                     waiting.append((entry, entry.item.jobs[0]))
-                if not _start(llm, *waiting[0], alone=not running):
+                entry, job = waiting[0]
+                state = _start(llm, entry, job, alone=not running)
+                if state is None:
                     break
-                running.append(waiting.popleft())
+                del waiting[0]
+                running.append((state, job, entry))
             if not running:
                 return
             running[0][1].advance()
-            done = [entry for entry, job in running if job.done]
-            running = [(entry, job) for entry, job in running if not job.done]
+            # Once a step, in which the core's threads wait: as little as can be.
+            done = [entry for state, _, entry in running if state.done]
+            if done:
+                running = [entry for entry in running if not entry[0].done]
             for entry in done:
                 waiting.extendleft((entry, job) for job in reversed(entry.followers))
                 entry.followers = []
@@ -177,7 +175,7 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Iterator[tuple[int, R]]:
                 if not entry.unfinished:
                     yield entry.index, _finish(entry)
     finally:
-        for _, job in running:
+        for _, job, _ in running:
             job.cancel()
 
 
@@ -191,17 +189,16 @@ def _entries(items: Iterable[Item[Any]]) -> Iterator[_Entry]:
         raise _placed(error, index) from None
 
 
-def _start(llm: LLM, entry: _Entry, job: Job, alone: bool) -> bool:
-    """Whether the job was started; it was not where the queue is full, which is an error only where none of ours fills it."""
+def _start(llm: LLM, entry: _Entry, job: Job, alone: bool) -> Handle | Request | None:
+    """Starts the job; None where the queue is full, which is an error only where none of ours fills it."""
     try:
-        job.start(llm)
+        return job.start(llm)
     except QueueFullError:
         if alone:
             raise
-        return False
+        return None
     except LinnetError as error:
         raise _placed(error, entry.index) from None
-    return True
 
 
 def _finish(entry: _Entry) -> Any:

@@ -41,16 +41,18 @@ def compute_bleu(
     a hundredth of bleu; `brevity_penalty` from 0 to 1; `bleu_signature` says all that decides the figures. tokenize: as sacrebleu calls
     it. Raises InvalidRequestError for lists of different lengths or none, MissingDependencyError without sacrebleu.
     """
-    scorer = _sacrebleu()
+    bleu = _sacrebleu()
     streams = _streams(predictions, references)
     try:
-        scores = [scorer(max_ngram_order=order, tokenize=tokenize, lowercase=lowercase) for order in (1, 2, 3, 4)]
+        scorer = bleu(tokenize=tokenize, lowercase=lowercase)
     except (KeyError, AssertionError, RuntimeError) as error:
         raise InvalidRequestError(f"tokenize is {tokenize!r}, which sacrebleu does not take ({error})") from None
-    results = [score.corpus_score(list(predictions), streams) for score in scores]
-    cumulative = {f"bleu_{order}": result.score / 100 for order, result in enumerate(results, 1)}
-    signature = str(scores[-1].get_signature())
-    return {"bleu": results[-1].score, **cumulative, "brevity_penalty": results[-1].bp, "bleu_signature": signature}
+    whole = scorer.corpus_score(list(predictions), streams)
+    figures: dict[str, float | str] = {"bleu": whole.score}
+    for order in (1, 2, 3, 4):
+        counts = (list(whole.counts[:order]), list(whole.totals[:order]), whole.sys_len, whole.ref_len)
+        figures[f"bleu_{order}"] = bleu.compute_bleu(*counts, smooth_method=scorer.smooth_method, max_ngram_order=order).score / 100
+    return {**figures, "brevity_penalty": whole.bp, "bleu_signature": str(scorer.get_signature())}
 
 
 def compute_rouge(predictions: Sequence[str], references: Sequence[Reference], *, stemmer: bool = False) -> dict[str, float]:

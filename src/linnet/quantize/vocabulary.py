@@ -162,7 +162,7 @@ def _chat_templates(tokenizer: Tokenizer) -> Metadata:
 
 
 # ---- byte-level BPE
-def _byte_level(listed: Metadata, merges: list[str], likely: PreTokenizer | None) -> Iterator[Metadata]:
+def _byte_level(listed: Metadata, merges: list[str], likely: PreTokenizer) -> Iterator[Metadata]:
     """By every way to cut words that has a name, those first whose patterns are most like the `likely` ones: the same may be written in
     several ways."""
     distinct: dict[PreTokenizer, str] = {}
@@ -170,8 +170,6 @@ def _byte_level(listed: Metadata, merges: list[str], likely: PreTokenizer | None
         distinct.setdefault(pre, name)
 
     def unlikeliness(pre: PreTokenizer) -> tuple[bool, float, bool]:
-        if likely is None:
-            return False, 0.0, False
         alike = difflib.SequenceMatcher(None, "\n".join(likely.patterns), "\n".join(pre.patterns), autojunk=False).ratio()
         return pre.patterns != likely.patterns, -alike, pre.ignore_merges != likely.ignore_merges
 
@@ -208,7 +206,7 @@ def _ranks(tokenizer: Tokenizer, rows: int) -> Iterator[Metadata]:
     ranks = {piece: id for id, piece in enumerate(pieces) if piece and id not in added}
     texts = [added.get(id) or "".join(CHARACTER_OF[byte] for byte in piece) or None for id, piece in enumerate(pieces)]
     merges = [" ".join("".join(CHARACTER_OF[byte] for byte in part) for part in pair) for pair in merges_of_ranks(ranks)]
-    yield from _byte_level(_tokens(tokenizer, texts, rows), merges, None)
+    yield from _byte_level(_tokens(tokenizer, texts, rows), merges, PreTokenizer((tokenizer.vocabulary.pattern or "",)))
 
 
 # ---- SentencePiece, and tokenizer.json made from it

@@ -213,6 +213,7 @@ def encoding_vocabulary(known: Encoding, ranks: dict[bytes, int], source: str, c
         beginning=() if config.flag("add_bos_token") is False else beginning,
         named_tokens=named,
         chat_templates=config.chat_templates or ({"default": known.template} if known.template else {}),
+        pattern=known.pattern,
     )
 
 

@@ -46,7 +46,7 @@ class Vocabulary:
     that a token contributes to a decoded text, at its start or later; `id_to_token(id)` is its text as the file stores it,
     or None. `special_ids` are not shown when decoding (unless asked for); `eos_ids` end an answer. `beginning` and `ending` are the
     control tokens before and after a text that the model shall continue. `named_tokens` are the names that templates use
-    (`bos_token` ...), `chat_templates` go by name, the usual one being "default".
+    (`bos_token` ...), `chat_templates` go by name, the usual one being "default". `pattern` cuts words where one alone does.
     """
 
     source: str
@@ -65,3 +65,4 @@ class Vocabulary:
     ending: tuple[int, ...] = ()
     named_tokens: Mapping[str, str] = field(default_factory=dict)
     chat_templates: Mapping[str, str] = field(default_factory=dict)
+    pattern: str | None = None
