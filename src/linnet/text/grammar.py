@@ -69,7 +69,9 @@ class GrammarCompiler:
         source = grammar_of(name, value)
         reply = _trial.ask((source, LIMITS))
         if reply is None:
-            raise InvalidRequestError(f"{name} takes more than {PROCESSOR_SECONDS:g} s or {MEMORY >> 20} MB to compile; simplify it")
+            raise InvalidRequestError(
+                f"{name} nests too deeply, or takes more than {PROCESSOR_SECONDS:g} s or {MEMORY >> 20} MB to compile; simplify it"
+            )
         if reply[0] != b"+":
             raise InvalidRequestError(f"{name}: {_reason(reply[1])}")
         table = self._table(self._tokenizer)
@@ -107,9 +109,11 @@ class Grammar:
         return self._table.text_tokens(words, self._at_start)
 
     def advance(self, token: int) -> None:
-        self._matcher.consume_token(self._table.entry(token, self._at_start))
+        entry = self._table.entry(token, self._at_start)
         self._at_start = False
-        self._refuse_error()
+        if entry is not None:
+            self._matcher.consume_token(entry)
+            self._refuse_error()
 
     @property
     def satisfied(self) -> bool:
@@ -128,8 +132,8 @@ class Grammar:
 class _TokenTable:
     """A vocabulary as llguidance takes it: the bytes of every token, none for what is not text.
 
-    Some tokens contribute other bytes at the start of a text than later (without the space of `▁the`). Entries past the model's own
-    stand for these, so that one table serves both.
+    Some tokens contribute other bytes at the start of a text than later (`▁the` its space not, `▁` nothing). Entries past the model's
+    own stand for these, so that one table serves both.
     """
 
     def __init__(self, tokenizer: Tokenizer, rows: int) -> None:
@@ -141,7 +145,8 @@ class _TokenTable:
         first = {id: data for id in text if later[id] and (data := tokenizer.token_bytes(id, True)) != later[id]}
         self.own_words = -(-rows // 32)
         self._others = np.fromiter(first, np.int64)
-        self._entries = dict(zip(first, range(32 * self.own_words, 32 * self.own_words + len(first)), strict=True))
+        self._silent = np.array([id for id, data in first.items() if not data], np.int64)
+        self._entries = {id: entry if first[id] else None for entry, id in enumerate(first, 32 * self.own_words)}
         self.tokens = [_usable(later.get(id, b"")) for id in range(32 * self.own_words)] + [_usable(data) for data in first.values()]
         self.tokens.append(b"")  # an end token that no model has: the engine knows those that there are
         self.is_tokenizer_wrapper, self.eos_token_id, self.bos_token_id = True, len(self.tokens) - 1, None
@@ -150,8 +155,8 @@ class _TokenTable:
         self._text = np.packbits([bool(data) for data in self.tokens[: 32 * self.own_words]], bitorder="little").view(np.uint32)
         self.tokenizer = LLTokenizer(self)  # type: ignore[arg-type]
 
-    def entry(self, token: int, at_start: bool) -> int:
-        """What stands for a token of the model's."""
+    def entry(self, token: int, at_start: bool) -> int | None:
+        """What stands for a token of the model's; None for one that contributes nothing, at the start."""
         return self._entries.get(token, token) if at_start else token
 
     def text_tokens(self, entries: NDArray[np.uint32], at_start: bool) -> NDArray[np.uint32]:
@@ -160,7 +165,9 @@ class _TokenTable:
             bits = np.unpackbits(entries.view(np.uint8), bitorder="little")
             others = bits[32 * self.own_words :][: len(self._others)]
             bits = bits[: 32 * self.own_words].copy()
+            after_silent = bits.any()
             bits[self._others] = others
+            bits[self._silent] = after_silent
             entries = np.packbits(bits, bitorder="little").view(np.uint32)
         return entries[: self.own_words] & self._text
 
