@@ -52,7 +52,7 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
             files.callback(draft.close)
             reserved += draft.op_set.weight_bytes
         needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
-        pages, context = plan_pages(op_set.spec, options.kv_type, *needs)
+        pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
         engine = Engine(
             op_set.ops,
             op_set.spec,
