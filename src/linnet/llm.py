@@ -367,8 +367,9 @@ class LLM:
         params = _params(params)
         answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
-        if params.constraint is not None:
-            answer.request.constraint = self._grammars.compile(*params.constraint)
+        constraint = params.constraint if tool_use is None else tool_use.constraint(params.constraint)
+        if constraint is not None:
+            answer.request.constraint = self._grammars.compile(*constraint)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:

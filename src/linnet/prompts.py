@@ -76,7 +76,10 @@ class PromptReader:
         if isinstance(messages, str) or not isinstance(messages, Sequence) or not _all_are(list(messages), Mapping):
             raise InvalidRequestError(f"tools go with messages, since a chat template tells of them, and the prompt is {_short(messages)}")
         tool_use = read_tool_use(tools, choice, self.needed("tools"), self.chat_template, self.tool_format)
-        return self.read_messages(messages, tool_use), tool_use
+        ids = self.read_messages(messages, tool_use)
+        if tool_use is not None and tool_use.opening:
+            ids += self.needed("tools").encode(tool_use.opening, bos=False, special=True)
+        return ids, tool_use
 
     def needed(self, what: str) -> Tokenizer:
         """The tokenizer, which `what` cannot do without."""

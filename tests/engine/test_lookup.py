@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linnet.engine.lookup import LONGEST, Lookup, PairIndex
-from linnet.engine.step_costs import STALE, StepCosts
+from linnet.engine.step_costs import LOOK, STALE, StepCosts
 
 texts = st.lists(st.integers(0, 4), min_size=2, max_size=60)
 
@@ -24,7 +24,7 @@ def test_it_finds_what_is_there(text: list[int], split: int, stride: int) -> Non
         lookup.follow(seen)
         pairs = list(pairwise(seen))
         assert (lookup.length >= 2) == (pairs[-1] in pairs[:-1])
-        if lookup.length:
+        if lookup.length >= 2:
             guessed = lookup.guess(seen, 30)
             assert len(guessed) == 30
             places = [i for i in range(lookup.length, end) if seen[i - lookup.length : i] == seen[end - lookup.length :]]
@@ -39,7 +39,7 @@ def test_samples_share_the_prompts_index() -> None:
     for n, lookup in enumerate(lookups):
         lookup.follow([*prompt, 1, 2, n])
     assert len(index._earlier) == len(prompt) - 1
-    assert [lookup.length for lookup in lookups] == [0, 0, 0]
+    assert [lookup.length for lookup in lookups] == [1, 1, 1]
     lookups[0].follow([*prompt, 1, 2, 0, 2, 3])
     assert lookups[0].guess([*prompt, 1, 2, 0, 2, 3], 3) == [4, 1, 2]
 
@@ -70,6 +70,19 @@ def test_a_long_copy_is_sure() -> None:
     assert lookup.guess([*prompt, *prompt[:40]], 5) == [40, 41, 42, 43, 44]
 
 
+def test_a_token_in_place_of_another_does_not_end_a_copy() -> None:
+    prompt = list(range(200))
+    lookup = Lookup(PairIndex(0), len(prompt))
+    tokens = [*prompt, *prompt[:40], 777]
+    lookup.follow(tokens)
+    assert (lookup.length, lookup.guess(tokens, 3)) == (1, [41, 42, 43])
+    before = next(lookup.rates())
+    tokens += [41, 42]
+    lookup.follow(tokens)
+    assert (lookup.length, lookup.guess(tokens, 1)) == (3, [43])
+    assert lookup._rates[1] > before
+
+
 def test_costs_are_measured_and_drawn_between() -> None:
     costs = StepCosts()
     assert costs.seconds(3) == 0
@@ -92,7 +105,7 @@ def test_costs_that_are_not_renewed_are_forgotten() -> None:
     for _ in range(2):
         costs.record(4, 5.0)
     costs.record(7, 6.0)
-    for _ in range(STALE + 1):
+    for _ in range(STALE + LOOK):
         costs.record(1, 1.0)
     assert (costs.is_known(4), costs.is_known(7), costs.is_known(1)) == (False, False, True)
     assert costs.seconds(4) == 1.0

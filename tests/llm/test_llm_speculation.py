@@ -119,6 +119,27 @@ def test_streams_and_handles_count_as_well(llm: LLM) -> None:
     assert handled.usage.accepted_tokens > 0
 
 
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"regex": r"(ab|cd){8}[0-9]+"},
+        {"json_schema": {"type": "array", "items": {"enum": ["apple", "drum"]}, "minItems": 5, "maxItems": 9}},
+        {"choice": ["one two three one two three one two three", "seven"]},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_constraints_hold_for_every_guess(llm: LLM, constraint: dict[str, Any]) -> None:
+    pytest.importorskip("llguidance")
+    for temperature in (0.0, 1.0):
+        params = {"max_tokens": 40, "temperature": temperature, "seed": 1, "n": 2, **constraint}
+        guessed = llm.generate([QUESTION], SamplingParams(**params))
+        plain = llm.generate([QUESTION], SamplingParams(**params, speculation="off"))
+        assert [c.token_ids for c in guessed] == [c.token_ids for c in plain]
+        assert [(c.text, c.finish_reason) for c in guessed] == [(c.text, c.finish_reason) for c in plain]
+    assert sum(c.usage.drafted_tokens for c in guessed)
+    assert pool_is_whole(llm)
+
+
 # ---- draft models that are refused
 def test_a_draft_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "other"

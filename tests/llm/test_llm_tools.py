@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from llm_cases import pool_is_whole
@@ -112,7 +114,7 @@ def test_control_tokens_reach_the_parser_and_no_text(hermes: LLM) -> None:
     marker = tokenizer.token_to_id("<|user|>")
     assert marker is not None
     assert marker in tokenizer.special_ids
-    use = ToolUse([WEATHER], "auto", Format("test", "<|user|>", ("<|user|>",), (), read_hermes), frozenset({marker}))
+    use = ToolUse([WEATHER], Format("test", "<|user|>", ("<|user|>",), (), read_hermes), frozenset({marker}))
     script = iter([marker, *tokenizer.encode(CALL, bos=False), tokenizer.eos_id])
     answer = Answer([5], SamplingParams(choose=lambda logits: next(script)), frozenset({tokenizer.eos_id or 0}), tokenizer, True, use)
     hermes.engine.submit(answer.request)
@@ -136,3 +138,66 @@ def test_what_cannot_be_is_refused_before_work() -> None:
         given.chat(USER, tools=[WEATHER])
     with pytest.raises(InvalidRequestError, match="must be one of auto, hermes, llama3, mistral"):
         LLM("tiny", tool_format="other")
+
+
+NAMED = {"type": "function", "function": {"name": "get_weather"}}
+COUNT = {
+    "type": "function",
+    "function": {
+        "name": "count",
+        "parameters": {
+            "$defs": {"n": {"type": "integer", "minimum": 1, "maximum": 9}},
+            "properties": {"steps": {"type": "array", "items": {"$ref": "#/$defs/n"}, "minItems": 1, "maxItems": 3}},
+            "required": ["steps"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("choice", ["required", "count", NAMED, "get_weather"])
+def test_a_call_can_be_demanded(llm: LLM, choice: Any) -> None:
+    """Of a model that knows nothing of tools, whatever it would rather say."""
+    jsonschema = pytest.importorskip("jsonschema")
+    schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in (WEATHER, COUNT)}
+    for seed in range(6):
+        params = SamplingParams(max_tokens=300, temperature=2.0, seed=seed)
+        completion = llm.chat(USER, params, tools=[WEATHER, COUNT], tool_choice=choice)
+        assert completion.finish_reason == "tool_calls"
+        assert completion.text == ""
+        [call] = completion.tool_calls
+        assert choice == "required" or call.name == ("count" if choice == "count" else "get_weather")
+        jsonschema.validate(call.arguments, schemas[call.name])
+        chunks = list(llm.chat(USER, params, stream=True, tools=[WEATHER, COUNT], tool_choice=choice))
+        assert [c.arguments_json for c in chunks[-1].completion.tool_calls] == [call.arguments_json]  # type: ignore[union-attr]
+        assert "".join(chunk.text for chunk in chunks) == ""
+
+
+def test_a_demanded_call_that_is_cut_off_is_text(hermes: LLM) -> None:
+    completion = hermes.chat(USER, SamplingParams(max_tokens=9, seed=0), tools=[WEATHER], tool_choice="required")
+    assert (completion.finish_reason, completion.tool_calls) == ("length", [])
+    assert completion.text.startswith('<tool_call>\n{"na')
+
+
+def test_functions_whose_arguments_may_be_none_can_be_demanded(hermes: LLM) -> None:
+    def pick(size: int | None, colour: str | None = None) -> None:
+        """Picks.
+
+        Args:
+            size: one
+            colour: two (choices: ["red", "blue"])
+        """
+
+    ends = SamplingParams(max_tokens=300, temperature=0.7)
+    for seed in range(5):
+        [call] = hermes.chat(USER, replace(ends, seed=seed), tools=[pick], tool_choice="required").tool_calls
+        assert isinstance(call.arguments["size"], (int, type(None)))
+        assert call.arguments.get("colour") in (None, "red", "blue")
+
+
+def test_demands_that_cannot_be_kept_are_refused(hermes: LLM) -> None:
+    odd = {"type": "function", "function": {"name": "odd", "parameters": {"not": {"type": "string"}}}}
+    with pytest.raises(InvalidRequestError, match=r"tool odd: .*'not'"):
+        hermes.chat(USER, tools=[odd], tool_choice="odd")
+    with pytest.raises(InvalidRequestError, match="json_object constrains the answer, and a call of a tool would not follow it"):
+        hermes.chat(USER, SamplingParams(json_object=True), tools=[WEATHER])

@@ -60,7 +60,7 @@ def test_every_route_but_health_asks_for_a_key(locked: Server, inside: httpx.Cli
                     assert answer.status_code == 200
                 else:
                     assert answer.status_code == 401, path
-                    assert answer.json()["error"]["code"] == "invalid_api_key"
+                    assert answer.json()["error"]["type"] == "authentication_error"
 
 
 @pytest.mark.parametrize("key", KEYS)

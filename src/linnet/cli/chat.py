@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -30,6 +31,7 @@ _SAMPLING = sampling_group(without=("n", "logprobs", "prompt_logprobs"))
 def chat(
     model: ModelArgument,
     system: Annotated[str | None, typer.Option(help="a system message to start with", metavar="TEXT")] = None,
+    web: Annotated[bool, typer.Option("--web", help="talk in the browser: serves the page on this machine alone, and opens it")] = False,
     *,
     sampling: dict[str, Any],
     load: dict[str, Any],
@@ -41,6 +43,9 @@ def chat(
     chat with exit code 2.
     """
     check(model, load, sampling)
+    if web:
+        _open_page(model, load, [*sampling, *(["system"] if system else [])])
+        return
     from linnet.llm import LLM
 
     with LLM(model, **load) as llm:
@@ -51,6 +56,20 @@ def chat(
         if session.interactive:
             terminal.note(f"{model}, context {llm.context} tokens; /help lists the commands, Ctrl-D leaves")
         session.run()
+
+
+def _open_page(model: str, load: dict[str, Any], given: list[str]) -> None:
+    if given:
+        flag = given[0].replace("_", "-")
+        raise InvalidRequestError(f"--{flag} is set on the page, under Settings; leave it out beside --web")
+    from linnet.server.settings import read_settings
+
+    settings = read_settings([model], {"port": 0, **load})
+    import webbrowser
+
+    from linnet.server.listen import serve
+
+    serve(settings, ready=lambda address: Thread(target=webbrowser.open, args=(address,), daemon=True).start())
 
 
 class _Command(NamedTuple):

@@ -46,8 +46,9 @@ class Lookup:
     """Guesses the continuation of one sequence from its own past.
 
     It follows the longest earlier match of the last tokens while that goes on as the sequence does, and looks for another where it does
-    not. Each guess is judged by the token that comes, whether it was used or not, so that what a match of some length is worth in this
-    text is known at no cost. prompt: the index of the prompt's pairs, which samples share. length: tokens that match, 0 without one.
+    not; where there is none, one token may stand in place of another, and it goes on behind that, with a match of length 1. Each guess
+    is judged by the token that comes, whether it was used or not, so that what a match of some length is worth in this text is known at
+    no cost. prompt: the index of the prompt's pairs, which samples share. length: tokens that match, 0 without any.
     """
 
     def __init__(self, prompt: PairIndex, prompt_length: int) -> None:
@@ -56,19 +57,22 @@ class Lookup:
         self._prompt_length = self._seen = prompt_length
         self._next = 0  # where the token that follows the match stands
         self.length = 0
-        self._rates = [0.0, 0.0, *((length - 1) / (length + 1) for length in range(2, LONGEST + 1))]  # first guesses at guesses
+        self._rates = [0.0, 0.3, *((length - 1) / (length + 1) for length in range(2, LONGEST + 1))]  # first guesses at guesses
 
     def follow(self, tokens: Sequence[int]) -> None:
         """Takes in the tokens that were added."""
         for place in range(self._seen, len(tokens)):
-            if self.length:
+            length = self.length
+            if length:
                 hit = tokens[self._next] == tokens[place]
-                self._rates[self.length] += WEIGHT * (hit - self._rates[self.length])
+                self._rates[length] += WEIGHT * (hit - self._rates[length])
+                self._next += 1
                 if hit:
-                    self._next += 1
-                    self.length = min(self.length + 1, LONGEST)
+                    self.length = min(length + 1, LONGEST)
                     continue
             self._search(tokens, place)
+            if not self.length and length == LONGEST:
+                self.length = 1
         self._seen = len(tokens)
 
     def rates(self) -> Iterator[float]:

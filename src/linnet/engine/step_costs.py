@@ -11,6 +11,9 @@ SAMPLES = 5
 STALE = 500
 """Steps after which a measurement that was not renewed is forgotten: contexts grow, neighbours come and go."""
 
+LOOK = 50
+"""Steps between two looks for what is stale."""
+
 
 class StepCosts:
     """Seconds of decoding steps by their rows: measured where there are two measurements, on the line between neighbours elsewhere.
@@ -34,6 +37,11 @@ class StepCosts:
             insort(self._known, rows)
         self._measured[rows] = self._steps
         self._least[rows] = min(times)
+        if self._steps % LOOK == 0:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drops what is stale."""
         for old in [rows for rows, step in self._measured.items() if self._steps - step > STALE]:
             if len(self._times.pop(old)) > 1:
                 self._known.remove(old)

@@ -18,11 +18,24 @@ from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake
 from linnet.server.guards.keys import Keys
 from linnet.server.guards.request_log import RequestLog
-from linnet.server.routes import anthropic_messages, chat, completions, embeddings, models, operations, responses, simple, socket, tokens
+from linnet.server.routes import (
+    anthropic_messages,
+    chat,
+    completions,
+    embeddings,
+    models,
+    operations,
+    page,
+    responses,
+    simple,
+    socket,
+    tokens,
+)
 from linnet.server.service import Service
 
 ROUTERS = tuple(
-    module.router for module in (models, chat, completions, embeddings, responses, anthropic_messages, simple, socket, tokens, operations)
+    module.router
+    for module in (models, chat, completions, embeddings, responses, anthropic_messages, simple, socket, tokens, operations, page)
 )
 
 
@@ -55,7 +68,7 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_response(validation_error(error.errors()), request.scope)
+    return error_response(validation_error(error.errors(), error.body), request.scope)
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:

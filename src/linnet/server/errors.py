@@ -114,24 +114,32 @@ def unavailable(message: str) -> ApiError:
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter", "json_invalid": "invalid_json"}
 
 
-def _names_a_place(part: Any) -> bool:
-    """And not one of the types that a field might have."""
-    return isinstance(part, int) or (part.isidentifier() and part not in ("body", "query", "path", "str", "int") and not part[0].isupper())
-
-
-def validation_error(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """Of what pydantic found wrong, the first thing; of what a field might be, the form that what came is most like."""
-    first = max(errors, key=lambda error: len(error["loc"]))
-    kind = str(first["type"])
-    names = [] if kind == "json_invalid" else [str(part) for part in first["loc"] if _names_a_place(part)]
-    param = ".".join(names) or None
-    if kind == "extra_forbidden":
+def validation_error(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
+    """Of what pydantic found wrong, the thing that lies deepest in the body and is not of another type: where one of several would do,
+    that is the one that came nearest."""
+    error = max(errors, key=lambda error: (len(_place(error["loc"], body)), not error["type"].endswith("_type")))
+    kind, place = str(error["type"]), _place(error["loc"], body)
+    param = ".".join(place) or None
+    if kind == "json_invalid":
+        param, message = None, f"the body is not valid JSON: {error.get('ctx', {}).get('error', error['msg'])}"
+    elif kind == "extra_forbidden":
         message = f"unknown field {param!r}; leave it out"
-    elif kind == "missing" and param is None:
-        message = "the request has no body; send JSON with content-type: application/json"
     elif kind == "missing":
-        message = f"the field {param!r} is missing"
+        message = f"the field {param!r} is missing" if param else "the request has no body; send JSON with content-type: application/json"
     else:
-        reason = first.get("ctx", {}).get("error") if kind == "json_invalid" else None
-        message = f"the body is not valid JSON: {reason}" if reason else f"{param or 'the body'}: {first['msg']}"
+        message = f"{param or 'the body'}: {error['msg']}"
     return ApiError(400, message, code=_CODES.get(kind, "invalid_value"), param=param)
+
+
+def _place(location: Sequence[Any], body: Any) -> list[str]:
+    """Names and indices that lead to what is wrong, without those that pydantic gives to types that it tried."""
+    place = []
+    for depth, part in enumerate(location):
+        if depth == 0 and part in ("body", "query", "path"):
+            continue
+        inside = (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int) and part < len(body))
+        if inside:
+            body = body[part]
+        if inside or (depth == len(location) - 1 and isinstance(body, dict)):  # the last may be what is missing
+            place.append(str(part))
+    return place

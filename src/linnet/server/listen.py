@@ -7,7 +7,7 @@ import logging
 import math
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -24,16 +24,16 @@ SWITCH_INTERVAL_S = 0.0005
 """After so long a thread that computes gives way to the one that answers; Python's own is ten times as long."""
 
 
-def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or Ctrl-C, then lets running requests end. Raises InvalidRequestError where it cannot listen, and for an only
-    model what opening it raises."""
+def serve(settings: Settings, ready: Callable[[str], object] | None = None) -> None:
+    """Serves until SIGTERM or Ctrl-C, then lets running requests end. ready: gets the address once it listens. Raises
+    InvalidRequestError where it cannot listen, and for an only model what opening it raises."""
     _log_lines()
     listener = _listener(settings.server)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    asyncio.run(_serve(settings, listener))
+    asyncio.run(_serve(settings, listener, ready))
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[str], object] | None) -> None:
     service, options = Service(settings), settings.server
     config = uvicorn.Config(
         create_app(service),
@@ -50,6 +50,8 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         host, port = listener.getsockname()[:2]
         address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         print(f"linnet: serving {', '.join(service.models.names)} at {address}", file=sys.stderr, flush=True)
+        if ready is not None:
+            ready(address)
         await _Server(config, service).serve(sockets=[listener])
 
 

@@ -21,6 +21,15 @@ def chat_logprobs(entries: Sequence[TokenLogprob] | None, tokenizer: Tokenizer) 
     return {"content": content, "refusal": None}
 
 
+def token_record(entry: TokenLogprob, tokenizer: Tokenizer) -> dict[str, Any]:
+    """A token by its id, text and log-probability, and the candidates for its place, as the page shows them."""
+
+    def record(token: int, logprob: float) -> dict[str, Any]:
+        return {"id": token, "text": token_name(token, tokenizer), "logprob": _finite(logprob)}
+
+    return {**record(entry.token_id, entry.logprob), "top": [record(token, logprob) for token, logprob in entry.top]}
+
+
 def _record(token: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
     data = tokenizer.token_bytes(token)
     return {"token": token_name(token, tokenizer), "logprob": _finite(logprob), "bytes": list(data)}

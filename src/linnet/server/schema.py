@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import Field as DataclassField
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar
@@ -25,8 +25,7 @@ _TYPES: dict[str, Any] = {
     "float": float,
     "bool": bool,
     "str": str,
-    "Any": dict[str, Any] | bool,
-    "Sequence[str]": Text | Texts,
+    "str | Mapping[str, Any]": str | dict[str, Any],
     "Sequence[int]": TokenIds,
     "Mapping[int, float]": Biases,
 }
@@ -70,10 +69,12 @@ def _can_be_sent(f: DataclassField[Any]) -> bool:
 
 
 def _definition(f: DataclassField[Any]) -> tuple[Any, Any]:
-    metadata: Mapping[str, Any] = f.metadata
-    bounds = {"ge": metadata["low"], "le": metadata["high"]}
-    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
-    if str(f.type).startswith("int") and "le" not in bounds:
-        bounds["le"] = 2**63 - 1
-    kind = _TYPES[str(f.type).removesuffix(" | None")]
-    return (Annotated[kind, Field(**bounds)] | None if bounds else kind | None), Field(default=None, description=metadata["help"])
+    kind, low, high = str(f.type).removesuffix(" | None"), f.metadata["low"], f.metadata["high"]
+    type_: Any
+    if kind == "Sequence[str]":
+        type_ = Text | (Texts if high is None else Annotated[list[Text], Field(max_length=int(high))])
+    elif low is None and high is None:
+        type_ = _TYPES[kind]
+    else:
+        type_ = Annotated[_TYPES[kind], Field(ge=low, le=2**63 - 1 if high is None and kind == "int" else high)]
+    return type_ | None, Field(default=None, description=f.metadata["help"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linnet.errors import InvalidRequestError
@@ -23,7 +23,7 @@ _ATTRIBUTE = re.compile(r"\b(stop|max_tokens|temperature)\s*=")
 
 
 def grammar_of(name: str, value: Any) -> str:
-    """The grammar of an option of SamplingParams and its value. Raises InvalidRequestError for what it must not ask for."""
+    """The grammar of an option of SamplingParams, or of tool_choice, by its value. Raises InvalidRequestError for what it must not ask."""
     if name == "json_schema":
         return _schema(json.loads(value))
     if name == "json_object":
@@ -32,14 +32,21 @@ def grammar_of(name: str, value: Any) -> str:
         return _regex(value)
     if name == "choice":
         return _regex("|".join(map(_literal, value)))
+    if name == "tool_choice":  # a grammar of ours
+        return str(value) + _OPTIONS
     assert name == "grammar"
     return _lark(value)
 
 
-def _schema(schema: dict[str, Any]) -> str:
+def _schema(schema: Mapping[str, Any]) -> str:
+    return f"start: {schema_source(schema)}{_OPTIONS}"
+
+
+def schema_source(schema: Mapping[str, Any]) -> str:
+    """What stands for JSON by a schema, in a rule of a grammar. Raises InvalidRequestError for what would not be kept."""
     check_schema(schema)
     settings = {"whitespace_pattern": WHITESPACE}
-    return "start: %json " + json.dumps({**schema, "x-guidance": settings}, ensure_ascii=False) + _OPTIONS
+    return "%json " + json.dumps({**schema, "x-guidance": settings}, ensure_ascii=False)
 
 
 def _regex(pattern: str) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import closing
-from dataclasses import asdict
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter
@@ -19,11 +19,13 @@ from linnet.prompts import Prompt
 from linnet.server.errors import ApiError
 from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
+from linnet.server.logprobs import token_record
 from linnet.server.messages import ChatMessages, as_template_messages, prompt_size
-from linnet.server.schema import Body, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, TokenId, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 
 if TYPE_CHECKING:
+    from linnet.handle import Handle
     from linnet.llm import LLM
 
 router = APIRouter(prefix="/api", tags=["Simple"], route_class=JsonRoute)
@@ -56,6 +58,16 @@ class _Asked(Body):
 @with_sampling(_NOT_HERE)
 class SimpleChat(_Asked):
     stream: bool | None = Field(default=None, description="send the answer in pieces, as server-sent events")
+    top: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        default=None, description="with stream: report each token, its log-probability, and so many candidates for its place"
+    )
+    begin: Annotated[list[TokenId], Field(max_length=2**20)] | None = Field(
+        default=None, description="token ids that the answer begins with, as of an earlier one"
+    )
+
+    def as_prompt(self, llm: LLM) -> Prompt:
+        prompt = super().as_prompt(llm)
+        return [*llm.tokenize(prompt), *self.begin] if self.begin else prompt
 
 
 @with_sampling(_NOT_HERE)
@@ -95,19 +107,39 @@ class Trace(BaseModel):
 async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | SimpleAnswer:
     """The answer to a prompt or to messages."""
     params = body.check(service)
+    if body.top is not None:
+        params = replace(params, logprobs=body.top)
     if body.stream:
         return EventStream(_events(body, params, service))
-    async with service.models.use(service.model_name(body.model)) as llm, service.generating(llm, body.as_prompt(llm), params) as handle:
-        return simple_answer((await handle.aresult())[0])
+    async with _answering(body, params, service) as (llm, handle):
+        answer = simple_answer((await handle.aresult())[0])
+        return answer.model_copy(update={"response": _beginning(body, llm) + answer.response})
+
+
+@asynccontextmanager
+async def _answering(body: SimpleChat, params: SamplingParams, service: Service) -> AsyncIterator[tuple[LLM, Handle]]:
+    async with service.models.use(service.model_name(body.model)) as llm:
+        prompt = await asyncio.to_thread(body.as_prompt, llm)
+        async with service.generating(llm, prompt, params) as handle:
+            yield llm, handle
+
+
+def _beginning(body: SimpleChat, llm: LLM) -> str:
+    return llm.tokenizer.decode(body.begin) if body.begin and llm.tokenizer is not None else ""
 
 
 async def _events(body: SimpleChat, params: SamplingParams, service: Service) -> AsyncGenerator[bytes, None]:
-    async with service.models.use(service.model_name(body.model)) as llm, service.generating(llm, body.as_prompt(llm), params) as handle:
+    async with _answering(body, params, service) as (llm, handle):
+        begun = _beginning(body, llm)
+        if begun:
+            yield event({"text": begun})
         async for chunk in handle:
-            if chunk.text:
-                yield event({"text": chunk.text})
+            tokens = [] if chunk.logprobs is None else [token_record(entry, service.tokenizer(llm)) for entry in chunk.logprobs]
+            if chunk.text or tokens:
+                yield event({"text": chunk.text, "tokens": tokens} if tokens else {"text": chunk.text})
             if chunk.completion is not None:
-                yield event({"done": True, **simple_answer(chunk.completion).model_dump()})
+                answer = simple_answer(chunk.completion)
+                yield event({"done": True, **answer.model_dump(), "response": begun + answer.response})
 
 
 def simple_answer(completion: Completion) -> SimpleAnswer:

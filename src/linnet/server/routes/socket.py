@@ -67,7 +67,7 @@ def _read(message: bytes, service: Service) -> SimpleChat | None:
     except json.JSONDecodeError as error:
         raise ApiError(400, f"the message is not valid JSON: {error.msg}", code="invalid_json") from None
     except ValidationError as error:
-        raise validation_error(error.errors()) from None
+        raise validation_error(error.errors(), content) from None
 
 
 async def _answer(socket: WebSocket, asked: SimpleChat, service: Service) -> None:

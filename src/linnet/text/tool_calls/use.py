@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from linnet.errors import InvalidRequestError
 from linnet.text.chat_template import choose
+from linnet.text.tool_calls.forced import grammar_of_calls, opening_of
 from linnet.text.tool_calls.formats import FORMATS, Format, format_of
 from linnet.text.tool_calls.parser import ToolCallParser
 from linnet.text.tool_calls.tools import Tool, ToolChoice, read_tool_choice, read_tools
@@ -20,21 +21,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ToolUse:
-    """tools: as chat templates take them. choice: "auto", or which of them must be called: "required", or one's name after a space.
-    shown: ids of the control tokens that calls are marked with."""
+    """tools: as chat templates take them. grammar: of an answer that must be a call; None where it need not be. opening: what such an
+    answer is begun with. shown: ids of the control tokens that calls are marked with."""
 
     tools: list[dict[str, Any]]
-    choice: str
     format: Format
     shown: frozenset[int]
+    grammar: str | None = None
+    opening: str = ""
 
     @property
     def names(self) -> list[str]:
         return [tool["function"]["name"] for tool in self.tools]
 
+    def constraint(self, asked: tuple[str, Any] | None) -> tuple[str, Any] | None:
+        """What constrains the answer. Raises InvalidRequestError where the request asked for something else: that is no call."""
+        if asked is not None:
+            raise InvalidRequestError(f"{asked[0]} constrains the answer, and a call of a tool would not follow it; leave one of them out")
+        return None if self.grammar is None else ("tool_choice", self.grammar)
+
     def parser(self) -> ToolCallParser:
         """For one answer."""
-        return ToolCallParser(self.format, self.names)
+        parser = ToolCallParser(self.format, self.names)
+        parser.push(self.opening)
+        return parser
 
 
 def read_tool_use(
@@ -58,5 +68,7 @@ def read_tool_use(
             f"{tokenizer.source}: how this model writes tool calls is not known; where it writes them as one of {', '.join(FORMATS)} does, "
             "open it with tool_format="
         )
+    forced = tools if read_choice == "required" else [tool for tool in tools if read_choice == f" {tool['function']['name']}"]
+    grammar, opening = (grammar_of_calls(found, forced), opening_of(found)) if forced else (None, "")
     ids = {tokenizer.token_to_id(marker) for marker in found.markers}
-    return ToolUse(tools, read_choice, found, frozenset(id for id in ids if id is not None))
+    return ToolUse(tools, found, frozenset(id for id in ids if id is not None), grammar, opening)

@@ -1,0 +1,106 @@
+// Conversations, kept in this browser. Each is a tree of messages: to edit or to regenerate begins a branch.
+
+const KEY = "linnet.conversations";
+const VERSION = 1;
+const ROLES = ["user", "assistant"];
+
+export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+export const newConversation = () => ({ id: newId(), title: "", created: Date.now(), system: "", nodes: {}, leaf: null });
+
+/** What is stored; `broken`: whether it could not be read, in which case it was put aside, not thrown away. */
+export function load() {
+  const text = localStorage.getItem(KEY);
+  if (text === null) return { conversations: [], broken: false };
+  try {
+    return { conversations: parse(text), broken: false };
+  } catch {
+    localStorage.setItem(`${KEY}.unreadable.${Date.now()}`, text);
+    localStorage.removeItem(KEY);
+    return { conversations: [], broken: true };
+  }
+}
+
+/** Whether it could be stored, and with each token's candidates or without. */
+export function save(conversations) {
+  for (const kept of [conversations, conversations.map(withoutTokens)]) {
+    try {
+      localStorage.setItem(KEY, serialize(kept));
+      return kept === conversations ? "whole" : "without tokens";
+    } catch {
+      // no room
+    }
+  }
+  return "not";
+}
+
+export const serialize = (conversations) => JSON.stringify({ format: "linnet conversations", version: VERSION, conversations });
+
+/** Conversations out of a text. Throws an Error that says what is wrong with it. */
+export function parse(text) {
+  let data;
+  try {
+    data = JSON.parse(text);
+  } catch {
+    throw new Error("it is not JSON");
+  }
+  if (data?.format !== "linnet conversations") throw new Error("it was not exported by this page");
+  if (data.version !== VERSION) throw new Error(`it is of version ${data.version}, and this page reads ${VERSION}`);
+  if (!Array.isArray(data.conversations)) throw new Error("it holds no list of conversations");
+  return data.conversations.map(checked);
+}
+
+function checked(conversation) {
+  const wrong = () => new Error("one of its conversations is damaged");
+  const { id, title, created, system, nodes, leaf } = conversation ?? {};
+  if (![id, title, system].every((value) => typeof value === "string") || typeof created !== "number" || typeof nodes !== "object") throw wrong();
+  const clean = Object.create(null);
+  for (const [name, node] of Object.entries(nodes)) {
+    if (typeof node?.content !== "string" || !ROLES.includes(node.role) || node.id !== name) throw wrong();
+    if (node.parent !== null && !Object.hasOwn(nodes, node.parent)) throw wrong();
+    clean[name] = { ...node, tokens: Array.isArray(node.tokens) ? node.tokens : [] };
+  }
+  if (leaf !== null && !Object.hasOwn(nodes, leaf)) throw wrong();
+  for (const name of Object.keys(clean)) path({ nodes: clean, leaf: name }); // throws where parents go round
+  return { id, title, created, system, nodes: { ...clean }, leaf };
+}
+
+const withoutTokens = (conversation) => ({
+  ...conversation,
+  nodes: Object.fromEntries(Object.entries(conversation.nodes).map(([id, node]) => [id, { ...node, tokens: [] }])),
+});
+
+/** The messages from the first to the leaf. */
+export function path({ nodes, leaf }) {
+  const found = [];
+  for (let id = leaf; id !== null; id = nodes[id].parent) {
+    found.unshift(nodes[id]);
+    if (found.length > Object.keys(nodes).length) throw new Error("one of its conversations is damaged");
+  }
+  return found;
+}
+
+export function add(conversation, parent, role, content) {
+  const node = { id: newId(), parent, role, content, tokens: [], at: Date.now() };
+  conversation.nodes[node.id] = node;
+  conversation.leaf = node.id;
+  if (!conversation.title && role === "user") conversation.title = content.trim().slice(0, 60);
+  return node;
+}
+
+/** The messages that stand at the same place, oldest first. */
+export const siblings = (conversation, node) =>
+  Object.values(conversation.nodes)
+    .filter((other) => other.parent === node.parent && other.role === node.role)
+    .sort((a, b) => a.at - b.at);
+
+/** Goes to a branch: to its latest message. */
+export function goTo(conversation, node) {
+  let id = node.id;
+  for (;;) {
+    const children = Object.values(conversation.nodes).filter((other) => other.parent === id);
+    if (!children.length) break;
+    id = children.sort((a, b) => b.at - a.at)[0].id;
+  }
+  conversation.leaf = id;
+}

@@ -1,0 +1,59 @@
+"""Calls that a model has to make: what its answer is begun with, and a grammar of the rest, in the form of the model's own format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from linnet.errors import InvalidRequestError
+from linnet.text.grammar_source import schema_source
+from linnet.text.tool_calls.formats import HERMES, LLAMA, MISTRAL, Format
+
+# What stands before a call, between its name and its arguments, and after it. What is before is given to the model rather than asked
+# for, since a grammar cannot ask for control tokens; end markers are left to the end of the answer, which the parser takes for one.
+_PARTS = {
+    HERMES.name: (HERMES.opening + "\n", '{"name": NAME, "arguments": ', "}"),
+    LLAMA.name: ("", '{"name": NAME, "parameters": ', "}"),
+    MISTRAL.name: (MISTRAL.opening, '[{"name": NAME, "arguments": ', "}]"),
+}
+
+
+def opening_of(format: Format) -> str:
+    """What an answer that must be a call is begun with."""
+    return _PARTS[format.name][0]
+
+
+def grammar_of_calls(format: Format, tools: Sequence[Mapping[str, Any]]) -> str:
+    """A Lark grammar of one call of one of the tools, after the opening, its arguments by the tool's schema. Raises InvalidRequestError
+    that names the tool whose schema cannot be kept."""
+    _, middle, closing = _PARTS[format.name]
+    rules = [f"start: {' | '.join(f'call_{index}' for index in range(len(tools)))}"]
+    for index, tool in enumerate(tools):
+        function = tool["function"]
+        try:
+            arguments = schema_source(_closed(_without_nullable(function["parameters"])))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"tool {function['name']}: {error}") from None
+        opening = middle.replace("NAME", json.dumps(function["name"]))
+        rules.append(f"call_{index}: {json.dumps(opening)} arguments_{index} {json.dumps(closing)}")
+        rules.append(f"arguments_{index}: {arguments}")
+    return "\n".join(rules)
+
+
+_OPEN = {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
+
+
+def _closed(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Without arguments that no function has, where the schema does not speak of them."""
+    return parameters if parameters.keys() & _OPEN else {**parameters, "additionalProperties": False}
+
+
+def _without_nullable(schema: Any) -> Any:
+    """OpenAPI's `nullable`, which schemas of Python functions have, as JSON Schema says it."""
+    if isinstance(schema, list):
+        return [_without_nullable(part) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    parts = {key: _without_nullable(part) for key, part in schema.items() if not (key == "nullable" and isinstance(part, bool))}
+    return {"anyOf": [parts, {"type": "null"}]} if schema.get("nullable") is True else parts

@@ -1,0 +1,208 @@
+"""Simple routes, the WebSocket, tokens, and what those who run the server ask."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+from server_process import COMMAND, Server, running
+from websockets.sync.client import connect
+
+from linnet import LLM, LinnetError, SamplingParams
+from linnet.server.settings import model_name, read_settings
+
+ASKED = {"prompt": "What is 17 + 25?", "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def http(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[LLM]:
+    with LLM("tiny") as llm:
+        yield llm
+
+
+def test_one_question_one_answer(http: httpx.Client, llm: LLM) -> None:
+    expected = llm.chat([{"role": "user", "content": ASKED["prompt"]}], SamplingParams(temperature=0))
+    answer = http.post("/api/chat", json=ASKED).json()
+    assert answer["response"] == expected.text
+    assert answer["tokens_generated"] == expected.usage.completion_tokens
+    assert answer["generation_time"] > 0
+    assert answer["tokens_per_second"] > 0
+    same = http.post("/api/chat", json={"messages": [{"role": "user", "content": ASKED["prompt"]}], "temperature": 0, "model": "tiny"})
+    assert same.json()["response"] == expected.text
+    lines = http.post("/api/chat", json={**ASKED, "stream": True}).text.split("\n\n")
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+    assert "".join(event.get("text", "") for event in events) == expected.text
+    assert events[-1]["done"]
+    assert events[-1]["response"] == expected.text
+    assert http.post("/api/chat", json={**ASKED, "messages": []}).status_code == 400
+    assert http.post("/api/chat", json={"temperature": 0}).status_code == 400
+
+
+def test_a_trace_is_that_of_the_library(http: httpx.Client, llm: LLM) -> None:
+    expected = llm.trace([{"role": "user", "content": ASKED["prompt"]}], 3, SamplingParams(temperature=0, max_tokens=5))
+    found = http.post("/api/trace", json={**ASKED, "top": 3, "max_tokens": 5}).json()
+    assert [step["chosen"]["token_id"] for step in found["steps"]] == [step.chosen.token_id for step in expected]
+    assert [[c["logprob"] for c in step["candidates"]] for step in found["steps"]] == [[c.logprob for c in s.candidates] for s in expected]
+    assert found["response"] == expected[-1].completion.text
+
+
+def test_what_the_model_is(http: httpx.Client, llm: LLM) -> None:
+    found = http.get("/api/model_info").json()
+    assert (found["name"], found["family"], found["context"]) == ("tiny", llm.spec.family, llm.context)
+    assert 3e6 < found["parameters"] < 4e6
+    assert http.get("/api/model_info?model=none").status_code == 404
+
+
+def test_a_web_socket_answers_and_cancels(server: Server, http: httpx.Client) -> None:
+    with connect(f"ws://127.0.0.1:{server.port}/api/ws") as socket:
+
+        def ask(message: object) -> list[dict[str, object]]:
+            socket.send(message if isinstance(message, (str, bytes)) else json.dumps(message))
+            found = [json.loads(socket.recv(30))]
+            while "error" not in found[-1] and not found[-1].get("done"):
+                found.append(json.loads(socket.recv(30)))
+            return found
+
+        expected = http.post("/api/chat", json=ASKED).json()["response"]
+        assert ask(ASKED)[-1]["response"] == expected
+        assert "".join(str(event.get("text", "")) for event in ask(ASKED)) == expected
+        socket.send(json.dumps({"prompt": "Once", "max_tokens": 1000, "ignore_eos": True}))
+        assert "text" in json.loads(socket.recv(30))
+        assert "an answer runs" in str(ask_busy(socket))
+        assert ask({"cancel": True})[-1] == {"done": True, "cancelled": True}
+        for bad in ({"foo": 1}, "{", b"\xff", "[" * 1000, {"prompt": ""}, {"prompt": "x", "max_tokens": 10**6}, "3"):
+            assert ask(bad)[-1]["error"]["type"] == "invalid_request_error"
+        assert ask(ASKED)[-1]["response"] == expected
+        socket.send(json.dumps({"prompt": "Once", "max_tokens": 1000, "ignore_eos": True}))  # and leaves
+
+
+def ask_busy(socket: object) -> dict[str, object]:
+    socket.send(json.dumps(ASKED))
+    while "error" not in (message := json.loads(socket.recv(30))):
+        pass
+    return message["error"]
+
+
+def test_tokens_there_and_back(http: httpx.Client, llm: LLM) -> None:
+    text = "Grüße, 17 + 25!"
+    found = http.post("/tokenize", json={"prompt": text}).json()
+    assert found == {"tokens": llm.tokenize(text), "count": len(llm.tokenize(text)), "max_model_len": 1024}
+    assert http.post("/detokenize", json={"tokens": found["tokens"]}).json() == {"prompt": text}
+    messages = [{"role": "user", "content": "Hi"}]
+    assert http.post("/tokenize", json={"messages": messages}).json()["tokens"] == llm.tokenize(messages)
+    assert http.get("/tokenizer_info").json()["eos_token"] == "<|end|>"
+
+
+def test_metrics_add_up(http: httpx.Client, server: Server) -> None:
+    def values() -> dict[str, float]:
+        families = text_string_to_metric_families(http.get("/metrics").text)
+        return {f"{sample.name}{sorted(sample.labels.items())}": sample.value for family in families for sample in family.samples}
+
+    before = values()
+    answers = [http.post("/v1/completions", json={"model": "tiny", "prompt": f"{i} and", "max_tokens": 5, "n": 2}).json() for i in range(4)]
+    http.get("/no/such/route/1")
+    http.get("/no/such/route/2")
+    grown = {name: value - before.get(name, 0) for name, value in values().items()}
+    model = [("model", "tiny")]
+    assert grown[f"linnet_submitted_total{model}"] == 4
+    assert grown[f"linnet_prompt_tokens_total{model}"] == sum(answer["usage"]["prompt_tokens"] for answer in answers)
+    assert grown[f"linnet_generated_tokens_total{model}"] == sum(answer["usage"]["completion_tokens"] for answer in answers)
+    assert grown[f"linnet_first_token_seconds_count{model}"] == 8
+    labels = [("method", "POST"), ("route", "/v1/completions"), ("status", "200")]
+    assert grown[f"linnet_http_requests_total{labels}"] == 4
+    assert not [name for name in grown if "such" in name]
+
+
+def test_every_request_has_an_id_and_a_line(http: httpx.Client, server: Server) -> None:
+    given = http.get("/v1/models", headers={"x-request-id": "mine-1"}).headers["x-request-id"]
+    odd = http.get("/v1/models", headers={"x-request-id": "x" * 100}).headers["x-request-id"]
+    assert given == "mine-1"
+    assert len(odd) == 32
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    found = next(line for line in lines if line.get("request_id") == "mine-1")
+    assert (found["method"], found["path"], found["status"]) == ("GET", "/v1/models", 200)
+
+
+def test_health_and_readiness(http: httpx.Client) -> None:
+    assert http.get("/health").json() == {"status": "ok"}
+    assert http.get("/api/health").json() == {"status": "ok"}
+    assert http.get("/ready").json() == {"status": "ok"}
+
+
+def test_a_file_then_the_environment_then_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "linnet.yaml"
+    models = {"a": "tiny", "b": {"path": "tiny", "weights": "q8_0"}}
+    file.write_text(yaml.safe_dump({"port": 1, "max-n": 2, "allowed_hosts": ["x"], "context": 100, "models": models}))
+    monkeypatch.setenv("LINNET_MAX_N", "3")
+    monkeypatch.setenv("LINNET_ALLOWED_ORIGINS", "https://a.example,https://b.example")
+    settings = read_settings([], {"port": 4}, file)
+    assert (settings.server.port, settings.server.max_n, settings.server.allowed_hosts) == (4, 3, ("x",))
+    assert settings.server.allowed_origins == ("https://a.example", "https://b.example")
+    assert [(model.name, model.options["context"]) for model in settings.models] == [("a", 100), ("b", 100)]
+    assert settings.models[1].options["weights"] == "q8_0"
+    assert [model.name for model in read_settings(["c=tiny"], {}, file).models] == ["c"]
+    assert model_name(str(tmp_path)) == tmp_path.name
+    assert model_name("owner/name") == "owner/name"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("portt: 1", "portt"),
+        ("port: x", "port"),
+        ("port: 70000", "between 0 and 65535"),
+        ("[1, 2]", "must hold options by name"),
+        ("{", "not a YAML file"),
+        ("models: {a: {path: tiny, contextt: 1}}", "models.a.contextt"),
+        ("models: {a: {context: 1}}", "has no path"),
+        ("models: {a: {path: tiny, context: 0}}", "model a: context"),
+        ("models: {'a b': tiny}", "model name"),
+        ("models: {a: none/such/path}", "no such file"),
+        ("port: 1", "no model to serve"),
+    ],
+)
+def test_a_file_that_is_wrong(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "linnet.yaml"
+    file.write_text(content)
+    with pytest.raises(LinnetError, match=message):
+        read_settings([], {}, file)
+
+
+def test_several_models_within_a_budget(tmp_path: Path) -> None:
+    """Two fit at once: the third takes the place of the one that was used longest ago, and idle ones are closed."""
+    file = tmp_path / "linnet.yaml"
+    small = {"path": "tiny", "context": 256, "max_batch": 4}
+    file.write_text(yaml.safe_dump({"memory": 24_000_000, "idle_unload": 1, "models": dict.fromkeys("abc", small)}))
+    with running(tmp_path, "--config", str(file)) as server, server.client() as http:
+        assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["a", "b", "c"]
+        texts = {http.post("/api/chat", json={**ASKED, "model": name}).json()["response"] for name in "abca"}
+        assert len(texts) == 1
+        log = [json.loads(line)["message"] for line in server.log.read_text().splitlines() if "model " in line]
+        events = [tuple(message.split()[1:3]) for message in log]
+        assert events[:4] == [("a", "opened"), ("b", "opened"), ("a", "closed"), ("c", "opened")]
+        until = time.monotonic() + 30
+        while "model=" in http.get("/metrics").text and time.monotonic() < until:
+            time.sleep(0.1)
+        assert "model=" not in http.get("/metrics").text
+        assert http.post("/api/chat", json=ASKED).json()["response"] in texts
+
+
+def test_a_model_that_does_not_open_ends_the_server(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + b"\0" * 100)
+    done = subprocess.run([*COMMAND, str(tmp_path / "model.gguf"), "--port", "0"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "model.gguf" in done.stderr
+    assert "Traceback" not in done.stderr
