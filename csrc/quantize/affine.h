@@ -68,10 +68,15 @@ static inline Solution solve(const BlockSums& s, const AffineFit& f) {
   return Solution{{scale, offset}, explained};
 }
 
-// Tries ranges from `low` shrunk to `high` shrunk, by each pair of parts in `shrinks`, then alternates between integers and solution.
-template <int width, int top, bool below_zero, int count>
-static inline Affine affine_search(const Lanes& lanes, const float (&shrinks)[count][2], int rounds) {
-  BlockSums sums = block_sums<width>(lanes);
+// Parts of the range to leave out at either end (below zero: beyond it): first, first + step, ... of `count`.
+struct Margins {
+  float first, step;
+  int count;
+};
+
+// The solution that explains most: of ranges with every pair of margins, and of one more round of integers by solution.
+template <int width, int top, bool below_zero>
+static inline Affine best_affine(const Lanes& lanes, const BlockSums& sums, Margins tried) {
   F low = below_zero ? f_min(sums.low, f_zero()) : sums.low, range = f_sub(sums.high, low);
   F best = f_set(-1.0f);
   Affine at{f_zero(), low};
@@ -81,20 +86,19 @@ static inline Affine affine_search(const Lanes& lanes, const float (&shrinks)[co
     at.offset = f_less(best, s.explained, s.at.offset, at.offset);
     best = f_max(best, s.explained);
   };
-  for (const auto& shrink : shrinks) {
-    F inverse = f_inverse(f_mul(range, f_set((1.0f - shrink[0] - shrink[1]) / top)));
-    consider(inverse, f_mul(f_negate(f_fma(range, f_set(shrink[0]), low)), inverse));
+  for (int i = 0; i < tried.count * tried.count; i++) {
+    float below = tried.first + tried.step * (float)(i / tried.count), above = tried.first + tried.step * (float)(i % tried.count);
+    F inverse = f_inverse(f_mul(range, f_set((1.0f - below - above) / top)));
+    consider(inverse, f_mul(f_negate(f_fma(range, f_set(below), low)), inverse));
   }
-  for (int i = 0; i < rounds; i++) {
-    F inverse = f_inverse(at.scale);
-    consider(inverse, f_mul(f_negate(at.offset), inverse));
-  }
+  F inverse = f_inverse(at.scale);
+  consider(inverse, f_mul(f_negate(at.offset), inverse));
   return at;
 }
 
 // The integers nearest to (x - offset) / scale.
 template <int width, int top>
-static inline void round_to(Lanes& lanes, Affine at) {
+static inline void place_at(Lanes& lanes, Affine at) {
   F inverse = f_inverse(at.scale), shift = f_mul(f_negate(at.offset), inverse);
   for (int k = 0; k < width; k++) lanes.set(k, f_integer(f_fma(lanes.value(k), inverse, shift), 0, top));
 }

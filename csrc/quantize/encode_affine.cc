@@ -88,9 +88,8 @@ struct AffineSuperBlocks {
   }
 
   void search(int rounds) {
-    static const float shrinks[][2] = {{0, 0}, {0.03f, 0.03f}, {0.06f, 0.06f}, {0.1f, 0.1f}, {0.05f, 0}, {0, 0.05f}, {0.1f, 0}, {0, 0.1f}};
     sums = block_sums<width>(lanes);
-    Affine at = affine_search<width, top, true>(lanes, shrinks, 2);
+    Affine at = best_affine<width, top, true>(lanes, sums, top == 3 ? Margins{-0.05f, 0.05f, 7} : Margins{-0.04f, 0.02f, 8});
     d = f_as_half(f_div(largest(at.scale), f_set(scale_top)));
     dmin = f_as_half(f_div(largest(f_negate(at.offset)), f_set(scale_top)));
     scale = f_integer(f_ratio(at.scale, d), 0, scale_top);
@@ -107,7 +106,7 @@ struct AffineSuperBlocks {
       least = f_less(after, before, least, old[3]);
       error = f_less(after, before, error, old[4]);
     }
-    round_to<width, top>(lanes, stored(scale, least));
+    place_at<width, top>(lanes, stored(scale, least));
   }
 };
 
@@ -164,7 +163,7 @@ static void encode_affine(const float* x, const float* weights, int64_t columns,
     group.search(3);
     uint8_t codes[kLanes * width], scales[kLanes], minima[kLanes];
     uint16_t d[kLanes], dmin[kLanes];
-    store_codes(group.lanes, width, 0, codes);
+    store_codes(group.lanes, width, codes);
     f_store_i8((int8_t*)scales, group.scale);
     f_store_i8((int8_t*)minima, group.least);
     f_store_f16(d, group.d);

@@ -43,50 +43,54 @@ static inline void put_codes(const uint8_t* codes, RawQ8_0& raw) { __builtin_mem
 
 // Scales and integers of sixteen blocks into the first `count` of `out`.
 template <class Raw>
-static inline void put_blocks(const Lanes& lanes, int least, F scale, int count, Raw* out) {
+static inline void put_blocks(const Lanes& lanes, F scale, int count, Raw* out) {
   uint16_t d[kLanes];
   uint8_t codes[kLanes * 32];
   f_store_f16(d, scale);
-  store_codes(lanes, 32, least, codes);
+  store_codes(lanes, 32, codes);
   for (int i = 0; i < count; i++) {
     out[i].d = d[i];
     put_codes(codes + 32 * i, out[i]);
   }
 }
 
-static const float kTargets8[] = {-7.0f, -7.25f, -7.5f, -7.75f, -8.0f, -8.25f, -8.5f, -8.75f, -9.0f, 6.5f, 7.0f, 7.5f};
-static const float kTargets16[] = {-15.25f, -15.5f, -15.75f, -16.0f, -16.25f, -16.5f, -16.75f, 15.0f, 15.25f};
-static const float kTargets127[] = {126.0f, 126.5f, 127.0f, 127.25f};
-
-template <class Raw, int least, int most, int count>
-static inline void encode_symmetric(const float* x, const float* weights, int64_t columns, uint8_t* raw, const float (&targets)[count],
-                                    int stored_less) {
+template <class Raw, class Grid, int sides>
+static inline void encode_scaled(const float* x, const float* weights, int64_t columns, uint8_t* raw, const Targets (&tried)[sides]) {
   each_sixteen<Raw>(x, weights, columns, raw, [&](Lanes& lanes, int blocks, Raw* out) {
-    F scale = f_as_half(symmetric_scale<32, least, most>(lanes, targets, 2));
-    round_to<32, least, most>(lanes, scale);
-    put_blocks(lanes, stored_less, scale, blocks, out);
+    F scale = f_as_half(best_scale<32, Grid>(lanes, tried));
+    place_at<32, Grid>(lanes, scale);
+    put_blocks(lanes, scale, blocks, out);
   });
 }
 
 static void encode_q4_0(const float* x, const float* w, int64_t columns, uint8_t* raw) {
-  encode_symmetric<RawQ4_0, -8, 7>(x, w, columns, raw, kTargets8, -8);
+  static const Targets tried[] = {{-9.0f, 0.2f, 12}, {6.4f, 0.2f, 8}};
+  encode_scaled<RawQ4_0, Integers<-8, 7>>(x, w, columns, raw, tried);
 }
 static void encode_q5_0(const float* x, const float* w, int64_t columns, uint8_t* raw) {
-  encode_symmetric<RawQ5_0, -16, 15>(x, w, columns, raw, kTargets16, -16);
+  static const Targets tried[] = {{-17.0f, 0.2f, 12}, {14.4f, 0.2f, 8}};
+  encode_scaled<RawQ5_0, Integers<-16, 15>>(x, w, columns, raw, tried);
 }
+// Stored as they are, not from zero up.
+struct SignedBytes {
+  static F nearest(F value) { return f_integer(value, -127, 127); }
+  static F place(F value) { return nearest(value); }
+};
 static void encode_q8_0(const float* x, const float* w, int64_t columns, uint8_t* raw) {
-  encode_symmetric<RawQ8_0, -127, 127>(x, w, columns, raw, kTargets127, 0);
+  static const Targets tried[] = {{124.0f, 0.2f, 20}};
+  encode_scaled<RawQ8_0, SignedBytes>(x, w, columns, raw, tried);
 }
-
-static const float kShrinks[][2] = {{0, 0}, {0.02f, 0.02f}, {0.04f, 0.04f}, {0.03f, 0}, {0, 0.03f}, {-0.02f, -0.02f}};
+static void encode_iq4_nl(const float* x, const float* w, int64_t columns, uint8_t* raw) {
+  encode_scaled<RawIQ4_NL, IQ4Levels>(x, w, columns, raw, kIQ4Targets);
+}
 
 template <class Raw, int top>
 static inline void encode_affine(const float* x, const float* weights, int64_t columns, uint8_t* raw) {
   each_sixteen<Raw>(x, weights, columns, raw, [&](Lanes& lanes, int blocks, Raw* out) {
-    Affine at = affine_search<32, top, false>(lanes, kShrinks, 2);
+    Affine at = best_affine<32, top, false>(lanes, block_sums<32>(lanes), {-0.04f, 0.02f, 8});
     at = {f_as_half(at.scale), f_as_half(at.offset)};
-    round_to<32, top>(lanes, at);
-    put_blocks(lanes, 0, at.scale, blocks, out);
+    place_at<32, top>(lanes, at);
+    put_blocks(lanes, at.scale, blocks, out);
     uint16_t m[kLanes];
     f_store_f16(m, at.offset);
     for (int i = 0; i < blocks; i++) out[i].m = m[i];
@@ -94,14 +98,6 @@ static inline void encode_affine(const float* x, const float* weights, int64_t c
 }
 static void encode_q4_1(const float* x, const float* w, int64_t columns, uint8_t* raw) { encode_affine<RawQ4_1, 15>(x, w, columns, raw); }
 static void encode_q5_1(const float* x, const float* w, int64_t columns, uint8_t* raw) { encode_affine<RawQ5_1, 31>(x, w, columns, raw); }
-
-static void encode_iq4_nl(const float* x, const float* weights, int64_t columns, uint8_t* raw) {
-  each_sixteen<RawIQ4_NL>(x, weights, columns, raw, [&](Lanes& lanes, int blocks, RawIQ4_NL* out) {
-    F scale = f_as_half(level_scale<32>(lanes, kIQ4Floats, kIQ4Targets, 2));
-    place_at<32>(lanes, kIQ4Floats, scale);
-    put_blocks(lanes, 0, scale, blocks, out);
-  });
-}
 
 // E2M1 doubled, ascending, and the stored code of each: the sign is the top bit.
 static const float kE2M1[15] = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12};
@@ -136,7 +132,7 @@ static void encode_mxfp4(const float* x, const float* weights, int64_t columns, 
     for (int i = 0; i < kLanes; i++) unit[i] *= (float)(1 << (int)halvings[i]);
     uint8_t codes[kLanes * 32];
     for (int k = 0; k < 32; k++) lanes.set(k, nearest_place(f_mul(lanes.value(k), f_load(unit)), kE2M1));
-    store_codes(lanes, 32, 0, codes);
+    store_codes(lanes, 32, codes);
     for (int i = 0; i < blocks; i++) {
       uint8_t stored[32];
       for (int k = 0; k < 32; k++) stored[k] = kE2M1Codes[codes[32 * i + k]];

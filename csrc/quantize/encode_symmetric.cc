@@ -5,21 +5,6 @@
 namespace linnet {
 namespace LINNET_ISA {
 
-// Integers from `least` to `most`.
-template <int least, int most>
-struct Integers {
-  static F nearest(F value) { return f_integer(value, least, most); }
-  static F place(F value) { return f_sub(nearest(value), f_set(least)); }
-};
-// The sixteen levels of IQ4.
-struct Levels {
-  static F nearest(F value) { return nearest_level(value, kIQ4Floats); }
-  static F place(F value) { return nearest_place(value, kIQ4Floats); }
-};
-
-static const float kTargets4[] = {-2.8f, -3.1f, -3.4f, -3.7f, -4.0f, -4.3f, -4.6f, -4.9f, 2.5f, 2.8f, 3.1f, 3.4f};
-static const float kTargets32[] = {-31.0f, -31.25f, -31.5f, -31.75f, -32.0f, -32.25f, -32.5f, 31.0f, 31.25f};
-
 // Sixteen sub-blocks, as in encode_affine.cc; scales from -scale_top - 1 to scale_top.
 template <class Grid, int width, int scale_top>
 struct SymmetricSuperBlocks {
@@ -42,14 +27,6 @@ struct SymmetricSuperBlocks {
     return joined(a, [](float x, float y) { return x + y; });
   }
 
-  Fit fit(F inverse) const {
-    Fit f;
-    for (int k = 0; k < width; k++) {
-      F x = lanes.value(k);
-      f.add(Grid::nearest(f_mul(x, inverse)), x, lanes.weight(k));
-    }
-    return f;
-  }
   F error_at(F s) const {
     F at = f_mul(d, s), inverse = f_inverse(at), total = f_zero();
     for (int k = 0; k < width; k++) {
@@ -57,17 +34,6 @@ struct SymmetricSuperBlocks {
       total = f_fma(f_mul(lanes.weight(k), e), e, total);
     }
     return total;
-  }
-  template <int count>
-  F best_scale(const float (&targets)[count]) const {
-    F inverse_peak = f_inverse(extreme<width>(lanes)), best = f_zero(), found = f_zero();
-    for (int i = 0; i < count + 2; i++) {
-      Fit f = fit(i < count ? f_mul(f_set(targets[i < count ? i : 0]), inverse_peak) : f_inverse(found));
-      F explained = f.explained();
-      found = f_less(best, explained, f.scale(), found);
-      best = f_max(best, explained);
-    }
-    return found;
   }
   void refine_integers() {
     error = f_set(3e38f);
@@ -80,12 +46,12 @@ struct SymmetricSuperBlocks {
     }
   }
   void refine_scale() {
-    Fit f = fit(f_inverse(f_mul(d, scale)));
+    Fit f = fit_at<width, Grid>(lanes, f_inverse(f_mul(d, scale)));
     d = f_as_half(f_ratio(sum(f_mul(scale, f.qx)), sum(f_mul(f_mul(scale, scale), f.qq))));
   }
-  template <int count>
-  void search(const float (&targets)[count], int rounds) {
-    F wanted = best_scale(targets);
+  template <int sides>
+  void search(const Targets (&tried)[sides], int rounds) {
+    F wanted = best_scale<width, Grid>(lanes, tried);
     F peak = joined(wanted, [](float x, float y) { return __builtin_fabsf(y) > __builtin_fabsf(x) ? y : x; });
     d = f_as_half(f_div(peak, f_set(-scale_top - 1)));
     F inverse = f_inverse(d);
@@ -100,8 +66,7 @@ struct SymmetricSuperBlocks {
       scale = f_less(after, before, scale, old[1]);
       error = f_less(after, before, error, old[2]);
     }
-    inverse = f_inverse(f_mul(d, scale));
-    for (int k = 0; k < width; k++) lanes.set(k, Grid::place(f_mul(lanes.value(k), inverse)));
+    place_at<width, Grid>(lanes, f_mul(d, scale));
   }
 };
 
@@ -144,8 +109,8 @@ static inline void put(const uint8_t* codes, const int8_t* scales, RawIQ4_XS& ra
   }
 }
 
-template <class Raw, class Grid, int width, int scale_top, int count>
-static inline void encode(const float* x, const float* weights, int64_t columns, uint8_t* raw, const float (&targets)[count]) {
+template <class Raw, class Grid, int width, int scale_top, int sides>
+static inline void encode(const float* x, const float* weights, int64_t columns, uint8_t* raw, const Targets (&tried)[sides]) {
   SymmetricSuperBlocks<Grid, width, scale_top> group;
   constexpr int supers = group.supers;
   Raw* out = (Raw*)raw;
@@ -153,11 +118,11 @@ static inline void encode(const float* x, const float* weights, int64_t columns,
     int filled = left < supers ? (int)left : supers;
     load_lanes(x, width, filled * group.subs, group.lanes.x);
     load_lanes(weights, width, filled * group.subs, group.lanes.w);
-    group.search(targets, 3);
+    group.search(tried, 3);
     uint8_t codes[kLanes * width];
     int8_t scales[kLanes];
     uint16_t d[kLanes];
-    store_codes(group.lanes, width, 0, codes);
+    store_codes(group.lanes, width, codes);
     f_store_i8(scales, group.scale);
     f_store_f16(d, group.d);
     for (int s = 0; s < filled; s++) {
@@ -168,13 +133,15 @@ static inline void encode(const float* x, const float* weights, int64_t columns,
 }
 
 static void encode_q3_k(const float* x, const float* w, int64_t columns, uint8_t* raw) {
-  encode<RawQ3_K, Integers<-4, 3>, 16, 31>(x, w, columns, raw, kTargets4);
+  static const Targets tried[] = {{-5.0f, 0.25f, 11}, {2.4f, 0.25f, 7}};
+  encode<RawQ3_K, Integers<-4, 3>, 16, 31>(x, w, columns, raw, tried);
 }
 static void encode_q6_k(const float* x, const float* w, int64_t columns, uint8_t* raw) {
-  encode<RawQ6_K, Integers<-32, 31>, 16, 127>(x, w, columns, raw, kTargets32);
+  static const Targets tried[] = {{-33.5f, 0.15f, 22}, {29.5f, 0.15f, 14}};
+  encode<RawQ6_K, Integers<-32, 31>, 16, 127>(x, w, columns, raw, tried);
 }
 static void encode_iq4_xs(const float* x, const float* w, int64_t columns, uint8_t* raw) {
-  encode<RawIQ4_XS, Levels, 32, 31>(x, w, columns, raw, kIQ4Targets);
+  encode<RawIQ4_XS, IQ4Levels, 32, 31>(x, w, columns, raw, kIQ4Targets);
 }
 
 void set_symmetric_encoders(Kernels& kernels) {

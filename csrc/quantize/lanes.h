@@ -73,10 +73,10 @@ static inline void load_lanes(const float* row, int width, int64_t count, float 
   }
 }
 
-// The integers in the order of the columns, less `least`: [16 * width].
-static inline void store_codes(const Lanes& lanes, int width, int least, uint8_t* codes) {
+// The integers in the order of the columns: [16 * width].
+static inline void store_codes(const Lanes& lanes, int width, uint8_t* codes) {
   for (int i = 0; i < kLanes; i++) {
-    for (int k = 0; k < width; k++) codes[i * width + k] = (uint8_t)(lanes.q[k][i] - least);
+    for (int k = 0; k < width; k++) codes[i * width + k] = (uint8_t)lanes.q[k][i];
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -43,6 +44,16 @@ float limit_of(Type type) {
     default:
       return std::numeric_limits<float>::max();
   }
+}
+
+// Columns that calibration saw idle count for a little: what it did not see may come.
+std::vector<float> above_zero(const float* importance, int64_t columns) {
+  double sum = 0;
+  for (int64_t k = 0; k < columns; k++) sum += importance[k];
+  double mean = sum / (double)columns, unit = mean > 0 ? 1 / mean : 0;  // about one: sums of them neither overflow nor vanish
+  std::vector<float> raised((size_t)columns);
+  for (int64_t k = 0; k < columns; k++) raised[(size_t)k] = (float)(importance[k] * unit + (mean > 0 ? 1e-4 : 1));
+  return raised;
 }
 
 // What a thread needs for sixteen rows.
@@ -95,7 +106,7 @@ class Job {
     int count = read_group(first, space);
     size_t row_bytes = (size_t)(columns_ / target_.block) * target_.raw_bytes;
     bool same = stored_.type == target_.type;
-    space.weights.assign(same ? 0 : (size_t)columns_, 1.0f);
+    space.weights.resize((size_t)columns_);
     for (int r = 0; r < count; r++) {
       const float* x = space.values.data() + r * columns_;
       uint8_t* to = out_ + (size_t)(first + r) * row_bytes;
@@ -104,7 +115,7 @@ class Job {
         std::memcpy(to, raw_row(first + r), row_bytes);
         continue;
       }
-      if (importance_) kernels_.weigh(x, importance_, columns_, space.weights.data());
+      if (target_.block > 1) kernels_.weigh(x, importance_, columns_, space.weights.data());
       kernels_.encode[(int)target_.type](x, space.weights.data(), columns_, to);
     }
   }
@@ -121,7 +132,9 @@ class Job {
     float extent = kernels_.extent(space.values.data() + (bad_ - first) * columns_, columns_);
     std::string row = "row " + std::to_string(bad_);
     if (!std::isfinite(extent)) return row + " holds a value that is not finite";
-    return row + " holds " + std::to_string(extent) + ", more than the " + std::to_string(limit_of(target_.type)) + " that the type can";
+    char sizes[80];
+    std::snprintf(sizes, sizeof sizes, " holds %g, more than the %g that the type can", extent, limit_of(target_.type));
+    return row + sizes;
   }
 
   const Kernels& kernels_;
@@ -137,7 +150,8 @@ class Job {
 
 void quantize_rows(const Kernels& kernels, ThreadPool& threads, const uint8_t* raw, const Format& stored, const Format& target,
                    int64_t rows, int64_t columns, const float* importance, uint8_t* out) {
-  Job(kernels, raw, stored, target, rows, columns, importance, out).run(threads);
+  std::vector<float> raised = importance ? above_zero(importance, columns) : std::vector<float>();
+  Job(kernels, raw, stored, target, rows, columns, importance ? raised.data() : nullptr, out).run(threads);
 }
 
 }  // namespace linnet

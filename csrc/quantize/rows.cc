@@ -44,14 +44,20 @@ static float extent(const float* x, int64_t columns) {
   return f_largest(most) + f_sum(broken);
 }
 
-// importance[k] * sqrt(mean square of the row + x^2), as llama.cpp weighs: errors of large values count for more.
+// importance[k] * sqrt(kFloor * mean square of the row + x^2): errors of large values count for more, since what a trained model says
+// with them cannot be made up for elsewhere. llama.cpp weighs so where it has importances.
+constexpr float kFloor = 2;
 static void weigh(const float* x, const float* importance, int64_t columns, float* weights) {
-  F squares = f_zero();
-  for (int64_t k = 0; k < columns; k += kLanes) squares = f_fma(f_load(x + k), f_load(x + k), squares);
-  F mean = f_set(f_sum(squares) / (float)columns);
+  float largest = extent(x, columns);
+  F unit = f_set(largest > 1e-30f ? 1.0f / largest : 1.0f), squares = f_zero();  // so that no square overflows
   for (int64_t k = 0; k < columns; k += kLanes) {
-    F v = f_load(x + k);
-    f_store(weights + k, f_mul(f_load(importance + k), f_sqrt(f_fma(v, v, mean))));
+    F v = f_mul(f_load(x + k), unit);
+    squares = f_fma(v, v, squares);
+  }
+  F floor = f_set(f_sum(squares) * (kFloor / (float)columns) + 1e-30f);
+  for (int64_t k = 0; k < columns; k += kLanes) {
+    F v = f_mul(f_load(x + k), unit), weight = f_sqrt(f_fma(v, v, floor));
+    f_store(weights + k, importance ? f_mul(f_load(importance + k), weight) : weight);
   }
 }
 

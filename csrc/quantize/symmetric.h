@@ -1,4 +1,5 @@
-// x ~ scale * q with q from `least` to `most`, lane by lane: the scale, of either sign, that leaves the smallest weighted squared error.
+// x ~ scale * q with q an integer or a level of a table, lane by lane: the scale, of either sign, that leaves the smallest weighted
+// squared error.
 #pragma once
 #include "lanes.h"
 
@@ -31,36 +32,51 @@ static inline F extreme(const Lanes& lanes) {
 // 1 / x, 0 where x is so small that it would not be finite (no float16 scale is as small).
 static inline F f_inverse(F x) { return f_less(f_abs(x), f_set(1e-30f), f_zero(), f_div(f_set(1.0f), x)); }
 
-template <int width, int least, int most>
+// Integers from `least` to `most`; the place of one is how far it is from the least.
+template <int least, int most>
+struct Integers {
+  static F nearest(F value) { return f_integer(value, least, most); }
+  static F place(F value) { return f_sub(nearest(value), f_set(least)); }
+};
+
+template <int width, class Grid>
 static inline Fit fit_at(const Lanes& lanes, F inverse) {
   Fit fit;
   for (int k = 0; k < width; k++) {
     F x = lanes.value(k);
-    fit.add(f_integer(f_mul(x, inverse), least, most), x, lanes.weight(k));
+    fit.add(Grid::nearest(f_mul(x, inverse)), x, lanes.weight(k));
   }
   return fit;
 }
 
-// Tries scales that make the extreme value targets[i], then alternates between integers and scale.
-template <int width, int least, int most, int count>
-static inline F symmetric_scale(const Lanes& lanes, const float (&targets)[count], int rounds) {
+// Scales to try: those that make the extreme value first, first + step, ... of `count`.
+struct Targets {
+  float first, step;
+  int count;
+};
+
+// The scale that explains most of sum(w x x): of those tried, and of two more rounds of integers by scale and scale by integers.
+// Grid::nearest(x) is the integer (or level) that stands for x.
+template <int width, class Grid, int sides>
+static inline F best_scale(const Lanes& lanes, const Targets (&tried)[sides]) {
   F inverse_peak = f_inverse(extreme<width>(lanes)), best = f_zero(), scale = f_zero();
   auto consider = [&](F inverse) {
-    Fit fit = fit_at<width, least, most>(lanes, inverse);
+    Fit fit = fit_at<width, Grid>(lanes, inverse);
     F explained = fit.explained();
     scale = f_less(best, explained, fit.scale(), scale);
     best = f_max(best, explained);
   };
-  for (float target : targets) consider(f_mul(f_set(target), inverse_peak));
-  for (int i = 0; i < rounds; i++) consider(f_inverse(scale));
+  for (const Targets& t : tried) {
+    for (int i = 0; i < t.count; i++) consider(f_mul(f_set(t.first + t.step * (float)i), inverse_peak));
+  }
+  for (int i = 0; i < 2; i++) consider(f_inverse(scale));
   return scale;
 }
 
-// The integers nearest to x / scale.
-template <int width, int least, int most>
-static inline void round_to(Lanes& lanes, F scale) {
+template <int width, class Grid>
+static inline void place_at(Lanes& lanes, F scale) {
   F inverse = f_inverse(scale);
-  for (int k = 0; k < width; k++) lanes.set(k, f_integer(f_mul(lanes.value(k), inverse), least, most));
+  for (int k = 0; k < width; k++) lanes.set(k, Grid::place(f_mul(lanes.value(k), inverse)));
 }
 
 }  // namespace LINNET_ISA

@@ -9,22 +9,22 @@ from pathlib import Path
 from corpus import held_out_sums, right_sum
 
 from linnet import LLM, SamplingParams
+from linnet.eval import compute_metrics
 
 MODEL = Path(__file__).parent
 LONGEST_ANSWER = 40  # tokens
 
 
-def score(llm: LLM, count: int, batch: int) -> float:
+def score(llm: LLM, count: int) -> float:
     """Share of `count` held-out two-digit sums whose answer ends rightly."""
-    pairs = held_out_sums(count)
+    rows = [{"prompt": f"What is {a} + {b}?", "reference": f"{a} {b}"} for a, b in held_out_sums(count)]
     params = SamplingParams(temperature=0.0, max_tokens=LONGEST_ANSWER)
-    right = 0
-    for start in range(0, count, batch):
-        part = pairs[start : start + batch]
-        questions = [[{"role": "user", "content": f"What is {a} + {b}?"}] for a, b in part]
-        answers = llm.generate(questions, params)
-        right += sum(right_sum(answer.text, a, b) for answer, (a, b) in zip(answers, part, strict=True))
-    return right / count
+    return float(compute_metrics(llm, None, rows, metrics=[is_right], params=params, chat=True)["is_right"])
+
+
+def is_right(answer: str, pair: str) -> bool:
+    a, b = map(int, pair.split())
+    return right_sum(answer, a, b)
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16, help="how many at once")
     arguments = parser.parse_args()
     with LLM(str(MODEL), weights=arguments.weights, ops=arguments.ops, max_batch=arguments.batch) as llm:
-        share = score(llm, arguments.count, arguments.batch)
+        share = score(llm, arguments.count)
     print(f"{share:.1%} of {arguments.count} held-out sums right with {arguments.weights} weights")
     print(json.dumps({"weights": arguments.weights, "ops": arguments.ops, "count": arguments.count, "accuracy": share}))
 

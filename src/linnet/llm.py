@@ -140,7 +140,7 @@ class LLM:
                 opened.callback(draft.close)
                 reserved += draft.op_set.weight_bytes
             needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
-            pages, context = plan_pages(op_set.spec, options.kv_type, *needs)
+            pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
             weights = op_set.load(checkpoint, options)
             self._engine = Engine(
                 op_set.ops,

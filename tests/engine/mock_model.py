@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ class MockOps:
 
     name = "mock"
 
-    def __init__(self) -> None:
+    def __init__(self, window: int | None = None) -> None:
+        self.window = window
         self.pages: NDArray[np.int64]
         self.steps: list[int] = []  # rows of each step
         self.wanted: list[int] = []
@@ -89,6 +91,8 @@ class MockOps:
             if self.bidirectional:
                 last = max(last, batch.prompt_lengths[sequence] - 2)
             history = self.pages[batch.page_table[sequence]].ravel()[: last + 1]
+            if self.window is not None:
+                history = history[-self.window :]
             result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[sequence]))
         return out
 
@@ -127,12 +131,15 @@ def mock_engine(
     prefix_cache: bool = True,
     max_queue: int | None = None,
     draft: DraftModel | None = None,
+    window: int | None = None,
 ) -> Engine:
-    """bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
+    """window: how many of the last tokens its logits depend on. bidirectional: every token of a prompt but its last sees all of the
+    prompt but its last."""
     spec = replace(MOCK, context=context, bidirectional_prompt=bidirectional)
     sizes = {"context": context, "pages": pages, "max_batch": max_batch, "prefill_chunk": prefill_chunk}
     options: dict[str, Any] = {"slides": slides, "prefix_cache": prefix_cache, "max_queue": max_queue, "draft": draft}
-    return Engine(MockOps(), spec, NO_WEIGHTS, kv_dtype="f32", **sizes, **options)
+    with patch("linnet.engine.engine.common_window", lambda spec, draft: window):
+        return Engine(MockOps(window), spec, NO_WEIGHTS, kv_dtype="f32", **sizes, **options)
 
 
 def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:

@@ -12,9 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mock_model import CONTEXT, VOCAB, MockOps, mock_engine, mock_logits, request, run, tokens_of
 from test_counters import assert_they_add_up
 
+from linnet.engine.pages import GONE
 from linnet.engine.request import Request
 from linnet.engine.session import Session
 from linnet.errors import LinnetError, OutOfMemoryError
+from linnet.ops.base import PAGE_SIZE
 
 TEXTS = [[int(token) for token in np.random.default_rng(seed).integers(0, VOCAB, 150)] for seed in range(3)]
 
@@ -28,10 +30,11 @@ class EngineMachine(RuleBasedStateMachine):
         batch=st.integers(1, 5),
         prefixes=st.booleans(),
         slides=st.booleans(),
+        window=st.sampled_from([None, None, 1, 40, 70]),
     )
-    def open(self, pages: int, chunk: int, batch: int, prefixes: bool, slides: bool) -> None:
+    def open(self, pages: int, chunk: int, batch: int, prefixes: bool, slides: bool, window: int | None) -> None:
         self.chunk, self.batch = chunk, batch
-        self.engine = mock_engine(pages=pages, prefill_chunk=chunk, max_batch=batch, prefix_cache=prefixes, slides=slides)
+        self.engine = mock_engine(pages=pages, prefill_chunk=chunk, max_batch=batch, prefix_cache=prefixes, slides=slides, window=window)
         self.ops: MockOps = self.engine.ops  # type: ignore[assignment]
         self.requests: list[tuple[Request, dict[str, Any]]] = []
         self.sessions: list[Session] = []
@@ -98,7 +101,7 @@ class EngineMachine(RuleBasedStateMachine):
         count = min(count, session.capacity - session.length)
         if count:
             [logits] = session.forward(TEXTS[which % 3][:count], last=1)
-            np.testing.assert_array_equal(logits, mock_logits(list(session.token_ids), session.capacity))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(logits, mock_logits(list(session.token_ids)[-(self.ops.window or 0) :], session.capacity))  # type: ignore[arg-type]
         if fork:
             try:
                 self.sessions.append(session.fork())
@@ -117,6 +120,7 @@ class EngineMachine(RuleBasedStateMachine):
             return
         scheduler, pool = self.engine.scheduler, self.engine.pool
         held = [sequence.pages for sequence in scheduler.running] + [r.trunk for r in scheduler.trunks]
+        held = [[page for page in pages if page != GONE] for pages in held]
         own = [pages for session in self.sessions for pages in session._pages._held]
         for pages in held + own:
             assert len(set(pages)) == len(pages)
@@ -129,9 +133,10 @@ class EngineMachine(RuleBasedStateMachine):
         assert pool.free_count == pool.count - len(holders) - unused >= 0
         for sequence in scheduler.running:
             row = scheduler.page_table[sequence.slot]
-            assert list(row[: len(sequence.pages)]) == sequence.pages
+            assert all(entry == page if page != GONE else entry >= 0 for entry, page in zip(row, sequence.pages, strict=False))
             assert (row[len(sequence.pages) :] == -1).all()
-            assert len(sequence.pages) <= sequence.need
+            assert len(sequence.pages) - sequence.pages.count(GONE) <= sequence.need
+            assert len(sequence.pages) * PAGE_SIZE >= sequence.computed
         assert len(scheduler.running) <= self.batch
         assert all(not sequence.pages and sequence.slot == -1 for sequence in scheduler.waiting)
 
@@ -158,7 +163,9 @@ class EngineMachine(RuleBasedStateMachine):
         self.pages_are_accounted_for()
         assert self.engine.pool.free_count == self.engine.pool.count
         assert [*self.engine.scheduler.running, *self.engine.scheduler.waiting, *self.engine.scheduler.trunks] == []
-        alone = mock_engine(max_batch=1, prefill_chunk=512, prefix_cache=False, slides=self.engine.slides)
+        alone = mock_engine(
+            max_batch=1, prefill_chunk=512, prefix_cache=False, slides=self.engine.slides, window=self.engine.scheduler.window
+        )
         for made, options in self.requests:
             found, whole = tokens_of(made, list(made.outputs)), run(alone, request(made.prompt, seed=made.seed, **options))
             complete = made.error is None and made.unfinished == 0

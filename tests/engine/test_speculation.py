@@ -293,7 +293,7 @@ def make_requests(mix: list[dict[str, Any]], **more: Any) -> list[Request]:
     return made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(
     mix=mixes,
     pages=st.integers(6, 20),

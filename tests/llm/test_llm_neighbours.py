@@ -41,7 +41,11 @@ def failing_hook(*arguments: object) -> object:
 BAD: dict[str, tuple[Callable[[LLM], object], type[Exception], str]] = {
     "a prompt longer than the context": (lambda llm: llm.submit([5] * 300), ContextLengthError, "300 tokens and the context holds 256"),
     "an answer longer than the context": (params(max_tokens=300), ContextLengthError, "together 30"),
-    "more than the cache can hold": (lambda llm: llm.submit([5] * 200, SamplingParams(max_tokens=50)), OutOfMemoryError, "250 tokens"),
+    "more than the cache can hold": (
+        lambda llm: llm.submit([5] * 200, SamplingParams(max_tokens=50)),
+        OutOfMemoryError,
+        "needs KV cache for 250 tokens and the cache holds 192",
+    ),
     "an empty prompt": (lambda llm: llm.submit([]), InvalidRequestError, "empty"),
     "tokens that are none": (lambda llm: llm.submit([5, 10**9]), InvalidRequestError, "token id 1000000000"),
     "negative tokens": (lambda llm: llm.submit([-1]), InvalidRequestError, "-1"),

@@ -87,7 +87,7 @@ mixes = st.lists(
 )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mix=mixes)
 def test_answers_are_those_without(llm: LLM, mix: list[tuple[Any, dict[str, Any]]]) -> None:
     guessed, plain = answers(llm, mix), answers(llm, mix, speculation="off")
@@ -131,7 +131,7 @@ def test_streams_and_handles_count_as_well(llm: LLM) -> None:
 def test_constraints_hold_for_every_guess(llm: LLM, constraint: dict[str, Any]) -> None:
     pytest.importorskip("llguidance")
     for temperature in (0.0, 1.0):
-        params = {"max_tokens": 40, "temperature": temperature, "seed": 1, "n": 2, **constraint}
+        params = {"max_tokens": 25, "temperature": temperature, "seed": 1, "n": 2, **constraint}
         guessed = llm.generate([QUESTION], SamplingParams(**params))
         plain = llm.generate([QUESTION], SamplingParams(**params, speculation="off"))
         assert [c.token_ids for c in guessed] == [c.token_ids for c in plain]

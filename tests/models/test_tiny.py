@@ -24,7 +24,7 @@ ALLOWED_LOSS = {"q8_0": 0.01, "q4_0": 0.05}  # against the score in f32
 @pytest.fixture(scope="module")
 def f32_score() -> float:
     with LLM(str(MODEL), weights="f32") as llm:
-        return score(llm, COUNT, batch=16)
+        return score(llm, COUNT)
 
 
 def test_held_out_sums_in_f32(f32_score: float) -> None:
@@ -34,7 +34,7 @@ def test_held_out_sums_in_f32(f32_score: float) -> None:
 @pytest.mark.parametrize("weights", ["q8_0", "q4_0"])
 def test_held_out_sums_quantized(weights: str, f32_score: float) -> None:
     with LLM(str(MODEL), weights=weights) as llm:
-        assert score(llm, COUNT, batch=16) >= f32_score - ALLOWED_LOSS[weights]
+        assert score(llm, COUNT) >= f32_score - ALLOWED_LOSS[weights]
 
 
 def test_first_example_of_the_readme() -> None:

@@ -10,9 +10,9 @@ from itertools import product
 from typing import Any
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import page_bytes, pages_for
+from linnet.engine.pages import common_window, most_pages, page_bytes
 from linnet.errors import ContextLengthError, InvalidRequestError
-from linnet.model_options import longest_context
+from linnet.model_options import ModelOptions, longest_context
 
 MAX_BATCH = 4096
 """The most that `ModelOptions.max_batch` may be."""
@@ -81,7 +81,7 @@ def make_cases(
                 f"input {input_len} and output {output_len} make {input_len + output_len} tokens, and the model was made for "
                 f"{int(longest)}; lower --input-len or --output-len"
             )
-        pages = batch_size * pages_for(input_len + output_len)
+        pages = batch_size * most_pages(input_len + output_len, common_window(spec, None), ModelOptions.prefill_chunk)
         cases.append(Case(batch_size, input_len, output_len, pages, pages * each))
     return sorted(cases, key=lambda case: (case.kv_cache_bytes, case.batch_size, case.input_len, case.output_len))
 

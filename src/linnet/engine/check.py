@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from linnet.engine.pages import pages_for
 from linnet.engine.request import Request
-from linnet.errors import ContextLengthError, InvalidRequestError, OutOfMemoryError
-from linnet.ops.base import PAGE_SIZE
+from linnet.errors import ContextLengthError, InvalidRequestError
 
 _ROOM = "shorten the prompt, lower max_tokens, or open the model with a larger context"
 
@@ -18,9 +16,9 @@ def most_tokens(request: Request, context: int, slides: bool) -> int:
     return most
 
 
-def check_request(request: Request, vocab: int, context: int, slides: bool, pages: int, drafts: bool) -> None:
-    """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where an engine of so many pages can never honour it.
-    drafts: whether there is a draft model."""
+def check_request(request: Request, vocab: int, context: int, slides: bool, drafts: bool) -> None:
+    """Raises InvalidRequestError or ContextLengthError where an engine of this context can never honour it. drafts: whether there is a
+    draft model."""
     prompt, params = request.prompt, request.params
     if not prompt:
         raise InvalidRequestError("the prompt is empty: it has no tokens; give at least one")
@@ -42,8 +40,4 @@ def check_request(request: Request, vocab: int, context: int, slides: bool, page
         raise ContextLengthError(
             f"the prompt has {len(prompt)} tokens and max_tokens is {params.max_tokens}, together {total}, "
             f"and the context holds {context}: {_ROOM}"
-        )
-    if pages_for(total) > pages:
-        raise OutOfMemoryError(
-            f"the request needs KV cache for {total} tokens and the cache holds {pages * PAGE_SIZE}; lower max_tokens or raise kv_memory"
         )

@@ -23,7 +23,7 @@ from linnet.engine.check import check_request, most_tokens
 from linnet.engine.counters import Counters, Tally
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.driver import Driver
-from linnet.engine.pages import PagePool, pages_for
+from linnet.engine.pages import PagePool, common_window, most_pages
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Output, Request, Sequence
 from linnet.engine.sampling import Sampler
@@ -83,10 +83,11 @@ class Engine:
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
         self.pool = PagePool(pages)
-        prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
+        window = common_window(spec, None if draft is None else draft.spec)
+        prefixes = PrefixCache(self.pool, spec, window) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
-        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, self._copy_page, prefixes, whole)
+        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, self._copy_page, prefixes, whole, window)
         self.speculator = Speculator(self.scheduler, draft, keeps_bits=ops.name != "torch")
         if draft is not None:
             draft.join(self.pool, spec.vocab_size, prefill_chunk)
@@ -101,8 +102,14 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        pages, drafts = self.pool.count - self.pool.promised, self.speculator.draft is not None
-        check_request(request, self.spec.vocab_size, self.context, self.slides, pages, drafts)
+        check_request(request, self.spec.vocab_size, self.context, self.slides, self.speculator.draft is not None)
+        needed, there = self._need(request), self.pool.count - self.pool.promised
+        if needed > there:
+            tokens = min(needed * PAGE_SIZE, len(request.prompt) + most_tokens(request, self.context, self.slides))
+            raise OutOfMemoryError(
+                f"the request needs KV cache for {tokens} tokens and the cache holds {there * PAGE_SIZE}; "
+                "lower max_tokens or raise kv_memory"
+            )
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
@@ -231,6 +238,11 @@ class Engine:
         assert self._stepping.run is not None
         return self._stepping.run(batch)
 
+    def _need(self, request: Request) -> int:
+        """Most pages that each of its samples can come to hold."""
+        total = len(request.prompt) + most_tokens(request, self.context, self.slides)
+        return most_pages(min(total, self.context), self.scheduler.window, self.scheduler.prefill_chunk)
+
     def _copy_page(self, source: int, target: int) -> None:
         self.ops.copy_page(source, target)
         if self.speculator.draft is not None:
@@ -238,7 +250,7 @@ class Engine:
 
     def _samples(self, request: Request) -> list[Sequence]:
         limit = most_tokens(request, self.context, self.slides)
-        need = pages_for(min(len(request.prompt) + limit, self.context))
+        need = self._need(request)
         sequences = []
         for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
             constraint = None if request.constraint is None else request.constraint.fork()

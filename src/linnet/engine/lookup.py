@@ -57,7 +57,7 @@ class Lookup:
         self._prompt_length = self._seen = prompt_length
         self._next = 0  # where the token that follows the match stands
         self.length = 0
-        self._rates = [0.0, 0.3, *((length - 1) / (length + 1) for length in range(2, LONGEST + 1))]  # first guesses at guesses
+        self._rates = [0.0, 0.3, *((length - 1) / (length + 2) for length in range(2, LONGEST + 1))]  # first guesses at guesses
 
     def follow(self, tokens: Sequence[int]) -> None:
         """Takes in the tokens that were added."""

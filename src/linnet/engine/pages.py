@@ -24,6 +24,10 @@ MEMORY_SHARE = 0.4
 """The part of the available memory that the pool may take when no `kv_memory` is given."""
 
 
+GONE = -1
+"""Stands in a sequence's pages for one that no layer sees any longer."""
+
+
 class PagePool:
     """Pages 0 to count - 1, each free or held by one or several. The page freed last is given out first, so untouched memory stays
     untouched.
@@ -90,12 +94,15 @@ class PagePool:
     def hold(self, pages: Iterable[int]) -> None:
         """One more holder for each of the pages, which are held or named."""
         for page in pages:
-            self._holders[page] += 1
-            self._idle.pop(page, None)
+            if page != GONE:
+                self._holders[page] += 1
+                self._idle.pop(page, None)
 
     def free(self, pages: Sequence[int]) -> None:
         """One holder less for each page. The last ones go first, as a text's end is of use only with its beginning."""
         for page in reversed(pages):
+            if page == GONE:
+                continue
             assert self._holders[page] > 0, "a page freed twice"
             self._holders[page] -= 1
             if self._holders[page]:
@@ -133,6 +140,28 @@ def pages_for(positions: int) -> int:
     return -(-positions // PAGE_SIZE)
 
 
+def common_window(spec: ModelSpec, draft: ModelSpec | None) -> int | None:
+    """How many positions back the farthest-seeing layer sees, or None where one sees all: pages before that are given back.
+
+    One page table serves all layers, so that a single layer that sees all keeps every page of every layer; and a draft model of the same
+    pages, which may have to read what it missed, keeps them too."""
+    windows = [layer.attention.window for layer in spec.layers]
+    if spec.bidirectional_prompt or draft is not None or not windows:
+        return None
+    return None if None in windows else max(window for window in windows if window is not None)
+
+
+def most_pages(positions: int, window: int | None, rows: int) -> int:
+    """Most pages that a sequence of so many positions holds at once, with at most `rows` of them in a step: those of a step, and what
+    the first of these sees, wherever they lie on the pages."""
+    return pages_for(positions) if window is None else min(pages_for(positions), pages_for(window + rows) + 1)
+
+
+def first_page(position: int, window: int | None) -> int:
+    """The first page that is of use to positions from `position` on, or to the one before, which may be computed again."""
+    return 0 if window is None else max(0, position - window) // PAGE_SIZE
+
+
 def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
     """Bytes of one page: keys and values of PAGE_SIZE positions in every layer, the values of a head padded to VALUE_LANES."""
     each = 0.0
@@ -155,18 +184,20 @@ def plan_pages(
     reserved: int = 0,
     memory: int | None = None,
     draft: ModelSpec | None = None,
+    prefill_chunk: int = 512,
 ) -> tuple[int, int]:
     """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of the
     `memory` bytes that are available, besides `reserved` ones; memory: None: what the machine has). Where no context is asked
     for, it is the model's, or as much of it as one sequence can have. draft: a model whose cache has as many pages, out of the
-    same bytes.
+    same bytes. prefill_chunk: most rows of a sequence in a step.
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
     each = max(1, sum(page_bytes(model, kv_dtype) for model in (spec, draft) if model is not None))
+    window = common_window(spec, draft)
     budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
     affordable = budget // each
-    needed = 1 if context is None else pages_for(context)
+    needed = 1 if context is None else most_pages(context, window, prefill_chunk)
     if affordable < needed:
         whose = "available for it" if kv_memory is None else "allowed by kv_memory"
         raise OutOfMemoryError(
@@ -174,11 +205,13 @@ def plan_pages(
             "lower context, raise kv_memory or choose a smaller kv_dtype"
         )
     if context is None:
-        context = min(spec.context, affordable * PAGE_SIZE)
+        context = (
+            spec.context if most_pages(spec.context, window, prefill_chunk) <= affordable else min(spec.context, affordable * PAGE_SIZE)
+        )
         if context < spec.context:
             logger.warning("context is %d of the model's %d: that is what %d bytes of KV cache hold", context, spec.context, budget)
-    pages = min(pages_for(context) * max_batch, affordable)
-    logger.debug("KV cache: %d pages of %d bytes (%s), context %d", pages, each, kv_dtype, context)
+    pages = min(most_pages(context, window, prefill_chunk) * max_batch, affordable)
+    logger.info("KV cache: %d pages of %d bytes (%s), %d in all; context %d", pages, each, kv_dtype, pages * each, context)
     return pages, context
 
 

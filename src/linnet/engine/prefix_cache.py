@@ -10,7 +10,7 @@ import numpy as np
 
 from linnet.arch.rope import effective_length, is_length_dependent
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import PagePool
+from linnet.engine.pages import GONE, PagePool, first_page
 from linnet.engine.request import Sequence
 from linnet.ops.base import PAGE_SIZE
 
@@ -23,9 +23,10 @@ class PrefixCache:
     length class of every rope.
     """
 
-    def __init__(self, pool: PagePool, spec: ModelSpec) -> None:
+    def __init__(self, pool: PagePool, spec: ModelSpec, window: int | None = None) -> None:
         self.pool = pool
         self._model = secrets.token_bytes(32)
+        self.window = window
         ropes = {rope: None for layer in spec.layers for rope in layer.attention.ropes}
         self._varying = [rope for rope in ropes if is_length_dependent(rope)]
 
@@ -37,14 +38,20 @@ class PrefixCache:
         return not spec.bidirectional_prompt and not counted
 
     def find(self, sequence: Sequence, rope_length: int) -> list[int]:
-        """The pages that hold the sequence's beginning, but never a token whose logits are still to come, such as the last."""
+        """The pages that hold the sequence's beginning, but never its last token, whose logits are still to come; GONE for those that
+        nothing after them sees."""
         pages: list[int] = []
+        best = together = 0
         for index in range(_findable(sequence)):
             page = self.pool.find(self._name(sequence, index, rope_length))
-            if page is None:
+            if page is None and self.window is None:
                 break
-            pages.append(page)
-        return pages
+            together = 0 if page is None else together + 1
+            pages.append(GONE if page is None else page)
+            if together >= len(pages) - first_page(len(pages) * PAGE_SIZE, self.window):
+                best = len(pages)
+        unseen = first_page(best * PAGE_SIZE, self.window)
+        return [GONE] * unseen + pages[unseen:best]
 
     def is_coming(self, sequence: Sequence, index: int, rope_length: int, others: Iterable[tuple[Sequence, int]]) -> bool:
         """Whether one of the others, given with their rope lengths, is yet to fill the page that a sequence needs at `index`."""

@@ -9,7 +9,7 @@ from operator import attrgetter
 import numpy as np
 
 from linnet.engine.batch import Chunk, Tables
-from linnet.engine.pages import PagePool, pages_for
+from linnet.engine.pages import GONE, PagePool, first_page, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Request, Sequence
 from linnet.ops.base import PAGE_SIZE
@@ -31,7 +31,7 @@ class Scheduler:
     cannot hold alone; so everything ends.
 
     Samples of one prompt share its pages, which a request keeps as its trunk until each sample has begun; whoever writes to a page
-    that others hold too gets a copy of its own.
+    that others hold too gets a copy of its own. Where every layer has a window, pages before the widest are given back.
 
     page_table, int32 [max_batch, widest], rope_lengths and prompt_lengths, int32 [max_batch], hold one row per running
     sequence, in the form that `Batch` takes. waiting, running: in order. trunks: requests that have one.
@@ -47,9 +47,10 @@ class Scheduler:
         copy_page: Callable[[int, int], None],
         prefixes: PrefixCache | None = None,
         whole_prompts: bool = False,
+        window: int | None = None,
     ) -> None:
         self.pool, self.copy_page, self.prefixes = pool, copy_page, prefixes
-        self.context = context
+        self.context, self.window = context, window
         self.prefill_chunk, self.whole_prompts = prefill_chunk, whole_prompts
         self.logit_rows = logit_rows
         self.waiting: list[Sequence] = []
@@ -107,6 +108,7 @@ class Scheduler:
         sequence.computed += count
         if self.prefixes is not None and sequence.computed // PAGE_SIZE > sequence.named:
             self.prefixes.store(sequence, int(self.rope_lengths[sequence.slot]))
+        self._give_back(sequence)
 
     def room_for_guesses(self, sequence: Sequence, count: int) -> int:
         """How many positions after the next one of a sequence that runs have pages, up to `count`; a page that is free is taken for them,
@@ -170,8 +172,8 @@ class Scheduler:
             if self._is_coming(sequence, len(pages), rope_length):
                 return False
         pool.hold(pages)
-        fresh = min(pages_for(seen + 1), sequence.need) - len(pages)
-        spare = sum(len(other.pages) < other.need for other in self.running) + bool(computed % PAGE_SIZE)
+        fresh = min(pages_for(seen + 1) - len(pages), sequence.need - _held(pages))
+        spare = sum(_held(other.pages) < other.need for other in self.running) + bool(computed % PAGE_SIZE)
         while pool.free_count < fresh + spare:
             if self.running:
                 pool.free(pages)
@@ -200,10 +202,10 @@ class Scheduler:
 
     def _seat(self, sequence: Sequence, rope_length: int) -> None:
         slot = sequence.slot = self._slots.pop()
-        lacking = sequence.need - self.page_table.shape[1]
+        lacking = pages_for(rope_length) - self.page_table.shape[1]
         if lacking > 0:
             self.page_table = np.pad(self.page_table, ((0, 0), (0, lacking)), constant_values=-1)
-        self.page_table[slot, : len(sequence.pages)] = sequence.pages
+        self.page_table[slot, : len(sequence.pages)] = np.maximum(sequence.pages, 0)  # any page will do for what nothing reads
         self.rope_lengths[slot] = rope_length
         self.prompt_lengths[slot] = len(sequence.request.prompt)
         insort(self.running, sequence, key=_order)
@@ -218,6 +220,10 @@ class Scheduler:
     def _make_writable(self, sequence: Sequence, count: int) -> bool:
         """Sees to it that the next `count` positions of a sequence have pages that nobody else reads; False where it had to give up
         its own."""
+        if not sequence.computed and GONE in sequence.pages:  # begins anew
+            self.pool.free(sequence.pages)
+            sequence.pages = []
+            self.page_table[sequence.slot] = -1
         first = sequence.computed // PAGE_SIZE
         for index in range(first, (sequence.computed + count - 1) // PAGE_SIZE + 1):
             while True:
@@ -244,6 +250,13 @@ class Scheduler:
             sequence.pages[index] = fresh
         self.page_table[sequence.slot, index] = fresh
 
+    def _give_back(self, sequence: Sequence) -> None:
+        """Frees pages that no layer sees any longer."""
+        unseen = first_page(sequence.computed, self.window)
+        if unseen and sequence.pages[unseen - 1] != GONE:
+            self.pool.free(sequence.pages[:unseen])
+            sequence.pages[:unseen] = [GONE] * unseen
+
     def _reclaim(self) -> Sequence | None:
         """Frees pages: trunks first, then what the last in order holds, which is then returned."""
         if self.trunks:
@@ -255,3 +268,7 @@ class Scheduler:
         self.add(victim)
         self.preemptions += 1
         return victim
+
+
+def _held(pages: list[int]) -> int:
+    return len(pages) - pages.count(GONE)

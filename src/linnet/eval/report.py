@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,12 @@ def _shown(value: float | str) -> str:
 
 def _image(values: Sequence[float]) -> str:
     def draw(axes: Axes) -> None:
-        finite = [value for value in values if abs(value) != float("inf")]
-        axes.hist(finite, bins=BINS, color="#4c78a8")
+        finite = [value for value in values if math.isfinite(value)]
+        share = all(0 <= value <= 1 for value in finite)
+        axes.hist(finite, bins=BINS, range=(0, 1) if share else None, color="#4c78a8")
         axes.set_ylabel("rows")
 
-    return _png(draw, 2.6)
+    return _png(draw, 4.2, 2.2)
 
 
 def _bars(values: dict[str, Any]) -> str:
@@ -86,13 +88,13 @@ def _bars(values: dict[str, Any]) -> str:
         axes.set_yticks(range(len(names)), [name.replace("$", r"\$") for name in names])
         axes.axvline(0, color="black", linewidth=0.8)
 
-    return _png(draw, 1 + 0.25 * len(values))
+    return _png(draw, 9, 1 + 0.25 * len(values))
 
 
-def _png(draw: Any, height: float) -> str:
+def _png(draw: Callable[[Axes], None], width: float, height: float) -> str:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, height), dpi=100, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     axes = figure.subplots()
     draw(axes)
     axes.grid(alpha=0.3)

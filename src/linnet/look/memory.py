@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import product
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import KV_BYTES, cache_budget, page_bytes, pages_for
+from linnet.engine.pages import KV_BYTES, cache_budget, common_window, most_pages, page_bytes
 from linnet.errors import ContextLengthError
 from linnet.load.field import Slot, type_in_memory
 from linnet.load.source import Source
-from linnet.model_options import longest_context
+from linnet.model_options import ModelOptions, longest_context
 from linnet.tensors import F32, TensorType
 
 BATCH_SIZES = (1, 4, 16)
@@ -61,7 +61,8 @@ def plan_memory(
     budget = cache_budget(reserved)
     needs = []
     for kv_dtype, context, batch_size in product(KV_BYTES, contexts or usual_contexts(spec.context), batch_sizes):
-        cache = pages_for(context) * batch_size * page_bytes(spec, kv_dtype)
+        pages = most_pages(context, common_window(spec, None), ModelOptions.prefill_chunk)
+        cache = pages * batch_size * page_bytes(spec, kv_dtype)
         needs.append(MemoryNeed(context, batch_size, kv_dtype, weights, cache, weights + cache, cache <= budget))
     return needs
 
