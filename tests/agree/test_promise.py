@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from linnet import LLM, Chunk, Completion, Handle, SamplingParams
 from linnet.engine.pages import page_bytes
+from linnet.engine.step_costs import StepCosts
 from models import NAMED, Draw
 
 NAMES = ["llama-dynamic", "mistral-window", "gemma2-window", "chatglm-plain", "deepseek_v2-plain", "gpt_oss-plain", "nanochat-plain"]
@@ -70,6 +71,7 @@ asked = st.builds(
             "prompt_logprobs": st.sampled_from([None, None, None, 0]),
             "ignore_eos": st.booleans(),
             "priority": st.sampled_from([0, 0, 1]),
+            "speculation": st.sampled_from(["auto", "lookup", "off"]),
         }
     ),
 )
@@ -81,8 +83,19 @@ engines = st.fixed_dictionaries(
         "pages": st.sampled_from([4, 5, 8, 24]),  # one request may come to four
         "prefix_cache": st.booleans(),
         "kv_dtype": st.sampled_from(["f16", "q8_0"]),
+        "guesses": st.booleans(),
     }
 )
+
+
+class FreeGuesses(StepCosts):
+    """Whatever may be guessed pays: no clock decides what is tested."""
+
+    def is_known(self, rows: int) -> bool:
+        return True
+
+    def seconds(self, rows: int) -> float:
+        return 1.0
 
 
 @lru_cache(maxsize=2)
@@ -92,8 +105,11 @@ def alone(folder: Path, ops: str, kv_dtype: str) -> LLM:
 
 def crowded(folder: Path, ops: str, options: dict[str, Any]) -> LLM:
     each = page_bytes(alone(folder, ops, options["kv_dtype"]).spec, options["kv_dtype"])
-    others = {name: value for name, value in options.items() if name != "pages"}
-    return LLM(folder, ops=ops, context=CONTEXT, kv_memory=options["pages"] * each, **others)
+    others = {name: value for name, value in options.items() if name not in ("pages", "guesses")}
+    llm = LLM(folder, ops=ops, context=CONTEXT, kv_memory=options["pages"] * each, **others)
+    if options["guesses"]:
+        llm.engine.speculator.costs = FreeGuesses()
+    return llm
 
 
 def play(llm: LLM, requests: list[Asked]) -> Iterator[tuple[Asked, Handle, list[Chunk]]]:
@@ -128,7 +144,7 @@ def check(folder: Path, ops: str, options: dict[str, Any], requests: list[Asked]
     solo = alone(folder, ops, options["kv_dtype"])
     with crowded(folder, ops, options) as llm:
         for a, handle, read in play(llm, requests):
-            expected = solo.generate([a.prompt], a.params)
+            expected = solo.generate([a.prompt], replace(a.params, speculation="off"))
             if a.cancelled is None:
                 assert said(handle.result()) == said(expected)
             for sample, whole in enumerate(expected):

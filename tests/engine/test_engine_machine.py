@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from mock_model import CONTEXT, VOCAB, MockOps, mock_engine, mock_logits, request, run, tokens_of
+from speculating import GivenCosts
 from test_counters import assert_they_add_up
 
 from linnet.engine.pages import GONE
@@ -35,6 +36,7 @@ class EngineMachine(RuleBasedStateMachine):
     def open(self, pages: int, chunk: int, batch: int, prefixes: bool, slides: bool, window: int | None) -> None:
         self.chunk, self.batch = chunk, batch
         self.engine = mock_engine(pages=pages, prefill_chunk=chunk, max_batch=batch, prefix_cache=prefixes, slides=slides, window=window)
+        self.engine.speculator.costs = GivenCosts(0.05)
         self.ops: MockOps = self.engine.ops  # type: ignore[assignment]
         self.requests: list[tuple[Request, dict[str, Any]]] = []
         self.sessions: list[Session] = []
