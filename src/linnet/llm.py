@@ -190,8 +190,7 @@ class LLM:
     ) -> Handle:
         """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
         QueueFullError where `max_queue` requests wait already. tools, tool_choice: as in `chat`; the prompt must be messages then."""
-        plain = tools is None and tool_choice == "auto"
-        ids, tool_use = (self._reader.read(prompt), None) if plain else self._reader.read_chat(prompt, tools, tool_choice)
+        ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice)
         answer = self._answer(ids, params, cache, tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
@@ -324,12 +323,9 @@ class LLM:
 
     def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
         """A request that has passed every check, its grammar compiled."""
-        params = _params(params)
-        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
+        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
-        constraint = params.constraint if tool_use is None else tool_use.constraint(params.constraint)
-        if constraint is not None:
-            answer.request.constraint = self._grammars.compile(*constraint)
+        answer.constrain(self._grammars, self.spec.vocab_size)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:
