@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
-from linnet.draft import open_draft
+from linnet.draft import open_draft, plan_both
 from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
-from linnet.engine.pages import plan_pages
 from linnet.engine.params import MAX_CANDIDATES, SamplingParams
 from linnet.engine.sampling import TokenLogprob
 from linnet.engine.session import Session
@@ -83,7 +82,6 @@ class LLM:
         adapters: Mapping[str, str] | Sequence[str] | None = None,
     ) -> None:
         given = locals()
-        given["draft"] = str(draft) if isinstance(draft, Path) else draft
         options = ModelOptions(**{name: given[name] for name in given if name not in ("self", "model")})
         if not isinstance(model, (str, Path)):
             raise InvalidRequestError(f"model is {model!r}; it must be a path or a name, such as 'tiny'")
@@ -122,7 +120,7 @@ class LLM:
 
     def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
         """Everything that can fail by a wrong option or for want of memory comes before the weights are read."""
-        spec, draft = checkpoint.spec, None
+        spec = checkpoint.spec
         with ExitStack() as opened:
             opened.callback(checkpoint.close)
             options.check_context(spec)
@@ -134,13 +132,10 @@ class LLM:
             self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
             # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
             wanted = spec.context if slides and options.context is None else options.context
-            reserved = op_set.weight_bytes
-            if options.draft is not None:
-                draft = open_draft(options, checkpoint, op_set, self.tokenizer)
+            draft = None if options.draft is None else open_draft(options, checkpoint, op_set, self.tokenizer)
+            if draft is not None:
                 opened.callback(draft.close)
-                reserved += draft.op_set.weight_bytes
-            needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
-            pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
+            pages, context = plan_both(options, wanted, op_set, draft)
             weights = op_set.load(checkpoint, options)
             self._engine = Engine(
                 op_set.ops,
