@@ -46,7 +46,7 @@ static float extent(const float* x, int64_t columns) {
 
 // importance[k] * sqrt(kFloor * mean square of the row + x^2): errors of large values count for more, since what a trained model says
 // with them cannot be made up for elsewhere. llama.cpp weighs so where it has importances.
-constexpr float kFloor = 2;
+constexpr float kFloor = 4;
 static void weigh(const float* x, const float* importance, int64_t columns, float* weights) {
   float largest = extent(x, columns);
   F unit = f_set(largest > 1e-30f ? 1.0f / largest : 1.0f), squares = f_zero();  // so that no square overflows

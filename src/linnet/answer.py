@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from linnet.engine.constraint import AfterToken
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import FinishReason, Output, Request
 from linnet.engine.sampling import TokenLogprob
@@ -17,6 +18,7 @@ from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallEnded, 
 from linnet.text.tool_calls.tools import ToolCall
 
 if TYPE_CHECKING:
+    from linnet.text.grammar import GrammarCompiler
     from linnet.text.tokenizer import Tokenizer
     from linnet.text.tool_calls.parser import ToolCallParser
     from linnet.text.tool_calls.use import ToolUse
@@ -36,6 +38,7 @@ class Answer:
     ) -> None:
         seed = secrets.randbits(53) if params.seed is None else params.seed  # 53 bits: exact in any JSON reader
         self.request = Request(prompt, params, seed, frozenset() if params.ignore_eos else end_ids, cache=cache)
+        self._tool_use = tool_use
         self._samples: list[_Sample] = []
         shown = frozenset() if tool_use is None else tool_use.shown
         for _ in range(params.n):
@@ -45,6 +48,15 @@ class Answer:
             self.request.stop_rule = lambda sample, token: self._samples[sample].push(token)
         elif params.stop:
             raise InvalidRequestError("stop texts need a tokenizer, and this model has none; pass tokenizer=, or use stop_token_ids")
+
+    def constrain(self, grammars: GrammarCompiler, vocab: int) -> None:
+        """Compiles what the answer has to follow, if anything. Raises InvalidRequestError where that cannot be."""
+        request, use = self.request, self._tool_use
+        asked = request.params.constraint if use is None else use.constraint(request.params.constraint)
+        if asked is not None:
+            grammar = grammars.compile(*asked)
+            after = None if use is None else use.after
+            request.constraint = grammar if after is None else AfterToken(after, grammar, vocab, request.ends)
 
     def chunks(self, outputs: Iterable[Output]) -> Iterator[Chunk]:
         """A chunk for every output of the engine, samples interleaved as they come."""

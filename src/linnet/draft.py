@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from linnet.engine.draft_model import DraftModel
-from linnet.engine.pages import available_memory, plan_pages
+from linnet.engine.pages import available_memory
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.errors import InvalidRequestError, LinnetError, OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
@@ -57,13 +57,6 @@ def open_draft(options: ModelOptions, model: Checkpoint, op_set: OpSet, tokenize
         checkpoint.close()
         raise
     return draft
-
-
-def plan_both(options: ModelOptions, context: int | None, op_set: OpSet, draft: Draft | None) -> tuple[int, int]:
-    """(pages, context), as `plan_pages` has them: a page of the draft model's cache for each of the model's."""
-    weight_bytes = op_set.weight_bytes + (0 if draft is None else draft.op_set.weight_bytes)
-    needs = (context, options.max_batch, options.kv_memory, weight_bytes, op_set.memory, None if draft is None else draft.op_set.spec)
-    return plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
 
 
 def _check_memory(draft: Draft, model: Checkpoint, op_set: OpSet) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from linnet.answer import Answer
 from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Table
-from linnet.draft import open_draft, plan_both
 from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
@@ -30,10 +29,9 @@ from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.pooling import resolve_pooling
 from linnet.model_options import ModelOptions
-from linnet.op_set import open_op_set
+from linnet.opening import open_model
 from linnet.outputs import Chunk, Completion, TraceStep
-from linnet.prompts import Message, Prompt, PromptReader, read_chat_template, read_tokenizer
-from linnet.text.grammar import GrammarCompiler
+from linnet.prompts import Message, Prompt
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
 from linnet.text.tool_calls.use import ToolUse
@@ -119,44 +117,10 @@ class LLM:
         return llm
 
     def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
-        """Everything that can fail by a wrong option or for want of memory comes before the weights are read."""
-        spec = checkpoint.spec
-        with ExitStack() as opened:
-            opened.callback(checkpoint.close)
-            options.check_context(spec)
-            slides = options.slides(spec, checkpoint.slides)
-            op_set = open_op_set(options, checkpoint)
-            opened.callback(op_set.close)
-            self.tokenizer = read_tokenizer(checkpoint, options.tokenizer)
-            template = read_chat_template(options.chat_template, self.tokenizer)
-            self._reader = PromptReader(checkpoint.name, self.tokenizer, template, options.tool_format)
-            # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
-            wanted = spec.context if slides and options.context is None else options.context
-            draft = None if options.draft is None else open_draft(options, checkpoint, op_set, self.tokenizer)
-            if draft is not None:
-                opened.callback(draft.close)
-            pages, context = plan_both(options, wanted, op_set, draft)
-            weights = op_set.load(checkpoint, options)
-            self._engine = Engine(
-                op_set.ops,
-                op_set.spec,
-                weights,
-                context=context,
-                pages=pages,
-                kv_dtype=options.kv_type,
-                max_batch=options.max_batch,
-                prefill_chunk=options.prefill_chunk,
-                slides=slides,
-                prefix_cache=options.prefix_cache,
-                max_queue=options.max_queue,
-                draft=None if draft is None else draft.load(),
-            )
-            self._files = opened.pop_all()
-        self._grammars = GrammarCompiler(self.tokenizer, spec.vocab_size)
-        ends = {*checkpoint.eos_token_ids, *(self.tokenizer.eos_ids if self.tokenizer else ())}
-        self._end_ids = frozenset(token for token in ends if token < spec.vocab_size)
-        self._checkpoint = checkpoint
-        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)
+        opened = open_model(checkpoint, options)
+        self.tokenizer = opened.tokenizer
+        self._checkpoint, self._files = checkpoint, opened.files
+        self._engine, self._reader, self._grammars, self._end_ids = opened.engine, opened.reader, opened.grammars, opened.end_ids
 
     @property
     def spec(self) -> ModelSpec:
@@ -225,8 +189,7 @@ class LLM:
     ) -> Handle:
         """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
         QueueFullError where `max_queue` requests wait already. tools, tool_choice: as in `chat`; the prompt must be messages then."""
-        plain = tools is None and tool_choice == "auto"
-        ids, tool_use = (self._reader.read(prompt), None) if plain else self._reader.read_chat(prompt, tools, tool_choice)
+        ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice)
         answer = self._answer(ids, params, cache, tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
@@ -359,12 +322,9 @@ class LLM:
 
     def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
         """A request that has passed every check, its grammar compiled."""
-        params = _params(params)
-        answer = Answer(prompt, params, self._end_ids, self.tokenizer, cache, tool_use)
+        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
-        constraint = params.constraint if tool_use is None else tool_use.constraint(params.constraint)
-        if constraint is not None:
-            answer.request.constraint = self._grammars.compile(*constraint)
+        answer.constrain(self._grammars, self.spec.vocab_size)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:

@@ -46,7 +46,7 @@ class ModelOptions(Options):
     kv_memory: int | None = option(None, "most bytes of KV cache; None: 40% of the available memory", 1)
     max_batch: int = option(16, "most sequences that run at once", 1, 4096)
     prefill_chunk: int = option(512, "most prompt tokens in one step", 1, 2**20)
-    max_queue: int | None = option(None, "most requests that may wait for a place in the batch; None: any number", 0)
+    max_queue: int | None = option(None, "most requests that may wait for a place in the batch; None: any number, in a server 256", 0)
     prefix_cache: bool = option(True, "keep the keys and values of prompts, for later ones that begin alike")
     draft: Any = option(None, "a smaller model with the same tokens, which guesses ahead")
     low_memory: bool = option(False, "leave weights where their file is mapped, rearranged at each use: slower, and no memory of their own")

@@ -67,6 +67,10 @@ class PromptReader:
         tokenizer, tools = self.needed("messages"), None if tool_use is None else tool_use.tools
         return tokenizer.apply_chat_template(with_calls_read(messages), tools=tools, chat_template=self.chat_template)
 
+    def read_with_tools(self, prompt: Any, tools: Sequence[Tool] | None, choice: ToolChoice) -> tuple[list[int], ToolUse | None]:
+        """Any prompt, if it comes without tools; else a conversation."""
+        return (self.read(prompt), None) if tools is None and choice == "auto" else self.read_chat(prompt, tools, choice)
+
     def read_chat(self, messages: Any, tools: Sequence[Tool] | None, choice: ToolChoice) -> tuple[list[int], ToolUse | None]:
         """The same of a conversation with tools, and what these are; None where none are to be called."""
         if not tools and choice in ("auto", "none"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
-from linnet import LLM, InvalidRequestError, LinnetError, SamplingParams, Tokenizer
+from linnet import LLM, InvalidRequestError, LinnetError, MissingDependencyError, SamplingParams, Tokenizer
 from linnet.eval import compute_metrics, compute_multiple_choice, compute_perplexity, evaluate
 from linnet.eval.batch import Generate, Item, Score, run
 
@@ -243,6 +244,18 @@ def test_every_kind_of_file_says_the_same(llm: LLM, tmp_path: Path) -> None:
 def test_options_that_do_not_go_with_the_data(llm: LLM, data: list[Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequestError, match=message):
         evaluate(llm, data, **options)
+
+
+@pytest.mark.parametrize(
+    ("package", "metric", "message"),
+    [("sacrebleu", "bleu", "BLEU needs sacrebleu: pip install"), ("rouge_score", "rouge", "ROUGE needs rouge-score: pip install")],
+)
+def test_a_missing_package_is_named_first(monkeypatch: pytest.MonkeyPatch, package: str, metric: str, message: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDependencyError, match=message):
+        evaluate("no model is opened", SUMS, metrics=[metric])
 
 
 def test_a_prompt_past_the_context_is_named(llm: LLM) -> None:

@@ -201,3 +201,34 @@ def test_demands_that_cannot_be_kept_are_refused(hermes: LLM) -> None:
         hermes.chat(USER, tools=[odd], tool_choice="odd")
     with pytest.raises(InvalidRequestError, match="json_object constrains the answer, and a call of a tool would not follow it"):
         hermes.chat(USER, SamplingParams(json_object=True), tools=[WEATHER])
+
+
+def test_strict_tools_are_called_by_their_schemas(hermes: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the model calls by itself, and nowhere else. Its <|user|> plays the token that opens a call."""
+    import jsonschema
+
+    from linnet.text.tool_calls import formats, use
+
+    tokenizer = hermes.tokenizer
+    assert tokenizer is not None
+    marker = tokenizer.token_to_id("<|user|>")
+    played = replace(formats.HERMES, opening="<|user|>", markers=("<|user|>",))
+    monkeypatch.setitem(use.FORMATS, "hermes", played)
+    monkeypatch.setattr(use, "format_of", lambda *_: played)
+    strict = {"type": "function", "function": {**WEATHER["function"], "strict": True}}
+
+    def opens(ids: list[int], logits: Any) -> Any:
+        logits[marker] = 1e4 if len(ids) % 40 == 0 and ids[-1] != marker else -1e4
+        return logits
+
+    params = SamplingParams(max_tokens=300, temperature=1.5, logits_processor=opens, ignore_eos=True)
+    found = [hermes.chat(USER, replace(params, seed=seed), tools=[strict, COUNT]) for seed in range(3)]
+    calls = [call for completion in found for call in completion.tool_calls]
+    assert len(calls) > 3
+    for call in calls:
+        if call.name == "get_weather":
+            jsonschema.validate(call.arguments, WEATHER["function"]["parameters"])
+    assert all(completion.text for completion in found), "what is no call is free"
+    monkeypatch.undo()
+    with pytest.raises(InvalidRequestError, match="get_weather: strict needs a model whose calls begin with a token of their own"):
+        hermes.chat(USER, tools=[strict])

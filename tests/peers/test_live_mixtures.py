@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import comparison  # noqa: F401  # lets the next ones be found
 import gguf
 import pytest
-from family_cases import FAMILIES, Draw, FamilyCase
+from family import Settings
+from family_cases import FamilyCase
 from llama_quantize import quantize
 
 from linnet.load.checkpoint import open_checkpoint
 from linnet.quantize.file_types import FILE_TYPES, Choice, choose_types
 from linnet.quantize.gguf_model import gguf_model
+from models import FAMILIES, Draw
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: pip install '.[peers]'")
 pytestmark = pytest.mark.peers
 
-GROUPED = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32}
-MODELS = {
+GROUPED: Settings = {"num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32}
+MODELS: dict[str, Settings] = {
     "llama": {"num_hidden_layers": 17, "num_key_value_heads": 4, "num_attention_heads": 8},
     "llama-grouped": {"num_hidden_layers": 17, **GROUPED, "tie_word_embeddings": True},
     "llama-odd": {"num_hidden_layers": 9, "hidden_size": 288, "intermediate_size": 480, "num_attention_heads": 9, "num_key_value_heads": 3},

@@ -52,15 +52,18 @@ def test_rows_that_no_blocks_fill_are_refused(type: TensorType):
 
 
 def test_instruction_sets_agree():
-    """Vector ones bit for bit; the scalar one rounds products and sums apart, which changes an integer here and there."""
+    """Vector ones bit for bit; the scalar one rounds products and sums apart, and may take another of two answers that are as good."""
     values = normal(columns=512)
+
+    def error(data: np.ndarray, type: TensorType) -> float:
+        return float(np.square(dequantize(RawTensor("w", values.shape, type, data.reshape(-1))) - values).mean())
+
     for type in MADE:
         made = {
             isa: _core.quantize_rows(values.view(np.uint8).reshape(-1), 0, type.gguf_id, *values.shape, None, 1, isa)
             for isa in _core.available_isas()
         }
-        vectors = [data for isa, data in made.items() if isa != "scalar"]
-        for data in vectors[1:]:
-            np.testing.assert_array_equal(data, vectors[0])
-        if vectors:
-            assert (made["scalar"] != vectors[0]).mean() < 0.01
+        scalar = made.pop("scalar")
+        for data in made.values():
+            np.testing.assert_array_equal(data, next(iter(made.values())))
+            assert error(data, type) == pytest.approx(error(scalar, type), rel=2e-3)

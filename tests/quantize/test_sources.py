@@ -17,6 +17,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import linnet
 from linnet import LLM
+from linnet.errors import UnsupportedModelError
 
 ARGS = {"n_layer": 2, "n_head": 4, "n_embd": 256, "block_size": 64, "bias": True, "vocab_size": 101, "dropout": 0.0}
 
@@ -91,9 +92,14 @@ def test_a_model_without_a_tokenizer_takes_token_ids(gpt2: tuple[Path, Path], tm
         assert llm.logits([1, 2, 3]).shape == (3, 101)
 
 
-def test_another_tokenizer(gpt2: tuple[Path, Path], tmp_path: Path) -> None:
-    """Given a tokenizer, the model's rows that it does not reach are named padding; here it has more than the model has rows."""
-    linnet.quantize(gpt2[0], tmp_path / "out.gguf", "q8_0", tokenizer=TINY)
+def test_another_tokenizer(tmp_path: Path) -> None:
+    """Rows that it does not reach are padding; one with more tokens than the model has rows is another model's."""
+    for rows in (1400, 101):
+        args = {**ARGS, "vocab_size": rows}
+        torch.save({"model": NanoGpt(args).state_dict(), "model_args": args}, tmp_path / f"{rows}.pt")
+    linnet.quantize(tmp_path / "1400.pt", tmp_path / "out.gguf", "q8_0", tokenizer=TINY)
     said = gguf.GGUFReader(tmp_path / "out.gguf").fields
     tokens = json.loads((TINY / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
-    assert said["tokenizer.ggml.tokens"].contents() == [token for token, id in tokens.items() if id < 101]
+    assert said["tokenizer.ggml.tokens"].contents() == [*tokens, *(f"[PAD{id}]" for id in range(1328, 1400))]
+    with pytest.raises(UnsupportedModelError, match="1328 tokens for a model with rows for 101"):
+        linnet.quantize(tmp_path / "101.pt", tmp_path / "other.gguf", "q8_0", tokenizer=TINY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -133,7 +133,7 @@ class _Entry:
         self.unfinished = len(item.jobs)
 
 
-def run(llm: LLM, items: Iterable[Item[R]]) -> Iterator[tuple[int, R]]:
+def run(llm: LLM, items: Iterable[Item[R]]) -> Generator[tuple[int, R], None, None]:
     """What each item gives, with its place among the items, in the order in which they are done.
 
     Items are taken as there is room for them: neither they nor their requests need all be in memory. Raises what a job raises, and

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from linnet.errors import InvalidRequestError
 
@@ -33,16 +33,19 @@ class SampleLog:
         try:
             lines = path.read_text("utf-8").split("\n") if path.exists() else []
             whole = self._read(lines, resume)
-            self._file: TextIO = path.open("w", encoding="utf-8", newline="\n")
+            self._file: BinaryIO = path.open("r+b" if whole else "wb")
         except OSError as error:
             raise InvalidRequestError(f"{path}: cannot be written ({error.strerror})") from None
         except UnicodeDecodeError:
             raise InvalidRequestError(f"{path} is no file of samples; name another") from None
-        self._write(*(whole or [json.dumps(self.what)]))
+        if whole:
+            self._file.truncate(self._file.seek(sum(len(line.encode()) + 1 for line in whole)))
+        else:
+            self._write(self.what)
 
     def add(self, index: int, sample: dict[str, Any]) -> None:
         self.samples[index] = sample
-        self._write(json.dumps({"index": index, **sample}, ensure_ascii=False))
+        self._write({"index": index, **sample})
 
     def close(self) -> None:
         self._file.close()
@@ -100,6 +103,6 @@ class SampleLog:
     def _damaged(self, number: int) -> InvalidRequestError:
         return InvalidRequestError(f"{self.path}: line {number} is damaged; delete the line, and its item is run again")
 
-    def _write(self, *lines: str) -> None:
-        self._file.write("".join(f"{line}\n" for line in lines))
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._file.write(f"{json.dumps(entry, ensure_ascii=False)}\n".encode())
         self._file.flush()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any, ClassVar, TypeAlias
 
 from linnet.eval.batch import Item, run
@@ -52,12 +53,13 @@ def complete(llm: LLM, task: Task, log: SampleLog | None = None, progress: Calla
     due = [index for index in range(len(task)) if index not in samples]
     if progress is not None:
         progress(len(samples), len(task))
-    for place, sample in run(llm, (task.item(index) for index in due)):
-        samples[due[place]] = sample
-        if log is not None:
-            log.add(due[place], sample)
-        if progress is not None:
-            progress(len(samples), len(task))
+    with closing(run(llm, (task.item(index) for index in due))) as results:
+        for place, sample in results:
+            samples[due[place]] = sample
+            if log is not None:
+                log.add(due[place], sample)
+            if progress is not None:
+                progress(len(samples), len(task))
     return [samples[index] for index in range(len(task))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import exp
@@ -15,6 +16,8 @@ from linnet.llm import LLM
 
 WINDOW = 512
 """Tokens that are read at once: each window begins anew."""
+_MOST_BYTES = 64
+"""Of a token, on average, in any text."""
 _ROWS = 64
 """Rows of logits that are compared at a time."""
 
@@ -36,10 +39,12 @@ class Comparison:
     top1_agreement: float
 
 
-def read_text(option: str, path: Path) -> str:
-    """A file's text. Raises InvalidRequestError where there is none."""
+def read_text(option: str, path: Path, tokens: int) -> str:
+    """The beginning of a file's text, enough for so many tokens. Raises InvalidRequestError where there is none."""
     try:
-        text = path.read_text("utf-8")
+        with path.open("rb") as file:
+            data = file.read(tokens * _MOST_BYTES)
+        text = getincrementaldecoder("utf-8")().decode(data)  # a character that is cut at the end is left out
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise InvalidRequestError(f"{option} {path}: cannot be read ({reason})") from None

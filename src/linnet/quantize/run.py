@@ -128,7 +128,7 @@ def _check(job: Job) -> None:
     if job.threads is not None and (type(job.threads) is not int or not 1 <= job.threads <= 1024):
         raise InvalidRequestError(f"threads is {job.threads!r}; it must be from 1 to 1024")
     if job.calibrate is not None:
-        read_text("calibrate", Path(job.calibrate))
+        read_text("calibrate", Path(job.calibrate), job.calibration_tokens)
     if job.plot is not None:
         from linnet.charts import check_plot
 
@@ -139,9 +139,9 @@ def _check(job: Job) -> None:
 def _evaluation_text(job: Job) -> tuple[str, bool] | None:
     """The text, and whether its control tokens are themselves."""
     if job.eval_text is not None:
-        return read_text("eval_text", Path(job.eval_text)), job.special
+        return read_text("eval_text", Path(job.eval_text), job.eval_tokens), job.special
     if job.model == BUILT_IN:
-        return read_text("eval_text", locate(BUILT_IN) / "held_out.txt"), True
+        return read_text("eval_text", locate(BUILT_IN) / "held_out.txt", job.eval_tokens), True
     return None
 
 
@@ -159,7 +159,8 @@ def with_vocabulary(checkpoint: Checkpoint, model: GgufModel, tokenizer: Tokeniz
     kept = {key: value for key, value in model.metadata.items() if not key.startswith("tokenizer.")}
     if checkpoint.naming != "gguf":
         kept["general.type"] = "model"
-        kept["general.name"] = (checkpoint.path.stem if checkpoint.path is not None else checkpoint.name) or "model"
+        named = Path(checkpoint.name)
+        kept["general.name"] = (named.stem if checkpoint.path is not None and checkpoint.path.is_file() else named.name) or "model"
     return replace(model, metadata={**kept, **keys}), notes
 
 
@@ -215,7 +216,7 @@ def _importance(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer | None, m
     if job.calibrate is None:
         return {}
     assert tokenizer is not None
-    text = read_text("calibrate", Path(job.calibrate))
+    text = read_text("calibrate", Path(job.calibrate), job.calibration_tokens)
     token_ids = tokenizer.encode(text, bos=False, special=job.special)[: job.calibration_tokens]
     found = calibrated(checkpoint, tokenizer, token_ids, model.tensors, job.threads, job.advance)
     if job.save_importance is not None:

@@ -55,6 +55,10 @@ def vocabulary_metadata(tokenizer: Tokenizer, rows: int, ends: Sequence[int] = (
     """
     if Path(tokenizer.source).suffix == ".gguf":
         return _copied(Path(tokenizer.source)), []
+    if tokenizer.vocab_size > rows:
+        raise UnsupportedModelError(
+            f"{tokenizer.source}: {tokenizer.vocab_size} tokens for a model with rows for {rows}; tokenizer= takes the model's own"
+        )
     notes: list[str] = []
     made: list[Metadata] = []
     for candidate in _candidates(tokenizer, rows):

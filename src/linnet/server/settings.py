@@ -24,6 +24,9 @@ logger = logging.getLogger("linnet.server")
 MODEL_OPTIONS = tuple(f.name for f in fields(ModelOptions) if f.metadata["letter"] is None and f.name != "backend")
 """Options of opening a model that a server passes on: those that are built."""
 
+MAX_QUEUE = 256
+"""Most requests that wait for a place in a model's batch, unless told otherwise: a server must not take what it cannot do."""
+
 _KEY_LENGTH = 16
 _KINDS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Any": str}
 _MODEL_NAME = re.compile(r"[\w.:/+-]{1,200}")
@@ -149,7 +152,7 @@ def _model(name: str, entry: str | Mapping[str, Any], shared: Mapping[str, Any])
     unknown = [key for key in own if key not in MODEL_OPTIONS]
     if unknown:
         raise InvalidRequestError(f"models.{name}.{unknown[0]}: there is no such option of a model; they are {', '.join(MODEL_OPTIONS)}")
-    options = {**shared, **own}
+    options = {"max_queue": MAX_QUEUE, **shared, **own}
     try:
         ModelOptions(**options)
     except InvalidRequestError as error:

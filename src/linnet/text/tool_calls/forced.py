@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from linnet.errors import InvalidRequestError
@@ -24,15 +24,18 @@ def opening_of(format: Format) -> str:
     return _PARTS[format.name][0]
 
 
-def grammar_of_calls(format: Format, tools: Sequence[Mapping[str, Any]]) -> str:
-    """A Lark grammar of one call of one of the tools, after the opening, its arguments by the tool's schema. Raises InvalidRequestError
-    that names the tool whose schema cannot be kept."""
+def grammar_of_calls(format: Format, tools: Sequence[Mapping[str, Any]], strict: Container[str] | None = None) -> str:
+    """A Lark grammar of one call of one of the tools, after the opening, its arguments by the tool's schema; or, of an answer that opens
+    a call by itself, by the schemas of those that are `strict`. Raises InvalidRequestError that names the tool whose schema cannot be
+    kept."""
     _, middle, closing = _PARTS[format.name]
-    rules = [f"start: {' | '.join(f'call_{index}' for index in range(len(tools)))}"]
+    calls = " | ".join(f"call_{index}" for index in range(len(tools)))
+    rules = [f"start: {calls}" if strict is None else f'start: call | "\\n" call\ncall: {calls}']
     for index, tool in enumerate(tools):
         function = tool["function"]
+        kept = strict is None or function["name"] in strict
         try:
-            arguments = schema_source(_closed(_without_nullable(function["parameters"])))
+            arguments = schema_source(_closed(_without_nullable(function["parameters"])) if kept else {"type": "object"})
         except InvalidRequestError as error:
             raise InvalidRequestError(f"tool {function['name']}: {error}") from None
         opening = middle.replace("NAME", json.dumps(function["name"]))

@@ -84,8 +84,15 @@ def _read_tool(tool: Any, where: str) -> dict[str, Any]:
         raise InvalidRequestError(f"{where} ({name}): parameters must be a JSON schema of type 'object'")
     if not isinstance(parameters.setdefault("properties", {}), Mapping):
         raise InvalidRequestError(f"{where} ({name}): the properties of its parameters must be an object")
-    function.pop("strict", None)
+    if not isinstance(function.pop("strict", None), (bool, type(None))):
+        raise InvalidRequestError(f"{where} ({name}): strict must be true or false")
     return {"type": "function", "function": {**function, "parameters": parameters}}
+
+
+def strict_names(given: Sequence[Tool]) -> list[str]:
+    """Those of tools that were read whose arguments shall satisfy their schemas by all means."""
+    functions = [tool["function"] for tool in given if isinstance(tool, Mapping)]
+    return [function["name"] for function in functions if function.get("strict")]
 
 
 def read_tool_choice(given: ToolChoice, names: Sequence[str]) -> str:

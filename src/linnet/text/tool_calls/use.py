@@ -11,7 +11,7 @@ from linnet.text.chat_template import choose
 from linnet.text.tool_calls.forced import grammar_of_calls, opening_of
 from linnet.text.tool_calls.formats import FORMATS, Format, format_of
 from linnet.text.tool_calls.parser import ToolCallParser
-from linnet.text.tool_calls.tools import Tool, ToolChoice, read_tool_choice, read_tools
+from linnet.text.tool_calls.tools import Tool, ToolChoice, read_tool_choice, read_tools, strict_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ToolUse:
-    """tools: as chat templates take them. grammar: of an answer that must be a call; None where it need not be. opening: what such an
-    answer is begun with. shown: ids of the control tokens that calls are marked with."""
+    """tools: as chat templates take them. grammar: of an answer that must be a call, or, with `after`, of what follows that token, which
+    opens a call; None where neither is asked for. opening: what an answer that must be a call is begun with. shown: ids of the
+    control tokens that calls are marked with."""
 
     tools: list[dict[str, Any]]
     format: Format
     shown: frozenset[int]
     grammar: str | None = None
     opening: str = ""
+    after: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -69,6 +71,17 @@ def read_tool_use(
             "open it with tool_format="
         )
     forced = tools if read_choice == "required" else [tool for tool in tools if read_choice == f" {tool['function']['name']}"]
-    grammar, opening = (grammar_of_calls(found, forced), opening_of(found)) if forced else (None, "")
     ids = {tokenizer.token_to_id(marker) for marker in found.markers}
-    return ToolUse(tools, found, frozenset(id for id in ids if id is not None), grammar, opening)
+    shown = frozenset(id for id in ids if id is not None)
+    if forced:
+        return ToolUse(tools, found, shown, grammar_of_calls(found, forced), opening_of(found))
+    strict = strict_names(given or ())
+    if not strict:
+        return ToolUse(tools, found, shown)
+    after = tokenizer.token_to_id(found.opening)
+    if after is None or found.bare:
+        raise InvalidRequestError(
+            f"tool {strict[0]}: strict needs a model whose calls begin with a token of their own, which this one's need not; "
+            "leave strict out, or demand the call with tool_choice"
+        )
+    return ToolUse(tools, found, shown, grammar_of_calls(found, tools, strict), after=after)

@@ -1,0 +1,73 @@
+"""Opening a model: from a checkpoint and options to what `LLM` runs requests with."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from linnet.draft import open_draft
+from linnet.engine.engine import Engine
+from linnet.engine.pages import plan_pages
+from linnet.load.checkpoint import Checkpoint
+from linnet.model_options import ModelOptions
+from linnet.op_set import open_op_set
+from linnet.prompts import PromptReader, read_chat_template, read_tokenizer
+from linnet.text.grammar import GrammarCompiler
+from linnet.text.tokenizer import Tokenizer
+
+logger = logging.getLogger("linnet.llm")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is ready to run. end_ids: tokens that end an answer. files: what is to be closed after the engine."""
+
+    engine: Engine
+    tokenizer: Tokenizer | None
+    reader: PromptReader
+    grammars: GrammarCompiler
+    end_ids: frozenset[int]
+    files: ExitStack
+
+
+def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
+    """Everything that can fail by a wrong option or for want of memory comes before the weights are read; whatever fails, the
+    checkpoint is closed."""
+    spec, draft = checkpoint.spec, None
+    with ExitStack() as files:
+        files.callback(checkpoint.close)
+        options.check_context(spec)
+        slides = options.slides(spec, checkpoint.slides)
+        op_set = open_op_set(options, checkpoint)
+        files.callback(op_set.close)
+        tokenizer = read_tokenizer(checkpoint, options.tokenizer)
+        template = read_chat_template(options.chat_template, tokenizer)
+        reader = PromptReader(checkpoint.name, tokenizer, template, options.tool_format)
+        # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
+        wanted = spec.context if slides and options.context is None else options.context
+        reserved = op_set.weight_bytes
+        if options.draft is not None:
+            draft = open_draft(options, checkpoint, op_set, tokenizer)
+            files.callback(draft.close)
+            reserved += draft.op_set.weight_bytes
+        needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
+        pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
+        engine = Engine(
+            op_set.ops,
+            op_set.spec,
+            op_set.load(checkpoint, options),
+            context=context,
+            pages=pages,
+            kv_dtype=options.kv_type,
+            max_batch=options.max_batch,
+            prefill_chunk=options.prefill_chunk,
+            slides=slides,
+            prefix_cache=options.prefix_cache,
+            max_queue=options.max_queue,
+            draft=None if draft is None else draft.load(),
+        )
+        ends = {*checkpoint.eos_token_ids, *(tokenizer.eos_ids if tokenizer else ())}
+        end_ids = frozenset(token for token in ends if token < spec.vocab_size)
+        logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)
+        return Opened(engine, tokenizer, reader, GrammarCompiler(tokenizer, spec.vocab_size), end_ids, files.pop_all())
