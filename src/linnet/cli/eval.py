@@ -90,9 +90,9 @@ def evaluate(
     for option, path in files.items():
         if path is None:
             continue
+        check_writable(option, path)
         if data.resolve() in (path.resolve(), _samples(path).resolve()):
             raise InvalidRequestError(f"{option} {path} would overwrite the data; name another file")
-        check_writable(option, path)
     from linnet.eval.plan import plan
     from linnet.eval.report import check_report
     from linnet.eval.rows import Question
