@@ -28,7 +28,7 @@ CALIBRATION_TEXTS = 1200
 
 def row(name: str, report: QuantizeReport, path: Path) -> str:
     with linnet.LLM(path) as llm:
-        share = score(llm, SUMS, 16)
+        share = score(llm, SUMS)
     found = report.evaluation
     assert found is not None
     cells = (

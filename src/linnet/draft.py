@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.pages import available_memory
@@ -38,7 +39,8 @@ def open_draft(options: ModelOptions, model: Checkpoint, op_set: OpSet, tokenize
     Raises what opening a model does, OutOfMemoryError where its weights do not fit beside the model's, and InvalidRequestError for one that
     cannot guess for it.
     """
-    assert options.draft is not None
+    if not isinstance(options.draft, (str, Path)):
+        raise InvalidRequestError(f"draft is {options.draft!r}; it must be a path or a name, such as 'tiny'")
     try:
         checkpoint = open_checkpoint(options.draft)
     except LinnetError as error:

@@ -80,7 +80,6 @@ class LLM:
         adapters: Mapping[str, str] | Sequence[str] | None = None,
     ) -> None:
         given = locals()
-        given["draft"] = str(draft) if isinstance(draft, Path) else draft
         options = ModelOptions(**{name: given[name] for name in given if name not in ("self", "model")})
         if not isinstance(model, (str, Path)):
             raise InvalidRequestError(f"model is {model!r}; it must be a path or a name, such as 'tiny'")

@@ -48,7 +48,7 @@ class ModelOptions(Options):
     prefill_chunk: int = option(512, "most prompt tokens in one step", 1, 2**20)
     max_queue: int | None = option(None, "most requests that may wait for a place in the batch; None: any number, in a server 256", 0)
     prefix_cache: bool = option(True, "keep the keys and values of prompts, for later ones that begin alike")
-    draft: str | None = option(None, "a smaller model with the same tokens, which guesses ahead")
+    draft: Any = option(None, "a smaller model with the same tokens, which guesses ahead")
     low_memory: bool = option(False, "leave weights where their file is mapped, rearranged at each use: slower, and no memory of their own")
     device: str | None = option(
         None,

@@ -134,6 +134,7 @@ def test_what_ctrl_c_stops_is_resumed(linnet, command, env, tmp_path):
         (["sums.jsonl", "--metric", "none.py:f"], "none.py cannot be run (FileNotFoundError"),
         (["sums.jsonl", "--metric", "mine.py:f"], "mine.py has no function 'f'"),
         (["sums.jsonl", "--output", "no/where.json"], "--output no/where.json: cannot be written (No such file or directory)"),
+        (["sums.jsonl", "--output", "./sums.jsonl"], "--output sums.jsonl would overwrite the data; name another file"),
         (["sums.jsonl", "--html", "."], "--html .: cannot be written (Is a directory)"),
         (["sums.jsonl", "--resume"], "--resume goes on with the run that --output names"),
         (["sums.jsonl", "--stride", "4"], "stride says nothing about rows with a reference"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -240,6 +241,9 @@ def test_constrained_answers_are_the_same_alone_and_together(llm: LLM) -> None:
     assert [c.finish_reason for c in together] == [c.finish_reason for c in alone]
     samples = [c.text for c in alone[-4:]]
     assert len(set(samples)) == 4, "each sample has a state of its own"
+    for speculation in ("off", "lookup"):
+        guessed = [replace(params, speculation=speculation) for params in mixed()]
+        assert [c.token_ids for c in llm.generate(prompts, guessed)] == [c.token_ids for c in alone]
     handles = [llm.submit(prompt, params) for prompt, params in zip(prompts, mixed(), strict=True)]
     assert [c.token_ids for handle in handles for c in handle.result()] == [c.token_ids for c in alone]
     assert [c.token_ids for p, m in zip(prompts, mixed(), strict=True) for c in llm.generate([p], m, cache=False)] == [

@@ -83,6 +83,7 @@ BORNE: dict[str, dict[str, Any]] = {
     "rules that double": {"grammar": doubling("a", 40)},
     "an ambiguous rule": {"grammar": 'start: s\ns: s s s s s s | "a" | '},
     "ambiguous repeats": {"grammar": 'start: a*\na: b*\nb: c*\nc: "x"*'},
+    "alternatives of one letter": {"grammar": 'start: s\ns: a b | b a | s s | "a" |\na: s b | b s | "a" |\nb: s a | a a s | "a" |'},
     "terminals within counts": {"grammar": "start: A0\n" + "\n".join(f'A{i}: (A{i + 1} | "b"){{1,100}}' for i in range(10)) + '\nA10: "x"'},
 }
 
@@ -121,7 +122,7 @@ def test_borne_or_failed_alone(llm: LLM, neighbour: list[int], name: str) -> Non
     stream = llm.stream("Once upon a time", NEIGHBOUR)
     tokens = next(stream).token_ids
     began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    handle = llm.submit("Hello", SamplingParams(max_tokens=40, seed=1, **BORNE[name]))
+    handle = llm.submit("Hello", SamplingParams(max_tokens=200, seed=1, **BORNE[name]))
     try:
         [completion] = handle.result()
         assert completion.finish_reason in ("stop", "length")

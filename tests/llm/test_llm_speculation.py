@@ -170,7 +170,7 @@ def test_a_draft_that_is_not_there_or_not_a_model_is_refused(tmp_path: Path) -> 
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelFileError, match=r"draft: .*x\.gguf"):
         LLM("tiny", draft=str(tmp_path / "x.gguf"))
-    with pytest.raises(InvalidRequestError, match="draft is 5; it must be a text"):
+    with pytest.raises(InvalidRequestError, match="draft is 5; it must be a path or a name"):
         LLM("tiny", draft=5)  # type: ignore[arg-type]
 
 

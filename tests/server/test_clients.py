@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 import openai
+import pydantic
 import pytest
 from server_process import Server
 
@@ -141,3 +148,31 @@ def test_models(client: openai.OpenAI) -> None:
     assert client.models.retrieve("tiny").id == "tiny"
     with pytest.raises(openai.NotFoundError, match="there are: tiny"):
         client.models.retrieve("none")
+
+
+def test_answers_by_a_schema(client: openai.OpenAI) -> None:
+    class Answer(pydantic.BaseModel):
+        city: Literal["Rome", "Paris"]
+        sure: bool
+
+    question = [{"role": "user", "content": "What is the capital of Italy?"}]
+    found = client.chat.completions.parse(model="tiny", messages=question, response_format=Answer, seed=1)
+    assert isinstance(found.choices[0].message.parsed, Answer)
+    asked = {"model": "tiny", "messages": question, "response_format": {"type": "json_object"}, "seed": 1, "max_tokens": 500}
+    text = client.chat.completions.create(**asked)
+    assert text.choices[0].finish_reason == "length" or isinstance(json.loads(text.choices[0].message.content), dict)
+    forced = client.completions.create(model="tiny", prompt="x", extra_body={"regex": "[ab]{3}c"}).choices[0].text
+    assert re.fullmatch("[ab]{3}c", forced)
+    bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "no such type"}}}
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(**{**asked, "response_format": bad})
+
+
+def test_the_readme_works_as_printed(server: Server) -> None:
+    section = (Path(__file__).parents[2] / "README.md").read_text().split("## Over HTTP")[1].split("\n## ")[0]
+    section = section.replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    curl = next(line.strip() for line in section.splitlines() if line.strip().startswith("curl "))
+    code = section.split("```")[1].removeprefix("python")
+    for command in (["sh", "-c", curl + " --silent"], [sys.executable, "-c", code]):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert "17 + 25 = 42" in done.stdout, done.stderr

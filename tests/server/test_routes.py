@@ -154,6 +154,13 @@ def test_every_request_has_an_id_and_a_line(http: httpx.Client, server: Server) 
     assert (found["method"], found["path"], found["status"]) == ("GET", "/v1/models", 200)
 
 
+def test_who_asks_is_written_to_the_log(http: httpx.Client, server: Server) -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "user": "ann"}
+    assert http.post("/v1/chat/completions", json=body, headers={"x-request-id": "ann-1"}).status_code == 200
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    assert next(line for line in lines if line.get("request_id") == "ann-1")["user"] == "ann"
+
+
 def test_health_and_readiness(http: httpx.Client) -> None:
     assert http.get("/health").json() == {"status": "ok"}
     assert http.get("/api/health").json() == {"status": "ok"}

@@ -88,8 +88,11 @@ def evaluate(
         raise InvalidRequestError("--resume goes on with the run that --output names; add it")
     files = {"--output": output, "--html": html}
     for option, path in files.items():
-        if path is not None:
-            check_writable(option, path)
+        if path is None:
+            continue
+        check_writable(option, path)
+        if data.resolve() in (path.resolve(), _samples(path).resolve()):
+            raise InvalidRequestError(f"{option} {path} would overwrite the data; name another file")
     from linnet.eval.plan import plan
     from linnet.eval.report import check_report
     from linnet.eval.rows import Question

@@ -18,6 +18,10 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
+USER = "linnet.user"
+"""In a request's scope: who asks, as its body says; for the log."""
+
+
 class JsonRoute(APIRoute):
     """A route whose body is read by `parse`."""
 
@@ -32,7 +36,10 @@ class JsonRoute(APIRoute):
 
 class _JsonRequest(Request):
     async def json(self) -> Any:
-        return parse(await self.body(), self.app.state.service.options.max_json_depth)
+        content = parse(await self.body(), self.app.state.service.options.max_json_depth)
+        if isinstance(content, dict) and isinstance(user := content.get("user"), str):
+            self.scope[USER] = user[:256]
+        return content
 
 
 def parse(body: bytes, max_depth: int) -> Any:

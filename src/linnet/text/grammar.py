@@ -29,11 +29,13 @@ PROCESSOR_SECONDS = 2.0
 LIMITS: dict[str, Any] = {
     "max_grammar_size": 100_000,
     "max_lexer_states": 50_000,
-    "step_max_items": 20_000,
+    "step_max_items": 50_000,
     "step_lexer_fuel": 200_000,
     "verbose_errors": False,
 }
 """Of llguidance: symbols, states (1 to 2 KB each), and work for one token; docs/constraints.md says what they amount to."""
+LARK_LIMITS = {**LIMITS, "max_items_in_row": 500}
+"""Rules of one's own may be ambiguous (`s: s s | "a"`): then a token takes time with the cube of the items; so many, 30 ms."""
 LONGEST_TOKEN = 512
 """Bytes; llguidance takes up to 1,024. No grammar allows a longer one."""
 _LONGEST_REASON = 400
@@ -67,7 +69,8 @@ class GrammarCompiler:
         if not isinstance(value, bool):
             check_text(name, value)
         source = grammar_of(name, value)
-        reply = _trial.ask((source, LIMITS))
+        limits = LARK_LIMITS if name == "grammar" else LIMITS
+        reply = _trial.ask((source, limits))
         if reply is None:
             raise InvalidRequestError(
                 f"{name} nests too deeply, or takes more than {PROCESSOR_SECONDS:g} s or {MEMORY >> 20} MB to compile; simplify it"
@@ -75,7 +78,7 @@ class GrammarCompiler:
         if reply[0] != b"+":
             raise InvalidRequestError(f"{name}: {_reason(reply[1])}")
         table = self._table(self._tokenizer)
-        matcher = LLMatcher(table.tokenizer, source, log_level=0, limits=LLParserLimits(**LIMITS))
+        matcher = LLMatcher(table.tokenizer, source, log_level=0, limits=LLParserLimits(**limits))
         grammar = Grammar(name, table, matcher)
         try:
             possible = not matcher.is_error() and bool(grammar.allowed().any() or grammar.satisfied)

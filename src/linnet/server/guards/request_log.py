@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from linnet.server.answers import error_response
 from linnet.server.errors import api_error
+from linnet.server.json_body import USER
 from linnet.server.metrics import Metrics
 
 logger = logging.getLogger("linnet.server")
@@ -57,6 +58,8 @@ class RequestLog:
             seconds = time.perf_counter() - started
             self.metrics.count_request(scope, status, seconds)
             facts = {"method": scope.get("method", "WEBSOCKET"), "path": scope["path"], "status": status, "seconds": round(seconds, 4)}
+            if USER in scope:
+                facts["user"] = scope[USER]
             logger.info("request", extra={"facts": facts})
 
 
