@@ -112,6 +112,9 @@ def test_a_wrong_field_is_named(http: httpx.Client, route: str, change: dict[str
         (b'{"a": ' * 400 + b"1" + b"}" * 400, "400 levels deep and 64 are allowed"),
         (b"[" * 100_000, "100000 levels deep"),
         (b"null", "the body"),
+        (b'{"\\ud800": 1}', "lone surrogate (U+D800)"),
+        (b'{"model": "tiny", "x": "\\\\ud800 \\ud83d\\ude00"}', "the field 'messages' is missing"),
+        (b'{"a": "' + b'\\"' * 1_000_000, "not valid JSON"),  # looked through once, not once for each quote
         (b'"x"', "the body"),
     ],
 )

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, of bounded depth: no NaN, no broken UTF-8, no name twice."""
+"""JSON as RFC 8259 has it, of bounded depth: no NaN, no broken UTF-8 or UTF-16, no name twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Each is over after one pass, whatever the text: outside strings JSON has no backslash, and one that does not end reaches to the end.
+_ESCAPES = re.compile(r"\\.", re.DOTALL)
+_STRINGS = re.compile(r'"[^"]*"?')
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
@@ -48,9 +51,14 @@ def parse(body: bytes, max_depth: int) -> Any:
     if (depth := _depth(text)) > max_depth:
         raise json.JSONDecodeError(f"the body is nested {depth} levels deep and {max_depth} are allowed", "", 0)
     try:
-        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+        content = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+        if _SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode()  # what no answer could repeat
+        return content
     except json.JSONDecodeError:
         raise
+    except UnicodeEncodeError as error:
+        raise json.JSONDecodeError(f"a text has a lone surrogate (U+{ord(error.object[error.start]):04X}); remove it", "", 0) from None
     except (ValueError, RecursionError) as error:  # such as an integer of 5,000 digits
         raise json.JSONDecodeError(str(error), "", 0) from None
 
@@ -58,7 +66,7 @@ def parse(body: bytes, max_depth: int) -> Any:
 def _depth(text: str) -> int:
     """Levels of brackets outside strings, without parsing: what nests too deep is not to be parsed at all."""
     depth = deepest = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", _ESCAPES.sub("", text))):
         depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest
