@@ -23,7 +23,7 @@ from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import token_record
 from linnet.server.messages import ChatMessages, as_template_messages, prompt_size
-from linnet.server.schema import Body, TokenId, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, Items, TokenId, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class SimpleChat(_Asked):
     top: Annotated[int, Field(ge=0, le=20)] | None = Field(
         default=None, description="with stream: report each token, its log-probability, and so many candidates for its place"
     )
-    begin: Annotated[list[TokenId], Field(max_length=2**20)] | None = Field(
+    begin: Annotated[Items[TokenId], Field(max_length=2**20)] | None = Field(
         default=None, description="token ids that the answer begins with, as of an earlier one"
     )
 

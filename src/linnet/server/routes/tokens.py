@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from linnet.server.errors import ApiError
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import ChatMessages, as_template_messages, prompt_size
-from linnet.server.schema import Body, TokenId
+from linnet.server.schema import Body, Items, TokenId
 from linnet.server.service import ServiceOf
 
 router = APIRouter(tags=["Tokens"], route_class=JsonRoute)
@@ -34,7 +34,7 @@ class Tokens(BaseModel):
 
 class DetokenizeBody(Body):
     model: str | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]
+    tokens: Annotated[Items[TokenId], Field(max_length=MAX_TOKENS)]
 
 
 class Detokenized(BaseModel):
