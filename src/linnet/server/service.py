@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from linnet.prompts import Prompt
     from linnet.text.tokenizer import Tokenizer
     from linnet.text.tool_calls.tools import Tool, ToolChoice
+
+
+_compilers = ThreadPoolExecutor(4, "linnet grammar")
 
 
 class Service:
@@ -98,8 +104,10 @@ class Service:
     ) -> AsyncIterator[Handle]:
         """An answer in the making; to leave before its end cancels it. Raises as `LLM.submit` does."""
         limited = self.within_time(params)
-        # In a thread: templates, tokenizers and grammars take their time.
-        handle = await asyncio.to_thread(llm.submit, prompt, limited, tools=tools, tool_choice=tool_choice)
+        submit = partial(copy_context().run, llm.submit, prompt, limited, tools=tools, tool_choice=tool_choice)
+        # In a thread: templates and tokenizers take their time. A hostile grammar takes as long as it may: nobody else waits for it.
+        pool = _compilers if limited.constraint is not None or tools else None
+        handle = await asyncio.get_running_loop().run_in_executor(pool, submit)
         try:
             yield handle
         finally:
