@@ -1,0 +1,36 @@
+"""`linnet info`: what is printed, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+
+
+def test_a_page_and_the_same_as_json(linnet):
+    done = linnet("info")
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in (r"processor +\S.*", r"instructions +.*scalar; \w+ runs", r"cores +.*Linnet uses \d+ unless told", r"memory +.*B a second"):
+        assert re.search(rf"^{line}$", done.stdout, re.MULTILINE), line
+    record = json.loads(linnet("info", "--json").stdout)
+    assert record["processor"]["name"] in done.stdout
+    assert record["read_bandwidth"] > 1e8
+
+
+def test_a_recommendation_that_runs_as_printed(linnet):
+    done = linnet("info", "--recommend", "tiny")
+    assert (done.returncode, done.stderr) == (0, "")
+    command = re.search(r"^try +linnet (run tiny .*)$", done.stdout, re.MULTILINE)
+    assert command is not None
+    assert linnet(*command[1].split(), "Hi", "--max-tokens", "2").returncode == 0
+    record = json.loads(linnet("info", "--recommend", "tiny", "--json").stdout)
+    assert record["total_bytes"] == record["weight_bytes"] + record["kv_cache_bytes"]
+    assert record["reasons"]
+
+
+def test_what_is_not_there_is_one_line_and_code_2(linnet):
+    for model in ("nowhere", "llm:seven"):
+        done = linnet("info", "--recommend", model)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("linnet: error: ")
+        assert done.stderr.count("\n") == 1
+        assert model in done.stderr
