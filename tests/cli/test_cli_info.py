@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from linnet import LLM
+
 
 def test_a_page_and_the_same_as_json(linnet):
     done = linnet("info")
@@ -16,12 +18,13 @@ def test_a_page_and_the_same_as_json(linnet):
     assert record["read_bandwidth"] > 1e8
 
 
-def test_a_recommendation_that_runs_as_printed(linnet):
+def test_a_recommendation_that_opens_as_printed(linnet):
     done = linnet("info", "--recommend", "tiny")
     assert (done.returncode, done.stderr) == (0, "")
-    command = re.search(r"^try +linnet (run tiny .*)$", done.stdout, re.MULTILINE)
-    assert command is not None
-    assert linnet(*command[1].split(), "Hi", "--max-tokens", "2").returncode == 0
+    call = re.search(r"^in Python +(LLM\('tiny', .*\))$", done.stdout, re.MULTILINE)
+    assert call is not None
+    with eval(call[1], {"LLM": LLM}) as llm:
+        assert f"context    {llm.context}\n" in done.stdout
     record = json.loads(linnet("info", "--recommend", "tiny", "--json").stdout)
     assert record["total_bytes"] == record["weight_bytes"] + record["kv_cache_bytes"]
     assert record["reasons"]

@@ -64,16 +64,15 @@ def _recommend(model: str, as_json: bool) -> None:
             ("speed", speed),
             ("memory", memory),
             *(("because" if index == 0 else "", reason) for index, reason in enumerate(found.reasons)),
-            ("try", _command(found)),
+            ("in Python", _call(found)),
         ]
     )
 
 
-def _command(found: Recommendation) -> str:
-    import shlex
-
-    flags = [word for name, value in found.options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return shlex.join(["linnet", "run", "MODEL" if found.model.lower().startswith("llm:") else found.model, *flags])
+def _call(found: Recommendation) -> str:
+    """What opens the model so, in Python; the context and weights are flags of every command, too."""
+    options = ", ".join(f"{name}={value!r}" for name, value in found.options.items())
+    return f"LLM({found.model!r}, {options})"
 
 
 def _machine_rows(found: HardwareInfo) -> list[tuple[str, str]]:
