@@ -76,7 +76,7 @@ def scripted() -> Iterator[tuple[str, Script]]:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return PlainTextResponse("linnet_pages_in_use 3\nlinnet_pages_free 9\n")
+        return PlainTextResponse('linnet_pages{model="m"} 12.0\nlinnet_pages_used{model="m"} 3.0\n')
 
     @app.post("/api/chat")
     async def chat(request: Request) -> Response:

@@ -8,7 +8,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from pydantic import ValidationError
 from server_process import Server
+
+from linnet.server.routes.chat import ChatBody
+from linnet.server.routes.completions import CompletionBody
 
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "1 + 1 = ?"}], "max_tokens": 2}
 TEXT: dict[str, Any] = {"model": "tiny", "prompt": "1 + 1 =", "max_tokens": 2}
@@ -112,6 +116,10 @@ def test_a_wrong_field_is_named(http: httpx.Client, route: str, change: dict[str
         (b'{"a": ' * 400 + b"1" + b"}" * 400, "400 levels deep and 64 are allowed"),
         (b"[" * 100_000, "100000 levels deep"),
         (b"null", "the body"),
+        (b'{"a": {' + b'"b": 1, ' * 50_000 + b'"c": 1}}', "50002 fields and 50000 are allowed"),
+        (b'{"\\ud800": 1}', "lone surrogate (U+D800)"),
+        (b'{"model": "tiny", "x": "\\\\ud800 \\ud83d\\ude00"}', "the field 'messages' is missing"),
+        (b'{"a": "' + b'\\"' * 1_000_000, "not valid JSON"),  # looked through once, not once for each quote
         (b'"x"', "the body"),
     ],
 )
@@ -119,6 +127,17 @@ def test_a_body_that_is_none(http: httpx.Client, content: bytes, message: str) -
     answer = http.post(CHATS, content=content, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
+
+
+def test_of_many_mistakes_few_are_collected() -> None:
+    for body in (
+        {**TEXT, "prompt": [-1] * 9999},
+        {**CHAT, "messages": [{"role": "user", "content": [1] * 9999}]},
+        {**CHAT, "tools": [1] * 9999},
+    ):
+        with pytest.raises(ValidationError) as caught:
+            (CompletionBody if "prompt" in body else ChatBody).model_validate(body)
+        assert caught.value.error_count() < 300
 
 
 def test_what_is_no_json_at_all(http: httpx.Client) -> None:

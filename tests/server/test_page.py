@@ -198,6 +198,13 @@ def test_html_and_script_are_text(stage: Page, script: tuple[str, Script]) -> No
     assert stage.title() != "owned"
 
 
+@pytest.mark.parametrize("text", ["`" * 60_000, "a | b\n" + "-|" * 3000 + "x", "# a" + " " * 60_000 + "b"])
+def test_no_markdown_holds_the_page_up(stage: Page, script: tuple[str, Script], text: str) -> None:
+    script[1].words = [text]
+    ask(stage, "Hi")  # waits no longer than for any answer
+    assert last_answer(stage)
+
+
 def test_a_very_long_message(stage: Page, script: tuple[str, Script]) -> None:
     ask(stage, "x" * 100_000)
     assert len(script[1].asked[-1]["messages"][0]["content"]) == 100_000
@@ -229,7 +236,12 @@ def test_export_and_import(browser: Any, stage: Page, script: tuple[str, Script]
     damaged = json.loads(saved.read_text())
     node = next(iter(damaged["conversations"][0]["nodes"].values()))
     node["parent"] = node["id"]
-    for text, reason in (("no JSON", "not JSON"), ("{}", "not exported by this page"), (json.dumps(damaged), "damaged")):
+    strange = json.loads(saved.read_text())  # what the page would fail at when it shows it, each time that it is opened
+    next(iter(strange["conversations"][0]["nodes"].values()))["speed"] = "fast"
+    odd = json.loads(saved.read_text())
+    next(iter(odd["conversations"][0]["nodes"].values()))["tokens"] = [{"id": 1}]
+    broken = [(json.dumps(content), "damaged") for content in (damaged, strange, odd)]
+    for text, reason in (("no JSON", "not JSON"), *broken, ("{}", "not exported by this page")):
         wrong = tmp_path / "wrong.json"
         wrong.write_text(text)
         other.set_input_files("#import-file", wrong)

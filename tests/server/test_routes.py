@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server_process import COMMAND, Server, running
 from websockets.sync.client import connect
 
+import linnet.server
 from linnet import LLM, LinnetError, SamplingParams
 from linnet.server.settings import model_name, read_settings
 
@@ -49,6 +51,7 @@ def test_one_question_one_answer(http: httpx.Client, llm: LLM) -> None:
     assert events[-1]["response"] == expected.text
     assert http.post("/api/chat", json={**ASKED, "messages": []}).status_code == 400
     assert http.post("/api/chat", json={"temperature": 0}).status_code == 400
+    assert "top needs stream" in http.post("/api/chat", json={**ASKED, "top": 2}).text
 
 
 def test_a_trace_is_that_of_the_library(http: httpx.Client, llm: LLM) -> None:
@@ -79,6 +82,13 @@ def test_a_web_socket_answers_and_cancels(server: Server, http: httpx.Client) ->
         expected = http.post("/api/chat", json=ASKED).json()["response"]
         assert ask(ASKED)[-1]["response"] == expected
         assert "".join(str(event.get("text", "")) for event in ask(ASKED)) == expected
+        options = {**ASKED, "top": 2, "begin": http.post("/tokenize", json={"prompt": "So", "add_special_tokens": False}).json()["tokens"]}
+        lines = http.post("/api/chat", json={**options, "stream": True}).text.split("\n\n")
+        events = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+        assert [event for event in ask(options) if "text" in event] == events[:-1]
+        assert events[0] == {"text": "So"}
+        assert len(events[1]["tokens"][0]["top"]) == 2
+        assert "leave stream out" in str(ask({**ASKED, "stream": False}))
         socket.send(json.dumps({"prompt": "Once", "max_tokens": 1000, "ignore_eos": True}))
         assert "text" in json.loads(socket.recv(30))
         assert "an answer runs" in str(ask_busy(socket))
@@ -101,6 +111,7 @@ def test_tokens_there_and_back(http: httpx.Client, llm: LLM) -> None:
     found = http.post("/tokenize", json={"prompt": text}).json()
     assert found == {"tokens": llm.tokenize(text), "count": len(llm.tokenize(text)), "max_model_len": 1024}
     assert http.post("/detokenize", json={"tokens": found["tokens"]}).json() == {"prompt": text}
+    assert "token id 9999 is outside" in http.post("/detokenize", json={"tokens": [9999]}).text
     messages = [{"role": "user", "content": "Hi"}]
     assert http.post("/tokenize", json={"messages": messages}).json()["tokens"] == llm.tokenize(messages)
     assert http.get("/tokenizer_info").json()["eos_token"] == "<|end|>"
@@ -124,6 +135,13 @@ def test_metrics_add_up(http: httpx.Client, server: Server) -> None:
     labels = [("method", "POST"), ("route", "/v1/completions"), ("status", "200")]
     assert grown[f"linnet_http_requests_total{labels}"] == 4
     assert not [name for name in grown if "such" in name]
+    for method in ("MADEUP", "OTHER"):
+        assert http.request(method, "/v1/models").status_code == 405
+    assert "MADEUP" not in http.get("/metrics").text
+    page = Path(linnet.server.__file__).with_name("web") / "main.js"
+    asked = set(re.findall(r"found\.(linnet_\w+)", page.read_text()))
+    assert {f"{name}{model}" for name in asked} <= values().keys()
+    assert asked
 
 
 def test_every_request_has_an_id_and_a_line(http: httpx.Client, server: Server) -> None:
@@ -192,12 +210,17 @@ def test_several_models_within_a_budget(tmp_path: Path) -> None:
     """Two fit at once: the third takes the place of the one that was used longest ago, and idle ones are closed."""
     file = tmp_path / "linnet.yaml"
     small = {"path": "tiny", "context": 256, "max_batch": 4}
-    file.write_text(yaml.safe_dump({"memory": 24_000_000, "idle_unload": 1, "models": dict.fromkeys("abc", small)}))
+    models = {**dict.fromkeys("abc", small), "broken": {**small, "chat_template": str(tmp_path / "none.jinja")}}
+    file.write_text(yaml.safe_dump({"memory": 24_000_000, "idle_unload": 1, "models": models}))
     with running(tmp_path, "--config", str(file)) as server, server.client() as http:
-        assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["a", "b", "c"]
+        assert [model["id"] for model in http.get("/v1/models").json()["data"]] == sorted(models)
+        refused = http.post("/api/chat", json={**ASKED, "model": "broken"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (500, "model_unusable")
+        assert "none.jinja" not in refused.text
+        assert "none.jinja" in server.log.read_text()
         texts = {http.post("/api/chat", json={**ASKED, "model": name}).json()["response"] for name in "abca"}
         assert len(texts) == 1
-        log = [json.loads(line)["message"] for line in server.log.read_text().splitlines() if "model " in line]
+        log = [json.loads(line)["message"] for line in server.log.read_text().splitlines() if '"model ' in line]
         events = [tuple(message.split()[1:3]) for message in log]
         assert events[:4] == [("a", "opened"), ("b", "opened"), ("a", "closed"), ("c", "opened")]
         until = time.monotonic() + 30
@@ -205,6 +228,13 @@ def test_several_models_within_a_budget(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert "model=" not in http.get("/metrics").text
         assert http.post("/api/chat", json=ASKED).json()["response"] in texts
+
+
+def test_a_model_without_memory_ends_the_server(tmp_path: Path) -> None:
+    done = subprocess.run([*COMMAND, "tiny", "--memory", "100000", "--port", "0"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "raise --memory" in done.stderr
+    assert "unexpected" not in done.stderr
 
 
 def test_a_model_that_does_not_open_ends_the_server(tmp_path: Path) -> None:

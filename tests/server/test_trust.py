@@ -241,9 +241,13 @@ def test_no_answer_tells_of_the_machine(locked: Server, inside: httpx.Client) ->
         {"model": "/etc/passwd"},
         {**CHAT, "messages": [{"role": "tool", "content": "x"}]},
         {**CHAT, "logit_bias": {"9" * 9: 1}},
+        {**CHAT, "tools": [{"name": "f", "input_schema": {"type": "object"}}]},
+        {**CHAT, "tools": [{"type": "function", "function": {"name": "f", "description": "f", "parameters": {"type": "object"}}}]},
     ]
     answers = [
-        inside.post(path, json=body) for path in ("/v1/chat/completions", "/v1/completions", "/api/chat", "/api/trace") for body in bodies
+        inside.post(path, json=body)
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/api/chat", "/api/trace")
+        for body in bodies
     ]
     answers += [inside.get("/v1/models/..%2f..%2fetc%2fpasswd"), inside.get("/none"), inside.get("/api/model_info?model=../x")]
     for answer in answers:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from linnet.server.schema import Body
+from linnet.server.schema import Body, Items
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, Event, TextDelta
 
 MAX_MESSAGES = 4096
@@ -36,7 +36,7 @@ class ToolUseBlock(Body):
 class ToolResultBlock(Body):
     type: Literal["tool_result"]
     tool_use_id: str
-    content: str | list[TextBlock] | None = None
+    content: str | Items[TextBlock] | None = None
     is_error: bool | None = None
     cache_control: CacheControl = None
 
@@ -46,13 +46,13 @@ Block = Annotated[TextBlock | ToolUseBlock | ToolResultBlock, Field(discriminato
 
 class InputMessage(Body):
     role: Literal["user", "assistant"]
-    content: str | list[Block]
+    content: str | Items[Block]
 
 
 InputMessages = Annotated[list[InputMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
-def as_messages(messages: Sequence[InputMessage], system: str | list[TextBlock] | None) -> list[dict[str, Any]]:
+def as_messages(messages: Sequence[InputMessage], system: str | Items[TextBlock] | None) -> list[dict[str, Any]]:
     """A conversation as chat templates take it: results of tools are messages of their own, before the text beside them."""
     found: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": text_of(system)}]
     for message in messages:

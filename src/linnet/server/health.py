@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from linnet.engine.params import SamplingParams
-from linnet.errors import QueueFullError
+from linnet.errors import ClosedError, QueueFullError
 
 if TYPE_CHECKING:
     from linnet.llm import LLM
@@ -50,6 +50,8 @@ class Pulse:
                 await handle.aresult(PROOF_S)
             except QueueFullError:
                 pass  # then there are others, whose steps count
+            except ClosedError:
+                return True  # nobody used it any longer
             except Exception:
                 logger.exception("health: a token of its own failed")
                 return False

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, of bounded depth: no NaN, no broken UTF-8, no name twice."""
+"""JSON as RFC 8259 has it, of bounded depth: no NaN, no broken UTF-8 or UTF-16, no name twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Each is over after one pass, whatever the text: outside strings JSON has no backslash, and one that does not end reaches to the end.
+_ESCAPES = re.compile(r"\\.", re.DOTALL)
+_STRINGS = re.compile(r'"[^"]*"?')
+MAX_FIELDS = 50_000
+"""Of all objects of a body together. Each that is unknown is a mistake to tell of, of which megabytes of JSON hold millions."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BRACKETS = re.compile(r"[\[\]{}]")
 
 
@@ -45,20 +50,28 @@ def parse(body: bytes, max_depth: int) -> Any:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise json.JSONDecodeError(f"the body is not UTF-8 at byte {error.start}", "", error.start) from None
-    if (depth := _depth(text)) > max_depth:
+    outside = _STRINGS.sub("", _ESCAPES.sub("", text))
+    if (fields := outside.count(":")) > MAX_FIELDS:
+        raise json.JSONDecodeError(f"the body has {fields} fields and {MAX_FIELDS} are allowed", "", 0)
+    if (depth := _depth(outside)) > max_depth:
         raise json.JSONDecodeError(f"the body is nested {depth} levels deep and {max_depth} are allowed", "", 0)
     try:
-        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+        content = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+        if _SURROGATE.search(text):
+            json.dumps(content, ensure_ascii=False).encode()  # what no answer could repeat
+        return content
     except json.JSONDecodeError:
         raise
+    except UnicodeEncodeError as error:
+        raise json.JSONDecodeError(f"a text has a lone surrogate (U+{ord(error.object[error.start]):04X}); remove it", "", 0) from None
     except (ValueError, RecursionError) as error:  # such as an integer of 5,000 digits
         raise json.JSONDecodeError(str(error), "", 0) from None
 
 
-def _depth(text: str) -> int:
-    """Levels of brackets outside strings, without parsing: what nests too deep is not to be parsed at all."""
+def _depth(outside: str) -> int:
+    """Levels of brackets in what stands outside of strings, without parsing: what nests too deep is not to be parsed at all."""
     depth = deepest = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+    for bracket in _BRACKETS.findall(outside):
         depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from linnet.errors import ChatTemplateError
-from linnet.server.schema import Body
+from linnet.server.schema import Body, Items
 
 MAX_MESSAGES = 4096
 
@@ -35,13 +35,13 @@ class ChatMessage(Body):
     because clients send an answer's message back with all its fields."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    content: str | Items[TextPart] | None = None
     name: str | None = None
     refusal: None = None
     annotations: None = None
     audio: None = None
     function_call: None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Items[ToolCall] | None = None
     tool_call_id: str | None = None
 
     @property

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _NOW = ("running", "waiting", "pages", "pages_used", "pages_cached")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET")
 _LABELS = {"outcomes": "outcome", "finish_reasons": "reason"}
 
 
 class Metrics:
-    """Of one server. Routes are counted by their templates, so that no client can make up new ones."""
+    """Of one server. Routes are counted by their templates, and methods by a list, so that no client can make up new ones."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -35,7 +36,8 @@ class Metrics:
     def count_request(self, scope: Scope, status: int | None, seconds: float) -> None:
         """status: None where the client left before there was one."""
         route = getattr(scope.get("route"), "path", "other")
-        method = scope.get("method", "WEBSOCKET") if route != "other" else "other"
+        method = scope.get("method", "WEBSOCKET")
+        method = method if route != "other" and method in _METHODS else "other"
         self.requests.labels(route, method, "left" if status is None else str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from linnet.errors import OutOfMemoryError
+from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.model_options import ModelOptions
 from linnet.server.errors import ApiError, unavailable
 from linnet.server.settings import ModelSettings, Settings
@@ -77,7 +77,7 @@ class Models:
             await asyncio.sleep(min(seconds / 4, 10.0))
             async with self._changing:
                 for served in self._idle():
-                    if time.monotonic() - served.used_at >= seconds:
+                    if not served.users and time.monotonic() - served.used_at >= seconds:  # while another closed, one may have come
                         await self._close(served)
 
     async def close(self) -> None:
@@ -110,6 +110,8 @@ class Models:
                 except OutOfMemoryError as error:
                     logger.error("model %s cannot be opened: %s", name, error)
                     raise unavailable(f"there is no memory for the model {name} now; try again, or raise --memory") from None
+                except InvalidRequestError as error:  # of the server's options, with paths: no mistake of whoever asks for the model
+                    raise ModelFileError(str(error)) from error
         finally:
             served.opening = None
             if served.llm is None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from linnet.server.schema import Body
+from linnet.server.schema import Body, Items
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, Event, TextDelta
 
 MAX_ITEMS = 4096
@@ -28,7 +28,7 @@ class InputText(Body):
 class InputMessage(Body):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[InputText]
+    content: str | Items[InputText]
     id: str | None = None
     status: Status | None = None
     phase: None = None
@@ -46,7 +46,7 @@ class InputCall(Body):
 class InputCallOutput(Body):
     type: Literal["function_call_output"]
     call_id: str
-    output: str | list[InputText]
+    output: str | Items[InputText]
     id: str | None = None
     status: Status | None = None
 

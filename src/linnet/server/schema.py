@@ -17,6 +17,7 @@ MAX_BIASES = 1024
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
 Texts = Annotated[list[Text], Field(max_length=MAX_TEXTS)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+SomeTokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 TokenIds = Annotated[list[TokenId], Field(max_length=MAX_BIASES)]
 Biases = Annotated[dict[Annotated[str, Field(pattern=r"^\d{1,10}$")], float], Field(max_length=MAX_BIASES)]
 
@@ -30,6 +31,11 @@ _TYPES: dict[str, Any] = {
     "Mapping[int, float]": Biases,
 }
 
+
+Item = TypeVar("Item")
+
+Items = Annotated[list[Item], Field(fail_fast=True)]
+"""A list as long as a body may be: its first mistake is told, and not a million of them collected."""
 
 BodyType = TypeVar("BodyType", bound="Body")
 

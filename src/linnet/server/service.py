@@ -13,6 +13,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from linnet.engine.params import SamplingParams
+from linnet.errors import OutOfMemoryError
 from linnet.server.errors import ApiError
 from linnet.server.health import Pulse
 from linnet.server.metrics import Metrics
@@ -45,8 +46,7 @@ class Service:
         closing = None if seconds is None else asyncio.create_task(self.models.close_idle(seconds))
         try:
             if len(self.settings.models) == 1:
-                async with self.models.use(self.settings.models[0].name):
-                    pass
+                await self._open_first()
             self.ready = True
             yield
         finally:
@@ -54,6 +54,13 @@ class Service:
             if closing is not None:
                 closing.cancel()
             await self.models.close()
+
+    async def _open_first(self) -> None:
+        try:
+            async with self.models.use(self.settings.models[0].name):
+                pass
+        except ApiError as error:  # nobody asked for it who could be answered
+            raise OutOfMemoryError(error.message) from None
 
     def check_size(self, size: int) -> None:
         """Raises a 400 for a prompt of more bytes than are tokenized."""

@@ -17,7 +17,7 @@ from linnet.server.errors import AnthropicErrorBody, failures
 from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
-from linnet.server.schema import Body, Texts, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, Items, Texts, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 
 router = APIRouter(tags=["Anthropic"], route_class=JsonRoute)
@@ -62,10 +62,10 @@ class MessageBody(Body):
     model: str
     messages: InputMessages
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)]
-    system: str | list[TextBlock] | None = None
+    system: str | Items[TextBlock] | None = None
     stop_sequences: Texts | None = Field(default=None, description="texts that end the answer; not part of it")
     stream: bool | None = None
-    tools: list[CustomTool] | None = Field(default=None, description="functions that the model may call")
+    tools: Items[CustomTool] | None = Field(default=None, description="functions that the model may call")
     tool_choice: Choice | NamedChoice | None = None
     thinking: NoThinking | None = None
     metadata: Metadata | None = None

@@ -19,7 +19,7 @@ from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import chat_logprobs
 from linnet.server.messages import ChatMessages, FunctionCall, ToolCall, as_template_messages, prompt_size
 from linnet.server.routes.usage import StreamOptions, UsageObject, usage
-from linnet.server.schema import Body, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, Items, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, TextDelta
@@ -63,7 +63,7 @@ class ChatBody(Body):
     logprobs: bool | None = Field(default=None, description="report the log-probability of each token")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="and of so many candidates")
     response_format: ResponseFormat | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
-    tools: list[dict[str, Any]] | None = Field(default=None, description="functions that the model may call")
+    tools: Items[dict[str, Any]] | None = Field(default=None, description="functions that the model may call")
     tool_choice: str | dict[str, Any] | None = Field(default=None, description="auto, none, required, or a function")
     parallel_tool_calls: Literal[True] | None = Field(default=None, description="whether a model makes several calls is up to it")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")

@@ -22,7 +22,7 @@ from linnet.server.logprobs import CompletionLogprobs
 from linnet.server.merging import merged
 from linnet.server.messages import prompt_size
 from linnet.server.routes.usage import StreamOptions, UsageObject, usage
-from linnet.server.schema import Body, TokenId, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, SomeTokenIds, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
 
@@ -33,16 +33,14 @@ DEFAULT_MAX_TOKENS = 16
 """OpenAI's own, of this API alone."""
 
 _NAMED_OTHERWISE = ("logprobs",)
-_Ids = Annotated[list[TokenId], Field(min_length=1)]
-_Prompts = (
-    Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)] | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
-)
+_Several = Field(min_length=1, max_length=MAX_PROMPTS)
+_Prompts = Annotated[list[str], _Several] | Annotated[list[SomeTokenIds], _Several]
 
 
 @with_sampling(_NAMED_OTHERWISE)
 class CompletionBody(Body):
     model: str
-    prompt: str | _Ids | _Prompts = Field(description="a text, token ids, or several of either")
+    prompt: str | SomeTokenIds | _Prompts = Field(description="a text, token ids, or several of either")
     echo: bool | None = Field(default=None, description="begin the answer with the prompt, and its log-probabilities with the prompt's")
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="log-probabilities, and so many candidates")
     stream: bool | None = None

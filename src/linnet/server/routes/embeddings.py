@@ -16,7 +16,7 @@ from linnet.errors import UnsupportedModelError
 from linnet.server.errors import ApiError
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
-from linnet.server.schema import Body, TokenId
+from linnet.server.schema import Body, SomeTokenIds
 from linnet.server.service import ServiceOf
 
 logger = logging.getLogger("linnet.server")
@@ -25,15 +25,13 @@ router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
 MAX_INPUTS = 2048
 
-_Ids = Annotated[list[TokenId], Field(min_length=1)]
-_Inputs = (
-    Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)] | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_INPUTS)]
-)
+_Several = Field(min_length=1, max_length=MAX_INPUTS)
+_Inputs = Annotated[list[str], _Several] | Annotated[list[SomeTokenIds], _Several]
 
 
 class EmbeddingBody(Body):
     model: str
-    input: str | _Ids | _Inputs = Field(description="a text, token ids, or several of either")
+    input: str | SomeTokenIds | _Inputs = Field(description="a text, token ids, or several of either")
     encoding_format: Literal["float", "base64"] | None = Field(default=None, description="base64: float32, little-endian")
     dimensions: Annotated[int, Field(ge=1)] | None = Field(default=None, description="how long vectors are: the model's own length")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")

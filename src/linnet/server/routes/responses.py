@@ -18,7 +18,7 @@ from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
 from linnet.server.response_items import InputItems, OutputItems, as_messages
-from linnet.server.schema import Body, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, Items, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 
 router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
@@ -73,7 +73,7 @@ class ResponseBody(Body):
     max_output_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     stream: bool | None = None
     text: TextOptions | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
-    tools: list[FunctionTool] | None = Field(default=None, description="functions that the model may call")
+    tools: Items[FunctionTool] | None = Field(default=None, description="functions that the model may call")
     tool_choice: Literal["auto", "none", "required"] | NamedChoice | None = None
     parallel_tool_calls: Literal[True] | None = Field(default=None, description="whether a model makes several calls is up to it")
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(default=None, description="comes back as it is")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager, closing
+from contextvars import copy_context
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +23,7 @@ from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import token_record
 from linnet.server.messages import ChatMessages, as_template_messages, prompt_size
-from linnet.server.schema import Body, TokenId, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, Items, TokenId, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/api", tags=["Simple"], route_class=JsonRoute)
 
 _NOT_HERE = ("n", "logprobs")
+_tracers = ThreadPoolExecutor(64, "linnet trace")
+"""Threads of their own, each of which a trace has to its end: those of the event loop are for what others wait for."""
+
 NAMES = sampling_names(_NOT_HERE)
 
 
@@ -61,9 +66,13 @@ class SimpleChat(_Asked):
     top: Annotated[int, Field(ge=0, le=20)] | None = Field(
         default=None, description="with stream: report each token, its log-probability, and so many candidates for its place"
     )
-    begin: Annotated[list[TokenId], Field(max_length=2**20)] | None = Field(
+    begin: Annotated[Items[TokenId], Field(max_length=2**20)] | None = Field(
         default=None, description="token ids that the answer begins with, as of an earlier one"
     )
+
+    def check(self, service: Service) -> SamplingParams:
+        params = super().check(service)
+        return params if self.top is None else replace(params, logprobs=self.top)
 
     def as_prompt(self, llm: LLM) -> Prompt:
         prompt = super().as_prompt(llm)
@@ -107,12 +116,12 @@ class Trace(BaseModel):
 async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | SimpleAnswer:
     """The answer to a prompt or to messages."""
     params = body.check(service)
-    if body.top is not None:
-        params = replace(params, logprobs=body.top)
+    if body.top is not None and not body.stream:
+        raise ApiError(400, "top needs stream: true", param="top")
     if body.stream:
         return EventStream(_events(body, params, service))
     async with _answering(body, params, service) as (llm, handle):
-        answer = simple_answer((await handle.aresult())[0])
+        answer = _whole((await handle.aresult())[0])
         return answer.model_copy(update={"response": _beginning(body, llm) + answer.response})
 
 
@@ -129,20 +138,27 @@ def _beginning(body: SimpleChat, llm: LLM) -> str:
 
 
 async def _events(body: SimpleChat, params: SamplingParams, service: Service) -> AsyncGenerator[bytes, None]:
+    async with aclosing(answer_pieces(body, params, service)) as pieces:
+        async for piece in pieces:
+            yield event(piece)
+
+
+async def answer_pieces(body: SimpleChat, params: SamplingParams, service: Service) -> AsyncGenerator[dict[str, Any], None]:
+    """An answer as it comes, the whole of it last."""
     async with _answering(body, params, service) as (llm, handle):
         begun = _beginning(body, llm)
         if begun:
-            yield event({"text": begun})
+            yield {"text": begun}
         async for chunk in handle:
             tokens = [] if chunk.logprobs is None else [token_record(entry, service.tokenizer(llm)) for entry in chunk.logprobs]
             if chunk.text or tokens:
-                yield event({"text": chunk.text, "tokens": tokens} if tokens else {"text": chunk.text})
+                yield {"text": chunk.text, "tokens": tokens} if tokens else {"text": chunk.text}
             if chunk.completion is not None:
-                answer = simple_answer(chunk.completion)
-                yield event({"done": True, **answer.model_dump(), "response": begun + answer.response})
+                answer = _whole(chunk.completion)
+                yield {"done": True, **answer.model_dump(), "response": begun + answer.response}
 
 
-def simple_answer(completion: Completion) -> SimpleAnswer:
+def _whole(completion: Completion) -> SimpleAnswer:
     return SimpleAnswer(
         response=completion.text,
         tokens_generated=completion.usage.completion_tokens,
@@ -198,6 +214,6 @@ async def _trace(llm: LLM, body: SimpleTrace, params: SamplingParams) -> list[Tr
         return found
 
     try:
-        return await asyncio.to_thread(follow)
+        return await asyncio.get_running_loop().run_in_executor(_tracers, copy_context().run, follow)
     finally:
         left.set()

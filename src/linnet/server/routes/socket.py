@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from linnet.errors import LinnetError
 from linnet.server.errors import ApiError, api_error, validation_error
 from linnet.server.json_body import parse
-from linnet.server.routes.simple import SimpleChat, simple_answer
+from linnet.server.routes.simple import SimpleChat, answer_pieces
 from linnet.server.service import Service, ServiceOf
 
 router = APIRouter()
@@ -73,13 +73,11 @@ def _read(message: bytes, service: Service) -> SimpleChat | None:
 async def _answer(socket: WebSocket, asked: SimpleChat, service: Service) -> None:
     try:
         params = asked.check(service)
-        name = service.model_name(asked.model)
-        async with service.models.use(name) as llm, service.generating(llm, asked.as_prompt(llm), params) as handle:
-            async for chunk in handle:
-                if chunk.text:
-                    await socket.send_json({"text": chunk.text})
-                if chunk.completion is not None:
-                    await socket.send_json({"done": True, **simple_answer(chunk.completion).model_dump()})
+        if asked.stream is False:
+            raise ApiError(400, "over a WebSocket every answer is streamed; leave stream out", param="stream")
+        async with aclosing(answer_pieces(asked, params, service)) as pieces:
+            async for piece in pieces:
+                await socket.send_json(piece)
     except WebSocketDisconnect:
         pass
     except Exception as error:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from linnet.server.errors import ApiError
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import ChatMessages, as_template_messages, prompt_size
-from linnet.server.schema import Body, TokenId
+from linnet.server.schema import Body, Items, TokenId
 from linnet.server.service import ServiceOf
 
 router = APIRouter(tags=["Tokens"], route_class=JsonRoute)
@@ -34,7 +34,7 @@ class Tokens(BaseModel):
 
 class DetokenizeBody(Body):
     model: str | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=MAX_TOKENS)]
+    tokens: Annotated[Items[TokenId], Field(max_length=MAX_TOKENS)]
 
 
 class Detokenized(BaseModel):
@@ -70,7 +70,11 @@ async def tokenize(body: TokenizeBody, service: ServiceOf) -> Tokens:
 async def detokenize(body: DetokenizeBody, service: ServiceOf) -> Detokenized:
     """The text of token ids."""
     async with service.models.use(service.model_name(body.model)) as llm:
-        return Detokenized(prompt=await asyncio.to_thread(service.tokenizer(llm).decode, body.tokens))
+        tokenizer = service.tokenizer(llm)
+        most = max(tokenizer.vocab_size, llm.spec.vocab_size)
+        if body.tokens and max(body.tokens) >= most:
+            raise ApiError(400, f"token id {max(body.tokens)} is outside the model's {most}", param="tokens")
+        return Detokenized(prompt=await asyncio.to_thread(tokenizer.decode, body.tokens))
 
 
 @router.get("/tokenizer_info")

@@ -235,9 +235,8 @@ const amount = (n) => {
 async function showMemory() {
   try {
     const found = await metrics();
-    const used = found.linnet_pages_in_use;
-    const all = used + found.linnet_pages_free;
-    if (Number.isFinite(used / all)) state.memory = [...state.memory, (100 * used) / all].slice(-PLOTTED);
+    const share = found.linnet_pages_used / found.linnet_pages;
+    if (Number.isFinite(share)) state.memory = [...state.memory, 100 * share].slice(-PLOTTED);
     plot(byId("memory"), state.memory, "% in use", 100);
   } catch {
     // the conversation says when the server is gone

@@ -16,7 +16,7 @@ export function render(text) {
       out.append(codeBlock(code.join("\n"), fence[2]));
     } else if (/^ {0,3}#{1,6}\s/.test(line)) {
       const level = Math.min(6, line.trim().indexOf(" ") + 2);
-      out.append(h(`h${level}`, {}, ...inline(line.trim().replace(/^#+\s+/, "").replace(/\s+#+$/, ""))));
+      out.append(h(`h${level}`, {}, ...inline(line.trim().replace(/^#+\s+/, "").replace(/(?<!\s)\s+#+$/, ""))));
       i++;
     } else if (/^ {0,3}([-*_])( *\1){2,} *$/.test(line)) {
       out.append(h("hr"));
@@ -27,7 +27,7 @@ export function render(text) {
       out.append(h("blockquote", {}, render(quoted.join("\n"))));
     } else if (ITEM.test(line)) {
       i = list(lines, i, out);
-    } else if (line.includes("|") && /^ *\|?[ :|-]*-[ :|-]*\|[ :|-]*$/.test(lines[i + 1] ?? "")) {
+    } else if (line.includes("|") && isRule(lines[i + 1] ?? "")) {
       i = table(lines, i, out);
     } else if (line.trim()) {
       const paragraph = [];
@@ -64,6 +64,9 @@ function list(lines, start, out) {
   return i;
 }
 
+/** What stands between the head and the body of a table: dashes, and a bar after one. */
+const isRule = (line) => /^[ :|-]+$/.test(line) && line.includes("-") && line.lastIndexOf("|") > line.indexOf("-");
+
 function table(lines, start, out) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
   const row = (line, tag) => h("tr", {}, ...cells(line).map((cell) => h(tag, {}, ...inline(cell))));
@@ -85,7 +88,7 @@ function codeBlock(code, language) {
 }
 
 // Longest first: code wins over everything, ** over *. No pattern can backtrack far: each stops at its own end or at the line's.
-const INLINE = /(`+)([^`]+)\1|\*\*([^*\n]+)\*\*|__([^_\n]+)__|\*([^*\s][^*\n]*)\*|\b_([^_\s][^_\n]*)_\b|~~([^~\n]+)~~|\[([^\]\n]{1,500})\]\((https?:\/\/[^\s)]{1,2000})\)|(https?:\/\/[^\s<>()"']{1,2000})/g;
+const INLINE = /(?<!`)(`+)(?!`)([^`]+)\1(?!`)|\*\*([^*\n]+)\*\*|__([^_\n]+)__|\*([^*\s][^*\n]*)\*|\b_([^_\s][^_\n]*)_\b|~~([^~\n]+)~~|\[([^\]\n]{1,500})\]\((https?:\/\/[^\s)]{1,2000})\)|(https?:\/\/[^\s<>()"']{1,2000})/g;
 
 function inline(text) {
   const out = [];

@@ -58,12 +58,16 @@ function checked(conversation) {
   for (const [name, node] of Object.entries(nodes)) {
     if (typeof node?.content !== "string" || !ROLES.includes(node.role) || node.id !== name) throw wrong();
     if (node.parent !== null && !Object.hasOwn(nodes, node.parent)) throw wrong();
-    clean[name] = { ...node, tokens: Array.isArray(node.tokens) ? node.tokens : [] };
+    clean[name] = { ...node, tokens: node.tokens ?? [] };
+    if (!["speed", "count", "at"].every((key) => ["number", "undefined"].includes(typeof (node[key] ?? undefined)))) throw wrong();
+    if (!Array.isArray(clean[name].tokens) || !clean[name].tokens.every((token) => isToken(token) && Array.isArray(token.top) && token.top.every(isToken))) throw wrong();
   }
   if (leaf !== null && !Object.hasOwn(nodes, leaf)) throw wrong();
   for (const name of Object.keys(clean)) path({ nodes: clean, leaf: name }); // throws where parents go round
   return { id, title, created, system, nodes: { ...clean }, leaf };
 }
+
+const isToken = (token) => Number.isInteger(token?.id) && typeof token.text === "string" && typeof token.logprob === "number";
 
 const withoutTokens = (conversation) => ({
   ...conversation,

@@ -90,6 +90,11 @@ class Tokenizer:
         return self._vocabulary.source
 
     @property
+    def name(self) -> str:
+        """The last part of `source`, for what is said of a request: who sent it need not know where the model lies."""
+        return self.source.rpartition("/")[2]
+
+    @property
     def vocab_size(self) -> int:
         """Ids run from 0 to this less one. A model may have more embedding rows."""
         return self._vocabulary.size
@@ -144,7 +149,7 @@ class Tokenizer:
         `variables` go to the template (`enable_thinking=False`). Raises ChatTemplateError: no template, or it refuses the messages;
         HostileTemplateError (a ModelFileError too): it is malformed, reaches out of the sandbox, or takes too much.
         """
-        template = chat.choose(self.chat_templates, chat_template, bool(tools), self._vocabulary.source)
+        template = chat.choose(self.chat_templates, chat_template, bool(tools), self.name)
         inputs = chat.Conversation(messages, tools, documents)
         named = {**self._vocabulary.named_tokens, **chat.plain_variables(variables)}
         return chat.render(template, inputs, add_generation_prompt, named, self._template_name(template))
@@ -197,11 +202,11 @@ class Tokenizer:
 
     def _template_name(self, template: str) -> str:
         own = template in self.chat_templates.values()
-        return f"the chat template of {self._vocabulary.source}" if own else "the chat template that was given"
+        return f"the chat template of {self.name}" if own else "the chat template that was given"
 
     def _needed(self, id: int | None, name: str) -> int:
         if id is None:
-            raise InvalidRequestError(f"{name}=True, but {self._vocabulary.source} names no {name} token; leave {name} out")
+            raise InvalidRequestError(f"{name}=True, but {self.name} names no {name} token; leave {name} out")
         return id
 
 

@@ -63,11 +63,11 @@ def read_tool_use(
         return None
     found = FORMATS.get(format)
     if found is None:
-        source = choose(tokenizer.chat_templates, template, True, tokenizer.source)
+        source = choose(tokenizer.chat_templates, template, True, tokenizer.name)
         found = format_of(source, [format.opening for format in FORMATS.values() if tokenizer.token_to_id(format.opening) is not None])
     if found is None:
         raise InvalidRequestError(
-            f"{tokenizer.source}: how this model writes tool calls is not known; where it writes them as one of {', '.join(FORMATS)} does, "
+            f"{tokenizer.name}: how this model writes tool calls is not known; where it writes them as one of {', '.join(FORMATS)} does, "
             "open it with tool_format="
         )
     forced = tools if read_choice == "required" else [tool for tool in tools if read_choice == f" {tool['function']['name']}"]
