@@ -72,7 +72,8 @@ def _recommend(model: str, as_json: bool) -> None:
 def _call(found: Recommendation) -> str:
     """What opens the model so, in Python; the context and weights are flags of every command, too."""
     options = ", ".join(f"{name}={value!r}" for name, value in found.options.items())
-    return f"LLM({found.model!r}, {options})"
+    model = "MODEL" if found.model.lower().startswith("llm:") else repr(found.model)  # a size stands for any model of it
+    return f"LLM({model}, {options})"
 
 
 def _machine_rows(found: HardwareInfo) -> list[tuple[str, str]]:
