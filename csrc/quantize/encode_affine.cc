@@ -15,25 +15,6 @@ struct AffineSuperBlocks {
   F scale, least;  // integers of each sub-block: w = d * scale * q - dmin * least
   F error;         // of each sub-block
 
-  // The largest (or the sum) of a super-block's lanes, in each of them.
-  template <class Join>
-  static F joined(F a, Join join) {
-    float v[kLanes];
-    f_store(v, a);
-    for (int s = 0; s < supers; s++) {
-      float all = v[s * subs];
-      for (int i = 1; i < subs; i++) all = join(all, v[s * subs + i]);
-      for (int i = 0; i < subs; i++) v[s * subs + i] = all;
-    }
-    return f_load(v);
-  }
-  static F largest(F a) {
-    return joined(a, [](float x, float y) { return x > y ? x : y; });
-  }
-  static F sum(F a) {
-    return joined(a, [](float x, float y) { return x + y; });
-  }
-
   Affine stored(F s, F m) const { return {f_mul(d, s), f_negate(f_mul(dmin, m))}; }
 
   struct Trial {
@@ -79,8 +60,8 @@ struct AffineSuperBlocks {
   void refine_scales() {
     AffineFit fit = trial(stored(scale, least)).fit;
     F ss = f_mul(scale, scale), mm = f_mul(least, least);
-    F a = sum(f_mul(ss, fit.qq)), b = sum(f_mul(f_mul(scale, least), fit.q)), c = sum(f_mul(mm, sums.w));
-    F x = sum(f_mul(scale, fit.qx)), y = sum(f_mul(least, sums.x));
+    F a = f_sum_of<subs>(f_mul(ss, fit.qq)), b = f_sum_of<subs>(f_mul(f_mul(scale, least), fit.q)), c = f_sum_of<subs>(f_mul(mm, sums.w));
+    F x = f_sum_of<subs>(f_mul(scale, fit.qx)), y = f_sum_of<subs>(f_mul(least, sums.x));
     F determinant = f_sub(f_mul(a, c), f_mul(b, b));
     F both_d = f_ratio(f_sub(f_mul(x, c), f_mul(b, y)), determinant), both_m = f_ratio(f_sub(f_mul(b, x), f_mul(a, y)), determinant);
     d = f_as_half(f_less(f_zero(), determinant, both_d, f_ratio(x, a)));
@@ -90,16 +71,16 @@ struct AffineSuperBlocks {
   void search(int rounds) {
     sums = block_sums<width>(lanes);
     Affine at = best_affine<width, top, true>(lanes, sums, top == 3 ? Margins{-0.05f, 0.05f, 7} : Margins{-0.04f, 0.02f, 8});
-    d = f_as_half(f_div(largest(at.scale), f_set(scale_top)));
-    dmin = f_as_half(f_div(largest(f_negate(at.offset)), f_set(scale_top)));
+    d = f_as_half(f_div(f_largest_of<subs>(at.scale), f_set(scale_top)));
+    dmin = f_as_half(f_div(f_largest_of<subs>(f_negate(at.offset)), f_set(scale_top)));
     scale = f_integer(f_ratio(at.scale, d), 0, scale_top);
     least = f_integer(f_ratio(f_negate(at.offset), dmin), 0, scale_top);
     refine_integers();
     for (int i = 0; i < rounds; i++) {
-      F old[] = {d, dmin, scale, least, error}, before = sum(error);
+      F old[] = {d, dmin, scale, least, error}, before = f_sum_of<subs>(error);
       refine_scales();
       refine_integers();
-      F after = sum(error);
+      F after = f_sum_of<subs>(error);
       d = f_less(after, before, d, old[0]);
       dmin = f_less(after, before, dmin, old[1]);
       scale = f_less(after, before, scale, old[2]);

@@ -12,21 +12,6 @@ struct SymmetricSuperBlocks {
   Lanes lanes;
   F d, scale, error;
 
-  template <class Join>
-  static F joined(F a, Join join) {
-    float v[kLanes];
-    f_store(v, a);
-    for (int s = 0; s < supers; s++) {
-      float all = v[s * subs];
-      for (int i = 1; i < subs; i++) all = join(all, v[s * subs + i]);
-      for (int i = 0; i < subs; i++) v[s * subs + i] = all;
-    }
-    return f_load(v);
-  }
-  static F sum(F a) {
-    return joined(a, [](float x, float y) { return x + y; });
-  }
-
   F error_at(F s) const {
     F at = f_mul(d, s), inverse = f_inverse(at), total = f_zero();
     for (int k = 0; k < width; k++) {
@@ -47,21 +32,21 @@ struct SymmetricSuperBlocks {
   }
   void refine_scale() {
     Fit f = fit_at<width, Grid>(lanes, f_inverse(f_mul(d, scale)));
-    d = f_as_half(f_ratio(sum(f_mul(scale, f.qx)), sum(f_mul(f_mul(scale, scale), f.qq))));
+    d = f_as_half(f_ratio(f_sum_of<subs>(f_mul(scale, f.qx)), f_sum_of<subs>(f_mul(f_mul(scale, scale), f.qq))));
   }
   template <int sides>
   void search(const Targets (&tried)[sides], int rounds) {
     F wanted = best_scale<width, Grid>(lanes, tried);
-    F peak = joined(wanted, [](float x, float y) { return __builtin_fabsf(y) > __builtin_fabsf(x) ? y : x; });
+    F peak = f_joined<subs>(wanted, [](float x, float y) { return __builtin_fabsf(y) > __builtin_fabsf(x) ? y : x; });
     d = f_as_half(f_div(peak, f_set(-scale_top - 1)));
     F inverse = f_inverse(d);
     scale = f_integer(f_mul(wanted, inverse), -scale_top - 1, scale_top);
     refine_integers();
     for (int i = 0; i < rounds; i++) {
-      F old[] = {d, scale, error}, before = sum(error);
+      F old[] = {d, scale, error}, before = f_sum_of<subs>(error);
       refine_scale();
       refine_integers();
-      F after = sum(error);
+      F after = f_sum_of<subs>(error);
       d = f_less(after, before, d, old[0]);
       scale = f_less(after, before, scale, old[1]);
       error = f_less(after, before, error, old[2]);

@@ -48,6 +48,27 @@ static inline F f_ratio(F a, F b) { return f_less(f_zero(), b, f_div(a, b), f_ze
 static inline F f_negate(F a) { return f_sub(f_zero(), a); }
 static inline F f_integer(F a, float least, float most) { return f_clamp(f_round(a), least, most); }
 
+// The largest, or the sum, of each run of `subs` lanes, the sub-blocks of a super-block, in all lanes of the run.
+template <int subs, class Join>
+static inline F f_joined(F a, Join join) {
+  float v[kLanes];
+  f_store(v, a);
+  for (int first = 0; first < kLanes; first += subs) {
+    float all = v[first];
+    for (int i = 1; i < subs; i++) all = join(all, v[first + i]);
+    for (int i = 0; i < subs; i++) v[first + i] = all;
+  }
+  return f_load(v);
+}
+template <int subs>
+static inline F f_largest_of(F a) {
+  return f_joined<subs>(a, [](float x, float y) { return x > y ? x : y; });
+}
+template <int subs>
+static inline F f_sum_of(F a) {
+  return f_joined<subs>(a, [](float x, float y) { return x + y; });
+}
+
 // As a float16 will hold it.
 static inline F f_as_half(F a) {
   uint16_t halves[kLanes];

@@ -76,9 +76,9 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     memory = free_memory(devices[0])
     if options.tp == 1:
         return OpSet(TorchOps(devices[0], dtype), checkpoint.spec, weight_bytes, memory)
+    share = Share(checkpoint.spec, 0, options.tp)
     if checkpoint.path is None:
         raise InvalidRequestError(f"tp is {options.tp}, and every device reads the model's files: save this one, which is in memory only")
-    share = Share(checkpoint.spec, 0, options.tp)
     ranks = [Rank(rank, options.tp, device, dtype, checkpoint.path, _target(options), "") for rank, device in enumerate(devices)]
     return OpSet(LeadOps(ranks), share.own_spec, weight_bytes // options.tp, memory, share)
 

@@ -81,7 +81,7 @@ def test_where_nothing_fits_that_is_an_error(linnet, wide):
         (("--output-len", "0"), "--output-len '0'"),
         (("--threads", "0"), "threads is 0"),
         (("--threads", "1000"), "threads is 1000 and this process may run on"),
-        (("--tp", "2"), "tp is not built yet"),
+        (("--tp", "3"), "tp is 3, and layer 0 of the model cannot be divided so"),
         (("--repeat", "0"), "--repeat"),
         (("--input-len", "1020", "--output-len", "5"), "make 1025 tokens, and the model was made for 1024"),
         (("--plot", "nowhere/chart.png"), "--plot nowhere/chart.png: cannot be written"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
-from conftest import Linnet
+
+Linnet = Callable[..., CompletedProcess[str]]
 
 
 def test_the_report(linnet: Linnet, tmp_path: Path) -> None:

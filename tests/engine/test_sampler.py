@@ -49,15 +49,27 @@ def adjusted(logits: np.ndarray, prompt: list[int], answer: list[int], **options
     """Logits as they reach the op set's draw, after `answer` was generated from `prompt`."""
     ops = CaptureOps()
     sampler = Sampler(ops, SamplingParams(**options), 0, 0, prompt, [])
-    if sampler._seen is not None:
-        for token in answer:
-            sampler._seen.add(token)
+    for token in answer:
+        sampler._remember(token)
     before = logits.copy()
     with pytest.raises(Adjusted) as caught:
         sampler.next_token(logits, prompt + answer, len(answer))
     assert (logits == before).all()
     result: np.ndarray = caught.value.args[0]
     return result
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_forbidden_runs_are_transformers(size: int) -> None:
+    """With a small alphabet, so that runs come back; at every length, the empty answer and prompts shorter than a run included."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    tokens = [int(token) for token in np.random.default_rng(size).integers(0, 5, 60)]
+    for seed, (prompt, length) in enumerate([(0, 1), (1, 1), (2, 5), (5, 6), (5, 60), (40, 40), (59, 60)]):
+        expected = torch.tensor(random_logits(seed))[None]
+        expected = transformers.NoRepeatNGramLogitsProcessor(size)(torch.tensor([tokens[:length]]), expected)
+        found = adjusted(random_logits(seed), tokens[:prompt], tokens[prompt:length], no_repeat_ngram_size=size)
+        np.testing.assert_array_equal(found, expected[0].numpy())
 
 
 @pytest.mark.parametrize("penalty", [0.7, 1.1, 2.0])

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("load", "agree", "text")]
 
+from tiny_model import TINY, Quantized
+
 import linnet
-
-TINY = Path(__file__).parents[2] / "models" / "tiny"
-
-Quantized = Callable[[str], Path]
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from family import VOCABULARY
+from tiny_model import TINY
 
 import linnet
 from linnet.errors import InvalidRequestError, ModelFileError

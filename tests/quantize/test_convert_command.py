@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Quantized
 from gguf_export import export
 from safetensors import safe_open
+from tiny_model import TINY, Quantized
 from torch_models import NanoGpt, Tutorial, randomise
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

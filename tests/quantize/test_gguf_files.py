@@ -9,9 +9,9 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
-from conftest import TINY, Quantized
 from gguf import GGMLQuantizationType, quants
 from safetensors.numpy import load_file
+from tiny_model import TINY, Quantized
 
 import linnet
 from linnet import LLM, SamplingParams

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Quantized
+from tiny_model import TINY, Quantized
 from torch_models import NanoGpt, Tutorial
 
 import linnet

@@ -10,8 +10,8 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, Quantized
 from safetensors.numpy import load_file
+from tiny_model import TINY, Quantized
 from torch_models import NanoGpt, randomise
 from transformers import GPT2Config, GPT2LMHeadModel
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
 from text_inputs import CORPUS, SHARED, save_folder, train_sentencepiece
+from tiny_model import TINY
 from vocabularies import random_texts, unigram, word_piece
 
 import linnet

@@ -47,6 +47,7 @@ class Script:
             token = {"id": 1, "text": word, "logprob": -0.1, "top": [{"id": 1, "text": word, "logprob": -0.1}]}
             yield _event({"text": word, "tokens": [token]})
         if self.drops:
+            await asyncio.sleep(0.5)  # a browser throws away what it has not read of a stream that breaks
             raise ConnectionResetError
         if self.error is not None:
             yield _event({"error": self.error})

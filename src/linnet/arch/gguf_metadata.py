@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from linnet.arch.rope import inverse_frequencies
 from linnet.arch.rope_config import longest
-from linnet.arch.spec import FactorScaling, Layer, LinearScaling, Llama3Scaling, LongScaling, Mlp, ModelSpec, Moe, Rope, YarnScaling
+from linnet.arch.spec import FactorScaling, Layer, LinearScaling, Llama3Scaling, LongScaling, ModelSpec, Moe, Rope, YarnScaling
 
 Metadata = dict[str, Any]
 _GATING = {"softmax": 1, "sigmoid": 2, "softmax_chosen": 3}
@@ -70,21 +70,12 @@ def _sizes(spec: ModelSpec) -> Metadata:
         "context_length": rope.context if rope and longest(rope) == spec.context else spec.context,
         "embedding_length": spec.hidden,
         "block_count": len(spec.layers),
-        "feed_forward_length": _dense(spec).width,
+        "feed_forward_length": spec.dense_block.width,
         "attention.head_count": attention.heads,
         "attention.head_count_kv": attention.kv_heads,
         "attention.key_length": attention.head_dim,
         "attention.value_length": attention.value_head_dim,
     }
-
-
-def _dense(spec: ModelSpec) -> Mlp:
-    """The dense block; of a model without one the shared block, or an expert."""
-    for layer in spec.layers:
-        if isinstance(layer.mlp, Mlp):
-            return layer.mlp
-    assert isinstance(layer.mlp, Moe)
-    return layer.mlp.shared or layer.mlp.expert
 
 
 def _norms(layer: Layer) -> Metadata:
@@ -178,7 +169,7 @@ def _parallel(spec: ModelSpec) -> Metadata:
 
 def _both_widths(spec: ModelSpec) -> Metadata:
     """Qwen counts gate and up together."""
-    return {"feed_forward_length": 2 * _dense(spec).width}
+    return {"feed_forward_length": 2 * spec.dense_block.width}
 
 
 def _expert_width(spec: ModelSpec) -> Metadata:

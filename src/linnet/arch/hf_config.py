@@ -9,7 +9,7 @@ from collections.abc import Callable, Container
 from typing import Any, NamedTuple
 
 from linnet.arch.hf_rope import ways_to_scale
-from linnet.arch.spec import Layer, LongScaling, Mlp, ModelSpec, Moe, Rope
+from linnet.arch.spec import Layer, LongScaling, ModelSpec, Moe, Rope
 
 Values = dict[str, Any]
 Fields = Container[tuple[int | None, str]]
@@ -63,8 +63,8 @@ def _usual(spec: ModelSpec, scaling: Values | None) -> Values:
         "num_attention_heads": attention.heads,
         "num_key_value_heads": attention.kv_heads,
         "head_dim": attention.head_dim,
-        "intermediate_size": _dense(spec).width,
-        "hidden_act": _ACTIVATIONS.get(_dense(spec).activation),
+        "intermediate_size": spec.dense_block.width,
+        "hidden_act": _ACTIVATIONS.get(spec.dense_block.activation),
         "max_position_embeddings": spec.context if rope is None else rope.context,
         "tie_word_embeddings": spec.tied,
         **_norm(spec),
@@ -88,15 +88,6 @@ def _rope(spec: ModelSpec) -> Rope | None:
     """That of a layer which sees everything, if there is one: where they differ, it alone scales."""
     everywhere = sorted(spec.layers, key=lambda layer: layer.attention.window is not None)
     return next((rope for layer in everywhere for rope in layer.attention.ropes), None)
-
-
-def _dense(spec: ModelSpec) -> Mlp:
-    """The dense block; of a model without one the shared block, or an expert."""
-    for layer in spec.layers:
-        if isinstance(layer.mlp, Mlp):
-            return layer.mlp
-    assert isinstance(layer.mlp, Moe)
-    return layer.mlp.shared or layer.mlp.expert
 
 
 def _moe(spec: ModelSpec) -> Moe | None:
@@ -146,7 +137,7 @@ def _qwen3_moe(spec: ModelSpec, fields: Fields) -> Values:
 def _gemma2(spec: ModelSpec, fields: Fields) -> Values:
     attention = spec.layers[0].attention
     return {
-        "hidden_activation": _ACTIVATIONS[_dense(spec).activation],
+        "hidden_activation": _ACTIVATIONS[spec.dense_block.activation],
         "query_pre_attn_scalar": round(attention.scale**-2),
         "attn_logit_softcapping": attention.softcap,
         "final_logit_softcapping": spec.output.softcap,
@@ -246,8 +237,8 @@ def _falcon(spec: ModelSpec, fields: Fields) -> Values:
         "parallel_attn": layer.parallel,
         "bias": (0, "attention.query.bias") in fields,
         "alibi": attention.alibi is not None,
-        "ffn_hidden_size": _dense(spec).width,
-        "activation": _ACTIVATIONS[_dense(spec).activation],
+        "ffn_hidden_size": spec.dense_block.width,
+        "activation": _ACTIVATIONS[spec.dense_block.activation],
         "layer_norm_epsilon": layer.attention_norm.epsilon,
         **({"num_ln_in_parallel_attn": 1 + two_norms} if new else {}),
     }
@@ -285,9 +276,9 @@ def _gpt2(spec: ModelSpec, fields: Fields) -> Values:
         "n_embd": spec.hidden,
         "n_layer": len(spec.layers),
         "n_head": layer.attention.heads,
-        "n_inner": _dense(spec).width,
+        "n_inner": spec.dense_block.width,
         "n_positions": spec.context,
-        "activation_function": named[_dense(spec).activation],
+        "activation_function": named[spec.dense_block.activation],
         "layer_norm_epsilon": layer.attention_norm.epsilon,
     }
 

@@ -298,3 +298,12 @@ class ModelSpec:
     output: Output = field(default_factory=Output)
     bidirectional_prompt: bool = False
     backout: int | None = None
+
+    @property
+    def dense_block(self) -> Mlp:
+        """The first dense feed-forward block; of a model without one the shared block, or an expert."""
+        for layer in self.layers:
+            if isinstance(layer.mlp, Mlp):
+                return layer.mlp
+        assert isinstance(layer.mlp, Moe)
+        return layer.mlp.shared or layer.mlp.expert

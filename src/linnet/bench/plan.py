@@ -50,7 +50,8 @@ def prepare(
     checked = ModelOptions(**options)
     target = None if checked.weights == "auto" else TYPES[checked.weights]
     opened = open_random(model, target) if skip_load else open_checkpoint(model)
-    checkpoint = replace(opened, path=None, metadata=None)  # token ids go in and come out: reading the tokenizer could only fail
+    # Token ids go in and come out: reading the tokenizer could only fail. Where devices share the model, each opens its files.
+    checkpoint = replace(opened, path=opened.path if checked.tp > 1 else None, metadata=None)
     try:
         cost = model_cost(checkpoint, checked.kv_type, target)
         cases = make_cases(checkpoint.spec, checked.kv_type, batch_sizes, input_lens, output_lens)

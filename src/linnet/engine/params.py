@@ -60,7 +60,7 @@ class SamplingParams(Options):
         None, "callable (token_ids, logits float32 [vocab]) -> logits, run before sampling"
     )
     choose: Callable[[NDArray[np.float32]], int] | None = option(None, "callable logits -> token id, in place of sampling")
-    no_repeat_ngram_size: int = option(0, "forbid repeating any n-gram of this size", letter="G2")
+    no_repeat_ngram_size: int = option(0, "never complete a run of so many tokens that stood before, prompt included; 0: off", 0, 2**20)
     num_beams: int = option(1, "beam search width", letter="G2")
     length_penalty: float = option(1.0, "exponent of the length in beam scores", letter="G2")
     early_stopping: bool = option(False, "end beam search at the first full set", letter="G2")

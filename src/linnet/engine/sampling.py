@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.engine.constraint import Constraint
+from linnet.engine.ngrams import Ngrams
 from linnet.engine.params import SamplingParams
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.ops.base import Ops
@@ -109,8 +110,11 @@ class Sampler:
         with np.errstate(over="ignore"):  # past float32, a bias is infinite
             self._bias = np.array(list(params.logit_bias.values()), np.float64).astype(np.float32)
         penalised = params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
+        prompt = list(prompt)
         self._seen = _Seen(prompt) if penalised else None
-        self._adjusts = bool(params.logit_bias) or penalised or params.logits_processor is not None
+        size = params.no_repeat_ngram_size
+        self._ngrams = Ngrams(size, prompt) if size else None
+        self._adjusts = bool(params.logit_bias) or penalised or bool(size) or params.logits_processor is not None
 
     def next_token(self, logits: NDArray[np.float32], tokens: list[int], generated: int) -> int:
         """The token after `tokens`, the last `generated` of which this sampler chose. `logits` [vocab] is not changed.
@@ -124,11 +128,15 @@ class Sampler:
             adjusted = adjusted.copy()
             adjusted[self._ends] = -np.inf
         token = self._choose(adjusted, allowed) if p.choose is not None else self._draw(adjusted, allowed, logits, len(tokens))
-        if self._seen is not None:
-            self._seen.add(token)
+        self._remember(token)
         if self.constraint is not None and token not in self._ends:
             self.constraint.advance(token)
         return token
+
+    def _remember(self, token: int) -> None:
+        for past in (self._seen, self._ngrams):
+            if past is not None:
+                past.add(token)
 
     @property
     def finished(self) -> bool:
@@ -199,6 +207,8 @@ class Sampler:
             values -= np.float32(p.presence_penalty) * (counts > 0)
             values -= np.float32(p.frequency_penalty) * counts
             logits[ids] = values
+        if self._ngrams is not None:
+            logits[self._ngrams.forbidden()] = -np.inf
         return logits
 
 
@@ -251,5 +261,5 @@ def _refuse_logits(logits: NDArray[np.float32], params: SamplingParams) -> None:
     """Says whose fault it is that the largest logit is not finite."""
     if not math.isfinite(logits.max()):
         raise LinnetError("the model gave logits that are not finite; its weights hold infinities or NaN, or overflow their type")
-    source = "logits_processor" if params.logits_processor is not None else "min_tokens, logit_bias or a penalty"
+    source = "logits_processor" if params.logits_processor is not None else "min_tokens, logit_bias, no_repeat_ngram_size or a penalty"
     raise InvalidRequestError(f"{source} left no token to choose from: the largest logit is not finite")

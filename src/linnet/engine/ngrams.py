@@ -1,0 +1,26 @@
+"""What `no_repeat_ngram_size` forbids: any token that would complete a run of tokens that was there before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+
+class Ngrams:
+    """Runs of `size` tokens in a text that grows, prompt included; each is looked at once."""
+
+    def __init__(self, size: int, tokens: Iterable[int]) -> None:
+        self.size = size
+        self._followers: defaultdict[tuple[int, ...], set[int]] = defaultdict(set)
+        self._last: tuple[int, ...] = ()  # up to size - 1 tokens
+        for token in tokens:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        if len(self._last) == self.size - 1:
+            self._followers[self._last].add(token)
+        self._last = (*self._last, token)[1 - self.size :] if self.size > 1 else ()
+
+    def forbidden(self) -> list[int]:
+        """Tokens that may not come next."""
+        return sorted(self._followers.get(self._last, ())) if len(self._last) == self.size - 1 else []
