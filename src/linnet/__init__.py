@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from linnet.engine.sampling import TokenLogprob
     from linnet.engine.session import Session
     from linnet.handle import Handle
+    from linnet.hardware.recommend import recommend
+    from linnet.hardware.report import HardwareInfo, hardware_info
     from linnet.llm import LLM
     from linnet.look.report import ModelReport, inspect_model
+    from linnet.memory import clear_memory_cache, memory_usage
     from linnet.outputs import Candidate, Chunk, Completion, Timings, TraceStep, Usage
     from linnet.quantize.convert import convert
     from linnet.text.tokenizer import Tokenizer
@@ -48,6 +51,7 @@ __all__ = [
     "Counters",
     "DeadlineError",
     "Handle",
+    "HardwareInfo",
     "Histogram",
     "InvalidRequestError",
     "LinnetError",
@@ -65,15 +69,20 @@ __all__ = [
     "UnsupportedModelError",
     "Usage",
     "__version__",
+    "clear_memory_cache",
     "convert",
+    "hardware_info",
     "inspect_model",
+    "memory_usage",
     "quantize",
+    "recommend",
 ]
 
 # Imported when first asked for, so that `import linnet` costs next to nothing.
 _HOMES = {
     "Counters": "linnet.engine.counters",
     "Handle": "linnet.handle",
+    "HardwareInfo": "linnet.hardware.report",
     "Histogram": "linnet.engine.counters",
     "LLM": "linnet.llm",
     "ModelReport": "linnet.look.report",
@@ -81,8 +90,12 @@ _HOMES = {
     "Session": "linnet.engine.session",
     "TokenLogprob": "linnet.engine.sampling",
     "Tokenizer": "linnet.text.tokenizer",
+    "clear_memory_cache": "linnet.memory",
     "convert": "linnet.quantize.convert",
+    "hardware_info": "linnet.hardware.report",
     "inspect_model": "linnet.look.report",
+    "memory_usage": "linnet.memory",
+    "recommend": "linnet.hardware.recommend",
     **dict.fromkeys(("Candidate", "Chunk", "Completion", "Timings", "TraceStep", "Usage"), "linnet.outputs"),
 }
 

@@ -28,6 +28,7 @@ from linnet.errors import InvalidRequestError, LinnetError
 from linnet.handle import Handle
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.pooling import resolve_pooling
+from linnet.memory import clear_memory_cache
 from linnet.model_options import ModelOptions
 from linnet.opening import open_model
 from linnet.outputs import Chunk, Completion, TraceStep
@@ -313,6 +314,7 @@ class LLM:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
         self._engine.close()
         self._files.close()
+        clear_memory_cache()
 
     def __enter__(self) -> LLM:
         return self

@@ -29,7 +29,7 @@ def convert(
     tokenizer and the chat template are written; what transformers has no words for is refused by name. The folder appears under its
     name once it is whole.
     """
-    from linnet.cli.inspect import size
+    from linnet.look.phrases import size
     from linnet.quantize.convert import convert as write
 
     with stages() as progress:

@@ -11,6 +11,7 @@ import typer
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, with_options
 from linnet.cli.terminal import clean, page, text_width
+from linnet.look.phrases import size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -202,12 +203,3 @@ def _shape(tensor: TensorFacts) -> str:
 
 def _tokens(tokens: list[NamedToken]) -> str:
     return ", ".join(f"{token.text!r} ({token.id})" for token in tokens)
-
-
-def size(nbytes: float) -> str:
-    """Bytes in the unit that makes them short."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "bytes" or nbytes >= 100 else f"{nbytes:.3g} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:,.3g} TB" if nbytes < 1000 else f"{nbytes:,.0f} TB"

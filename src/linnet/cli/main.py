@@ -19,6 +19,7 @@ from linnet.cli.bench import bench
 from linnet.cli.chat import chat
 from linnet.cli.convert import convert
 from linnet.cli.eval import evaluate
+from linnet.cli.info import info
 from linnet.cli.inspect import inspect
 from linnet.cli.quantize import quantize
 from linnet.cli.run import run
@@ -39,6 +40,7 @@ app.command()(serve)
 app.command()(bench)
 app.command("eval")(evaluate)
 app.command()(inspect)
+app.command()(info)
 app.command()(trace)
 app.command()(quantize)
 app.command()(convert)

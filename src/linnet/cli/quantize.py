@@ -117,7 +117,7 @@ def _pairs(given: list[str]) -> dict[str, str]:
 
 
 def _print(report: QuantizeReport) -> None:
-    from linnet.cli.inspect import size
+    from linnet.look.phrases import size
 
     console = page()
     counts = ", ".join(f"{count} {name.upper()}" for name, count in report.types.items())

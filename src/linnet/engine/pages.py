@@ -221,11 +221,11 @@ def cache_budget(reserved: int, memory: int | None = None) -> int:
     return max(0, int(((available_memory() if memory is None else memory) - reserved) * MEMORY_SHARE))
 
 
-def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
+def available_memory(control_group: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int:
     """Bytes that can be taken without swapping: the smaller of the machine's and the control group's (Linux), or
     the installed memory where the system says no more."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = meminfo.read_text().splitlines()
     except OSError:
         return _installed_memory()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

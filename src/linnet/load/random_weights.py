@@ -118,11 +118,17 @@ def open_random(model: str | Path, target: TensorType | None = None) -> Checkpoi
         with_weights.close()
         return _checkpoint(with_weights, stored, target)
     values = read_json(folder / "config.json")
-    spec, table = build(Config(values, str(folder / "config.json")))
-    type = _dtype(values, folder)
+    return random_of_config(str(model), Config(values, str(folder / "config.json")), _dtype_name(values), target)
+
+
+def random_of_config(name: str, config: Config, dtype: str, target: TensorType | None = None) -> Checkpoint:
+    """The same of a configuration, whose matrices are of `dtype`: float32, float16 or bfloat16."""
+    if dtype not in _DTYPES:
+        raise UnsupportedModelError(f"{config.where}: dtype is {dtype[:40]!r}; there are {', '.join(_DTYPES)}")
+    spec, table = build(config)
     slots = [slot for row, slot in wanted(spec, table, "hf") if not row.optional]
-    like = Checkpoint(str(model), spec, table, RandomSource("", {}), "hf", 0)
-    return _checkpoint(like, {name: (slot.shape, type) for slot in slots for name in slot.names}, target)
+    like = Checkpoint(name, spec, table, RandomSource("", {}), "hf", 0)
+    return _checkpoint(like, {name: (slot.shape, _DTYPES[dtype]) for slot in slots for name in slot.names}, target)
 
 
 def _checkpoint(like: Checkpoint, stored: Mapping[str, tuple[tuple[int, ...], TensorType]], target: TensorType | None) -> Checkpoint:
@@ -137,11 +143,8 @@ def _checkpoint(like: Checkpoint, stored: Mapping[str, tuple[tuple[int, ...], Te
     return Checkpoint(like.name, like.spec, like.table, source, like.naming, nbytes)
 
 
-def _dtype(values: Mapping[str, Any], folder: Path) -> TensorType:
-    name = values.get("dtype") or values.get("torch_dtype") or "float32"
-    if name not in _DTYPES:
-        raise UnsupportedModelError(f"{folder / 'config.json'}: dtype is {str(name)[:40]!r}; there are {', '.join(_DTYPES)}")
-    return _DTYPES[name]
+def _dtype_name(values: Mapping[str, Any]) -> str:
+    return str(values.get("dtype") or values.get("torch_dtype") or "float32")
 
 
 @lru_cache

@@ -29,3 +29,12 @@ def joined(words: Sequence[str]) -> str:
 
 def norm_words(norm: Norm) -> str:
     return f"{'RMS norm' if norm.kind == 'rms' else 'layer norm'} (epsilon {number(norm.epsilon)})"
+
+
+def size(nbytes: float) -> str:
+    """Bytes in the unit that makes them short."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "bytes" or nbytes >= 100 else f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:,.3g} TB" if nbytes < 1000 else f"{nbytes:,.0f} TB"

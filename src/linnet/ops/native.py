@@ -172,7 +172,9 @@ class NativeOps:
         self.cache = _core.Cache(shapes, pages, KV_TYPES[kv_dtype])
 
     def free_cache(self) -> None:
+        """And what steps worked in, with the threads: this is the end."""
         self.cache = None
+        vars(self).pop("context", None)
 
     def copy_page(self, source: int, target: int) -> None:
         assert self.cache is not None
