@@ -44,7 +44,7 @@ def test_weights_are_no_smaller_than_speed_and_memory_ask(machine):
 
 
 def test_what_fits_nowhere_is_refused(machine):
-    with pytest.raises(OutOfMemoryError, match=r"llm:70b: its weights take 39\.2 GB q4_0 .* 16 GB can be taken now"):
+    with pytest.raises(OutOfMemoryError, match=r"llm:70b: its weights take 39\.2 GB as q4_0 .* 16 GB can be taken now"):
         recommend("llm:70b", machine)
 
 

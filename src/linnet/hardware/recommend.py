@@ -114,7 +114,7 @@ def _on_processor(checkpoint: Checkpoint, hardware: HardwareInfo) -> Recommendat
     if not found:
         least = min(sizes, key=lambda weights: sizes[weights])
         raise OutOfMemoryError(
-            f"{checkpoint.name}: its weights take {size(sizes[least])} {_said(least)} and a KV cache besides, and {size(available)} can be "
+            f"{checkpoint.name}: its weights take {size(sizes[least])} {'' if least == 'auto' else 'as '}{_said(least)} and a KV cache besides, and {size(available)} can be "
             "taken now; choose a smaller model, or free memory"
         )
     return found[-1]
