@@ -113,9 +113,10 @@ def _on_processor(checkpoint: Checkpoint, hardware: HardwareInfo) -> Recommendat
             break
     if not found:
         least = min(sizes, key=lambda weights: sizes[weights])
+        kind = "as stored" if least == "auto" else f"as {least}"
         raise OutOfMemoryError(
-            f"{checkpoint.name}: its weights take {size(sizes[least])} {'' if least == 'auto' else 'as '}{_said(least)} and a KV cache besides, and {size(available)} can be "
-            "taken now; choose a smaller model, or free memory"
+            f"{checkpoint.name}: its weights take {size(sizes[least])} {kind} and a KV cache besides, and {size(available)} can be taken "
+            "now; choose a smaller model, or free memory"
         )
     return found[-1]
 
