@@ -47,7 +47,7 @@ def test_same_tokens_alone_batched_and_chunked() -> None:
 def test_no_more_pages_than_the_context_needs() -> None:
     engine = mock_engine(context=CONTEXT, pages=2, slides=True)
     assert len(run(engine, request(prompt_of(100), max_tokens=100))[0]) == 100
-    with pytest.raises(OutOfMemoryError, match="cache for 40 tokens and the cache holds 32"):
+    with pytest.raises(OutOfMemoryError, match="cache for 64 tokens and the cache holds 32"):
         mock_engine(context=CONTEXT, pages=1, slides=True).submit(request([1], max_tokens=100))
 
 

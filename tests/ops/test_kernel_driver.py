@@ -7,6 +7,7 @@ AVX-VNNI; NEON's are cross-compiled and run by qemu. Without the compiler, the e
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,9 @@ from kernel_builds import COMPILER, ROOT, flags, knows
 
 from linnet import _core
 
-KERNELS = sorted((ROOT / "csrc" / "kernels").glob("*.cc"))
+LISTED = re.search(r"set\(KERNEL_SOURCES([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
+assert LISTED
+KERNELS = [ROOT / source for source in LISTED[1].split()]
 CROSS, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 
 

@@ -82,7 +82,7 @@ def check(path: Path, ops: str, expected: FamilyAnswer, allowed: float) -> None:
 
 def our_answer(path: Path, ops: str, expected: FamilyAnswer) -> tuple[list[int], NDArray[np.float32]]:
     """Our greedy tokens after the same prompt, and logits of the same rows of prompt and llama.cpp's answer."""
-    with LLM(str(path), ops=ops, kv_dtype="f32", threads=1) as llm:
+    with LLM(str(path), ops=ops, kv_dtype="f32", threads=1 if ops == "native" else None) as llm:
         token_ids = prompt_tokens(expected.prompt)
         (answer,) = llm.generate([token_ids], SamplingParams(temperature=0.0, max_tokens=TOKENS, ignore_eos=True))
         return list(answer.token_ids), llm.logits(token_ids + expected.greedy)[list(ROWS)]
