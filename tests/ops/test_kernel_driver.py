@@ -56,7 +56,8 @@ def run(command: list[str]) -> None:
     assert "as the plain kernels have them" in ran.stdout
 
 
-@pytest.mark.parametrize("isa", ["avx2", "avxvnni", "avx512"])
+# What runs here natively is held to float64 by test_kernels.py as well.
+@pytest.mark.parametrize("isa", [pytest.param("avx2", marks=pytest.mark.slow), "avxvnni", pytest.param("avx512", marks=pytest.mark.slow)])
 def test_kernels_of_x86(isa: str, folder: Path) -> None:
     if COMPILER is None:
         pytest.skip("there is no C++ compiler")
