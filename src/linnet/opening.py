@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from linnet.draft import open_draft
 from linnet.engine.engine import Engine
-from linnet.engine.pages import plan_pages
+from linnet.engine.page_plan import plan_pages
 from linnet.load.checkpoint import Checkpoint
 from linnet.model_options import ModelOptions
 from linnet.op_set import open_op_set

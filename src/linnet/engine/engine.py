@@ -23,7 +23,8 @@ from linnet.engine.check import check_request, most_tokens
 from linnet.engine.counters import Counters, Tally
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.driver import Driver
-from linnet.engine.pages import PagePool, common_window, most_pages
+from linnet.engine.page_plan import layer_groups
+from linnet.engine.pages import PagePool, most_pages
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Output, Request, Sequence
 from linnet.engine.sampling import Sampler
@@ -48,7 +49,7 @@ PROMPT_LOGIT_BYTES = 64 * 2**20
 
 
 class Engine:
-    """Runs requests over one model, in continuous batches over `pages` KV pages.
+    """Runs requests over one model, in continuous batches over so many KV `pages` of each group of its layers (`layer_groups`).
 
     The same request gives the same tokens alone or among others, in any prefill chunks, with its cache or without.
     slides: a request may go on past the context; the model then sees the last tokens that the context holds, their positions
@@ -63,7 +64,7 @@ class Engine:
         weights: Weights,
         *,
         context: int,
-        pages: int,
+        pages: list[int],
         kv_dtype: str,
         max_batch: int,
         prefill_chunk: int,
@@ -72,7 +73,8 @@ class Engine:
         max_queue: int | None = None,
         draft: DraftModel | None = None,
     ) -> None:
-        ops.allocate_cache(spec, pages, kv_dtype)
+        groups = layer_groups(spec, None if draft is None else draft.spec)
+        ops.allocate_cache(spec, pages, kv_dtype, groups.of_layer)
         self.ops = ops
         self.spec = spec
         run, run_hidden = (ops.stepper(spec, partial(forward, ops, spec, weights, wanted)) for wanted in ("logits", "hidden"))
@@ -82,15 +84,14 @@ class Engine:
         self.most_rows = min(prefill_chunk, logit_rows)
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
-        self.pool = PagePool(pages)
-        window = common_window(spec, None if draft is None else draft.spec)
-        prefixes = PrefixCache(self.pool, spec, window) if prefix_cache and PrefixCache.suits(spec) else None
+        self.pool = PagePool(pages, groups.windows)
+        prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
-        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, self._copy_page, prefixes, whole, window)
+        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, self._copy_page, prefixes, whole)
         self.speculator = Speculator(self.scheduler, draft, keeps_bits=ops.name != "torch")
         if draft is not None:
-            draft.join(self.pool, spec.vocab_size, prefill_chunk)
+            draft.join(self.pool.groups[0], spec.vocab_size, prefill_chunk)
         self._tally = Tally()
         self._stepping = Stepping(self.scheduler, self.speculator, self._tally, run, run_hidden, context)
         self._turns = Turns()
@@ -103,13 +104,14 @@ class Engine:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
         check_request(request, self.spec.vocab_size, self.context, self.slides, self.speculator.draft is not None)
-        needed, there = self._need(request), self.pool.count - self.pool.promised
-        if needed > there:
-            tokens = min(needed * PAGE_SIZE, len(request.prompt) + most_tokens(request, self.context, self.slides))
-            raise OutOfMemoryError(
-                f"the request needs KV cache for {tokens} tokens and the cache holds {there * PAGE_SIZE}; "
-                "lower max_tokens or raise kv_memory"
-            )
+        for group, needed in zip(self.pool.groups, self._need(request), strict=True):
+            there = group.count - group.promised
+            if needed > there:
+                tokens = min(needed * PAGE_SIZE, len(request.prompt) + most_tokens(request, self.context, self.slides))
+                raise OutOfMemoryError(
+                    f"the request needs KV cache for {tokens} tokens and the cache holds {there * PAGE_SIZE}; "
+                    "lower max_tokens or raise kv_memory"
+                )
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
@@ -221,16 +223,18 @@ class Engine:
         """Has `errand` run between two steps, now or soon; may be called from anywhere."""
         self._turns.leave(errand)
 
-    def promise(self, pages: int) -> None:
-        """Sets pages aside, in a turn of this thread. Raises OutOfMemoryError where a request that runs or waits needs them."""
+    def promise(self, pages: list[int]) -> None:
+        """Sets pages of each group aside, in a turn of this thread. Raises OutOfMemoryError where a request that runs or waits needs
+        them."""
         with self._turns.lock:
-            needed = max((sequence.need for request in self._stepping.unfinished for sequence in request.sequences), default=0)
-            there = self.pool.count - self.pool.promised
-            if pages + needed > there:
-                raise OutOfMemoryError(
-                    f"the session needs KV cache for {pages * PAGE_SIZE} tokens and {max(0, there - needed) * PAGE_SIZE} are not needed by "
-                    "requests and other sessions; give it less capacity, close another, or raise kv_memory"
-                )
+            needs = [sequence.need for request in self._stepping.unfinished for sequence in request.sequences]
+            for number, (group, count) in enumerate(zip(self.pool.groups, pages, strict=True)):
+                left = group.count - group.promised - max((need[number] for need in needs), default=0)
+                if count > left:
+                    raise OutOfMemoryError(
+                        f"the session needs KV cache for {count * PAGE_SIZE} tokens and {max(0, left) * PAGE_SIZE} are not needed by "
+                        "requests and other sessions; give it less capacity, close another, or raise kv_memory"
+                    )
             self.scheduler.promise(pages)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -238,15 +242,15 @@ class Engine:
         assert self._stepping.run is not None
         return self._stepping.run(batch)
 
-    def _need(self, request: Request) -> int:
-        """Most pages that each of its samples can come to hold."""
-        total = len(request.prompt) + most_tokens(request, self.context, self.slides)
-        return most_pages(min(total, self.context), self.scheduler.window, self.scheduler.prefill_chunk)
+    def _need(self, request: Request) -> list[int]:
+        """Most pages of each group that each of its samples can come to hold."""
+        total = min(len(request.prompt) + most_tokens(request, self.context, self.slides), self.context)
+        return [most_pages(total, group.window, self.scheduler.prefill_chunk) for group in self.pool.groups]
 
-    def _copy_page(self, source: int, target: int) -> None:
-        self.ops.copy_page(source, target)
-        if self.speculator.draft is not None:
-            self.speculator.draft.ops.copy_page(source, target)
+    def _copy_page(self, source: int, target: int, group: int) -> None:
+        self.ops.copy_page(source, target, group)
+        if self.speculator.draft is not None and group == 0:
+            self.speculator.draft.ops.copy_page(source, target, 0)
 
     def _samples(self, request: Request) -> list[Sequence]:
         limit = most_tokens(request, self.context, self.slides)

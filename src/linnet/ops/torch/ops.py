@@ -139,13 +139,13 @@ class TorchOps:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, attention: Attention, sinks: Tensor | None) -> Tensor:
         assert self.cache is not None
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys.write(self.step.places, k)
-        values.write(self.step.places, v)
+        keys, values, group = self.cache.keys[layer], self.cache.values[layer], self.cache.groups[layer]
+        keys.write(self.step.places[group], k)
+        values.write(self.step.places[group], v)
         out = q.new_empty(len(q), attention.output_width)
         for part in self.step.parts:
             queries = q[part.rows].view(*part.positions.shape, attention.heads, attention.head_dim)
-            k, v = keys.read(part.places, q.dtype), values.read(part.places, q.dtype)
+            k, v = keys.read(part.places[group], q.dtype), values.read(part.places[group], q.dtype)
             result = attend(queries, k, v, part, attention, self._alibi(attention), sinks)
             out[part.rows] = result.reshape(-1, attention.output_width)
         return out
@@ -219,15 +219,15 @@ class TorchOps:
         return logits if output.softcap is None else output.softcap * torch.tanh(logits / output.softcap)
 
     # ---- KV pages and sampling
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
-        self.cache = Cache([layer.attention for layer in spec.layers], pages, kv_dtype, self.device)
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
+        self.cache = Cache([layer.attention for layer in spec.layers], pages, kv_dtype, self.device, groups)
 
     def free_cache(self) -> None:
         self.cache = None
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, group: int) -> None:
         assert self.cache is not None
-        self.cache.copy_page(source, target)
+        self.cache.copy_page(source, target, group)
 
     sample = staticmethod(sample)
 

@@ -19,8 +19,8 @@ from linnet.ops.base import PAGE_SIZE, Batch
 class Part:
     """Rows of a step that attend alike: `rows` of them, whose sequences see up to `length` positions.
 
-    places: int64 [sequences, length], where those lie in the pool; positions, ends: int64 [sequences, queries], of each row, and the
-    last that it sees. One sequence with all its rows, or many with one row each.
+    places: int64 [groups, sequences, length], where those lie in the pools; positions, ends: int64 [sequences, queries], of each row,
+    and the last that it sees. One sequence with all its rows, or many with one row each.
     """
 
     rows: slice | Tensor
@@ -50,9 +50,9 @@ class DeviceBatch:
 
     @cached_property
     def places(self) -> Tensor:
-        """Where each row's keys and values are written: int64 [n]."""
+        """Where each row's keys and values are written: int64 [groups, n]."""
         batch = self.batch
-        pages = batch.page_table[batch.sequence, batch.positions // PAGE_SIZE]
+        pages = batch.page_table[:, batch.sequence, batch.positions // PAGE_SIZE]
         assert (pages >= 0).all(), "a position without a page"
         return self._move(pages * PAGE_SIZE + batch.positions % PAGE_SIZE)
 
@@ -84,9 +84,9 @@ class DeviceBatch:
         batch = self.batch
         length = int(ends[rows].max()) + 1
         pages = np.maximum(
-            batch.page_table[batch.sequence[rows[:, 0]], : -(-length // PAGE_SIZE)], 0
+            batch.page_table[:, batch.sequence[rows[:, 0]], : -(-length // PAGE_SIZE)], 0
         )  # those past a shorter end are masked
-        places = (pages[:, :, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).reshape(len(rows), -1)[:, :length]
+        places = (pages[..., None] * PAGE_SIZE + np.arange(PAGE_SIZE)).reshape(len(pages), len(rows), -1)[..., :length]
         flat = rows.reshape(-1)
         together = slice(int(flat[0]), int(flat[-1]) + 1) if len(flat) == flat[-1] - flat[0] + 1 else self._move(flat)
         causal = rows.shape[1] == length and not self.bidirectional
