@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("linnet.server")
 
-MODEL_OPTIONS = tuple(f.name for f in fields(ModelOptions) if f.metadata["letter"] is None and f.name != "backend")
-"""Options of opening a model that a server passes on: those that are built."""
+MODEL_OPTIONS = tuple(f.name for f in fields(ModelOptions) if f.metadata["letter"] is None and f.name != "trust_remote_code")
+"""Options of opening a model that a server passes on: those that are built, and what no file and no variable may turn on is not there."""
 
 MAX_QUEUE = 256
 """Most requests that wait for a place in a model's batch, unless told otherwise: a server must not take what it cannot do."""
