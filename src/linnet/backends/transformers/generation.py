@@ -105,7 +105,7 @@ class Generation:
             if any(row.request.params.logprobs is not None for row in self.rows):
                 stack.callback(self.model.model.register_forward_hook(self._keep_logits).remove)
             sequences = self.model.model.generate(
-                ids,
+                inputs=ids,
                 generation_config=config,
                 logits_processor=[] if self._beams else [self._choose],
                 stopping_criteria=[self._give_up if self._beams else self._follow],
@@ -115,7 +115,7 @@ class Generation:
             self._take_whole(sequences[:, self._start :].tolist())
 
     def _batch(self, prompts: list[list[int]]) -> tuple[Any, Any]:
-        """Token ids and mask, int64 [prompts, longest]: what an encoder reads begins together, what a decoder goes on from ends together."""
+        """Token ids and mask, int64 [prompts, longest]: an encoder's prompts begin together, a decoder's end together."""
         import torch
 
         longest = max(map(len, prompts))

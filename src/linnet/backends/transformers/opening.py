@@ -28,8 +28,8 @@ def open_model(model: str | Path, options: ModelOptions) -> Opened:
     found = load(folder, config, options)
     engine = TransformersEngine(found, options.max_batch, options.max_queue)
     files = ExitStack()
-    device = None if found.device.type == "cpu" else str(found.device)
-    files.callback(clear_memory_cache, device)
+    if found.device.type != "cpu":
+        files.callback(clear_memory_cache, str(found.device))
     advice = folder / "generation_config.json"
     return Opened(
         engine=engine,
