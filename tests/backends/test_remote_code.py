@@ -63,7 +63,7 @@ def edit(file, values):
 
 def test_an_unknown_model_type_is_refused_and_nothing_runs(hostile):
     folder, mark = hostile("own")
-    with pytest.raises(ModelFileError, match="the folder's own code is not run.*trust_remote_code=True"):
+    with pytest.raises(ModelFileError, match=r"the folder's own code is not run.*trust_remote_code=True"):
         LLM(folder, backend="transformers")
     assert not mark.exists()
 

@@ -71,8 +71,18 @@ def test_what_transformers_has_not_is_refused_by_name(t5, options):
 
 @pytest.mark.parametrize(
     "options",
-    [{"ops": "native"}, {"weights": "q8_0"}, {"threads": 2}, {"kv_dtype": "f32"}, {"kv_memory": 1}, {"draft": "tiny"}, {"low_memory": True}]
-    + [{"tp": 2}, {"overflow": "slide"}, {"prefill_chunk": 7}],
+    [
+        {"ops": "native"},
+        {"weights": "q8_0"},
+        {"threads": 2},
+        {"kv_dtype": "f32"},
+        {"kv_memory": 1},
+        {"draft": "tiny"},
+        {"low_memory": True},
+        {"tp": 2},
+        {"overflow": "slide"},
+        {"prefill_chunk": 7},
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_options_of_linnets_own_engine_are_refused_by_name(folders, options):
