@@ -103,7 +103,7 @@ class TorchOps:
         return table[self.step.tokens if source == "tokens" else self.step.positions + offset]
 
     def norm(self, x: Tensor, weights: NormWeights, norm: Norm, groups: int = 1) -> Tensor:
-        parts = x.view(len(x), groups, -1).float()
+        parts = x.view(len(x), groups, x.shape[1] // groups).float()  # of no rows too
         if norm.kind == "layer":
             parts = functional.layer_norm(parts, parts.shape[-1:], eps=norm.epsilon)
         else:
