@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +18,7 @@ from linnet.ops.base import Batch, Step
 from linnet.ops.sampling import sample
 from linnet.ops.torch.attention import attend
 from linnet.ops.torch.cache import Cache
+from linnet.ops.torch.draw import TorchStep
 from linnet.ops.torch.experts import route
 from linnet.ops.torch.shards import Partial
 from linnet.ops.torch.step import DeviceBatch
@@ -79,21 +79,20 @@ class TorchOps:
 
     # ---- running a forward
     def stepper(self, spec: ModelSpec, build: Callable[[], Tensor]) -> Step:
-        def step(batch: Batch) -> NDArray[np.float32]:
-            try:
-                with torch.inference_mode():
-                    self.step = DeviceBatch(batch, self.device, spec.bidirectional_prompt)
-                    result: NDArray[np.float32] = build().float().cpu().numpy()
-            except torch.OutOfMemoryError as error:
-                rows, wanted = len(batch.tokens), len(batch.rows)
-                reason = str(error).splitlines()[0]
-                raise OutOfMemoryError(
-                    f"device {self.device} has no room for a step of {rows} tokens with logits of {wanted} ({reason}); "
-                    "lower prefill_chunk or max_batch"
-                ) from None
-            return result
+        return TorchStep(partial(self.compute, spec, build))
 
-        return step
+    def compute(self, spec: ModelSpec, build: Callable[[], Tensor], batch: Batch) -> Tensor:
+        """What a forward gives for a batch, float32."""
+        try:
+            self.step = DeviceBatch(batch, self.device, spec.bidirectional_prompt)
+            return build().float()
+        except torch.OutOfMemoryError as error:
+            rows, wanted = len(batch.tokens), len(batch.rows)
+            reason = str(error).splitlines()[0]
+            raise OutOfMemoryError(
+                f"device {self.device} has no room for a step of {rows} tokens with logits of {wanted} ({reason}); "
+                "lower prefill_chunk or max_batch"
+            ) from None
 
     # ---- ops of a forward
     def embed(self, table: Tensor, source: Literal["tokens", "previous", "positions"], offset: int = 0) -> Tensor:
