@@ -76,7 +76,7 @@ class LLM:
         device: str | None = None,
         dtype: str | None = None,
         tp: int = 1,
-        offload: bool = False,
+        offload: int | None = None,
         compile: bool = False,
         adapters: Mapping[str, str] | Sequence[str] | None = None,
         trust_remote_code: bool = False,

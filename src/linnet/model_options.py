@@ -76,7 +76,12 @@ class ModelOptions(Options):
         None, "what the torch op set computes in; None: f32 on cpu, else bf16 where it is fast, else f16", choices=("f32", "f16", "bf16")
     )
     tp: int = option(1, "devices that share each layer, by tensor parallelism of the torch op set", 1, 1024)
-    offload: bool = option(False, "keep some layers in host memory", letter="F")
+    offload: int | None = option(
+        None,
+        "layers whose weights stay in host memory, brought to the device at each step; None: as few as its memory allows",
+        0,
+        2**16,
+    )
     compile: bool = option(False, "compile the torch op set", letter="F")
     adapters: Mapping[str, str] | Sequence[str] | None = option(None, "LoRA adapters to load", letter="H")
     trust_remote_code: bool = option(False, "run Python code that comes with the model: whatever it is, it may do all that you may")
@@ -113,6 +118,10 @@ class ModelOptions(Options):
             given = [name for name in ("threads", "prefill_threads", "low_memory") if getattr(self, name)]
             if given:
                 raise InvalidRequestError(f"{given[0]} is for the native op set; with ops='torch', PyTorch's own settings hold")
+            if self.offload and self.tp > 1:
+                raise InvalidRequestError(f"offload is {self.offload} and tp is {self.tp}: layers are kept off one device; leave one out")
+        elif self.offload is not None:
+            raise InvalidRequestError(f"offload is for ops='torch'; the {self.op_set} op set computes where the weights are, leave it out")
         elif self.dtype is not None:
             raise InvalidRequestError(f"dtype is for ops='torch'; the {self.op_set} op set computes in float32, leave it out")
 
