@@ -81,6 +81,13 @@ class Request:
             self.prompt_logprobs = [None] * len(self.prompt)  # nothing predicts the first token
             self.prompt_logits = self._score
 
+    def guessed(self, sample: int) -> tuple[int, int]:
+        """How many tokens were guessed for a sample, and how many of these came."""
+        if not self.sequences:  # run by another engine than ours
+            return 0, 0
+        sequence = self.sequences[min(sample, len(self.sequences) - 1)]
+        return sequence.drafted, sequence.accepted
+
     def _score(self, position: int, logits: NDArray[np.float32]) -> None:
         assert self.prompt_logprobs is not None
         for index, row in enumerate(logits[: len(self.prompt) - 1 - position], position + 1):
@@ -94,9 +101,9 @@ class Sequence:
     tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold, of each group.
     order: what stands before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from
     there on have their keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page
-    table while running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named: what the
-    prefix cache calls its pages, and how many it has named. speculation: what is known of guessing it. draft_computed: `computed` in the
-    draft model's cache. drafted, accepted: how many tokens were guessed, and how many of these came.
+    table while running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named:
+    what the prefix cache calls its pages, and how many it has named. speculation: what is known of guessing it. draft_computed:
+    `computed` in the draft model's cache. drafted, accepted: how many tokens were guessed, and how many of these came.
     """
 
     request: Request
