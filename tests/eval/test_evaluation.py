@@ -260,7 +260,7 @@ def test_a_missing_package_is_named_first(monkeypatch: pytest.MonkeyPatch, packa
 
 def test_a_prompt_past_the_context_is_named(llm: LLM) -> None:
     rows = [*SUMS[:2], {"prompt": "word " * 2000, "reference": "a"}]
-    with pytest.raises(InvalidRequestError, match=r"item 2: the prompt has \d+ tokens and max_tokens is 40"):
+    with pytest.raises(InvalidRequestError, match=r"row 2: the prompt has \d+ tokens and max_tokens is 40"):
         evaluate(llm, rows, params=SHORT)
     assert llm.engine.pool.free_count == llm.engine.pool.count  # the others were given up
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from linnet.engine.params import SamplingParams
-from linnet.errors import InvalidRequestError
+from linnet.errors import ChatTemplateError, InvalidRequestError
 from linnet.eval.generation import DEFAULTS
 from linnet.eval.plan import Plan, plan
 from linnet.eval.sample_log import SampleLog
@@ -156,6 +157,8 @@ def fingerprint(llm: LLM) -> str:
     found.update(repr(llm.spec).encode())
     if llm.tokenizer is not None:
         acts = [llm.tokenizer.vocab_size, llm.tokenizer.encode(_PANGRAM), dict(llm.tokenizer.chat_templates)]
+        with suppress(ChatTemplateError):  # there is none, or another one than the tokenizer's was given
+            acts.append(llm.tokenize([{"role": "user", "content": _PANGRAM}]))
         found.update(digest(acts).encode())
     return found.hexdigest()
 
