@@ -121,12 +121,13 @@ def carry_out(
     """Runs what `plan` made. Raises what concerns the model, and a run that cannot be resumed."""
     if resume and samples is None:
         raise InvalidRequestError("resume goes on where a file of samples ends; name it")
+    started_at = time.perf_counter()
     task = planned.task(llm)
     log = None
     if samples is not None:
         what = {"kind": task.kind, "data": task.digest, "count": len(task), "model": fingerprint(llm), "settings": task.settings}
         log = SampleLog(Path(samples), what, resume)
-    started_at, before = time.perf_counter(), 0 if log is None else len(log.samples)
+    before = 0 if log is None else len(log.samples)
     try:
         found = complete(llm, task, log, progress)
     finally:
