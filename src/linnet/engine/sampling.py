@@ -217,7 +217,7 @@ class Sampler:
     def _adjust(self, logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float32]:
         """Bias, penalties and the caller's processor; changes `logits` in place."""
         processor, logits = self.params.logits_processor, self._penalise(logits)
-        return logits if processor is None else _processed(processor(list(tokens), logits), logits.shape)
+        return logits if processor is None else processed(processor(list(tokens), logits), logits.shape)
 
     def _penalise(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bias and penalties; changes `logits` in place."""
@@ -258,7 +258,7 @@ class _Seen:
         return self._ids[: len(self._slots)], self._counts[: len(self._slots)]
 
 
-def _processed(logits: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def processed(logits: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """What the caller's `logits_processor` gave, checked."""
     try:
         result = np.ascontiguousarray(logits, dtype=np.float32)
