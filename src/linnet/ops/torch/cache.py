@@ -74,8 +74,9 @@ class Cache:
     ) -> None:
         if kv_dtype not in DTYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
-        self.groups = list(groups) or [0] * len(attentions)
-        counted = [(a, pages[group]) for a, group in zip(attentions, self.groups, strict=True)]
+        self.groups, self.pages = list(groups) or [0] * len(attentions), list(pages)
+        """The group of every layer; and of each group, the number of its pages, and the number of one more, which is nobody's."""
+        counted = [(a, pages[group] + 1) for a, group in zip(attentions, self.groups, strict=True)]
         try:
             self.keys = [Store(count, a.kv_heads, a.head_dim, kv_dtype, device) for a, count in counted]
             self.values = [Store(count, a.kv_heads, a.value_head_dim, kv_dtype, device) for a, count in counted]
