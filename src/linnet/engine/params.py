@@ -19,6 +19,7 @@ MAX_CANDIDATES = 1024
 MAX_CHOICES = 4096
 MAX_GRAMMAR = 2**19
 """Most characters of a schema, a regular expression or a grammar."""
+BEAMS = ("num_beams", "length_penalty", "early_stopping")
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 
 
@@ -106,8 +107,9 @@ class SamplingParams(Options):
         """What beam search does not go with, by name."""
         if self.num_beams == 1:
             for name, default in (("length_penalty", 1.0), ("early_stopping", False)):
-                if getattr(self, name) != default:
-                    raise InvalidRequestError(f"{name} is {getattr(self, name)} and num_beams 1, of which it says nothing; raise num_beams")
+                value = getattr(self, name)
+                if value != default:
+                    raise InvalidRequestError(f"{name} is {value!r} and num_beams 1, so that no beams are compared; raise num_beams")
             return
         if self.n > self.num_beams:
             raise InvalidRequestError(f"n is {self.n}, and num_beams {self.num_beams} give so many answers at most; raise num_beams")
@@ -116,10 +118,10 @@ class SamplingParams(Options):
         if self.speculation in ("lookup", "draft"):
             raise InvalidRequestError(f"speculation is {self.speculation!r}, and beams are not guessed ahead; leave it at 'auto' or 'off'")
 
-    def refuse_beams(self, why: str) -> None:
-        """Raises InvalidRequestError for beam search where there can be none."""
+    def refuse_beams(self, what: str) -> None:
+        """Raises InvalidRequestError for beam search, on behalf of what gives tokens as they come."""
         if self.num_beams > 1:
-            raise InvalidRequestError(f"num_beams is {self.num_beams}, and {why}")
+            raise InvalidRequestError(f"num_beams is {self.num_beams}, and {what} gives tokens as they come: beams are known at the end")
 
     @property
     def constraint(self) -> tuple[str, Any] | None:

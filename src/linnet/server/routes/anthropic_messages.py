@@ -112,7 +112,7 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
     service.check_size(prompt_size(None, messages, tools))
     asked = messages, params, tools, body.choice_for_model
     if body.stream:
-        return EventStream(_events(body.model, asked, service))
+        return EventStream(_events(body.model, asked, service), params)
     async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
         blocks = OutputBlocks()
         async for chunk in handle:

@@ -83,7 +83,7 @@ async def create_completion(body: CompletionBody, service: ServiceOf) -> Respons
     params = body.params
     service.check_samples(params.n)
     if body.stream:
-        return EventStream(_events(body, params, service))
+        return EventStream(_events(body, params, service), params)
     async with _answering(body, params, service) as answers:
         found = [await answer.handle.aresult() for answer in answers]
         choices = [answer.choice(completion) for answer, each in zip(answers, found, strict=True) for completion in each]
