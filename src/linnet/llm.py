@@ -145,8 +145,8 @@ class LLM:
 
     @property
     def generation_config(self) -> Mapping[str, Any]:
-        """What the model's publishers advise: generation_config.json as it stands, empty where there is none. The shell follows
-        it; this class applies nothing that was not asked for."""
+        """What the model's publishers advise: generation_config.json as it stands, empty where there is none. The shell and
+        the server follow it; this class applies nothing that was not asked for."""
         return self._checkpoint.generation
 
     def generate(

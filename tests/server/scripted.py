@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from linnet import SamplingParams, Tokenizer
+from linnet import LLM, SamplingParams, Tokenizer
 from linnet.server.app import create_app
+from linnet.server.schema import Body
 from linnet.server.service import Service
 from linnet.server.settings import read_settings
 
@@ -33,8 +34,7 @@ class ScriptedService(Service):
         self.answer, self.fails = answer, False
         self.prompts: list[str] = []
 
-    def within_time(self, params: SamplingParams) -> SamplingParams:
-        [llm] = self.models.open.values()
+    def sampling(self, llm: LLM, body: Body, params: SamplingParams) -> SamplingParams:
         tokenizer: Tokenizer = self.tokenizer(llm)
         script = iter([*tokenizer.encode(self.answer, bos=False), *[tokenizer.eos_id] * (not self.fails)])
 
@@ -46,7 +46,7 @@ class ScriptedService(Service):
             seen.append(True)
             return logits
 
-        return replace(super().within_time(params), choose=lambda logits: next(script), logits_processor=note)
+        return replace(super().sampling(llm, body, params), choose=lambda logits: next(script), logits_processor=note)
 
 
 def ask(use: Callable[[Any, ScriptedService], Awaitable[T]], answer: str = CALLING, **options: Any) -> T:

@@ -154,10 +154,11 @@ def _model(name: str, entry: str | Mapping[str, Any], shared: Mapping[str, Any])
         raise InvalidRequestError(f"models.{name}.{unknown[0]}: there is no such option of a model; they are {', '.join(MODEL_OPTIONS)}")
     options = {"max_queue": MAX_QUEUE, **shared, **own}
     try:
-        ModelOptions(**options)
+        draft = ModelOptions(**options).draft
     except InvalidRequestError as error:
         raise InvalidRequestError(f"model {name}: {error}") from None
-    locate(path)
+    for place in (path, *([] if draft is None else [draft])):
+        locate(place)
     return ModelSettings(name, path, options)
 
 

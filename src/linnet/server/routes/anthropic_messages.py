@@ -112,8 +112,8 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
     service.check_size(prompt_size(None, messages, tools))
     asked = messages, params, tools, body.choice_for_model
     if body.stream:
-        return EventStream(_events(body.model, asked, service))
-    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
+        return EventStream(_events(body, asked, service))
+    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         blocks = OutputBlocks()
         async for chunk in handle:
             for piece in chunk.events:
@@ -122,13 +122,13 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
     return _message(body.model, blocks.complete, completion)
 
 
-async def _events(model: str, asked: tuple[Any, ...], service: Service) -> AsyncGenerator[bytes, None]:
-    blocks = OutputBlocks()
+async def _events(body: MessageBody, asked: tuple[Any, ...], service: Service) -> AsyncGenerator[bytes, None]:
+    model, blocks = body.model, OutputBlocks()
 
     def named(data: dict[str, Any]) -> bytes:
         return event(data, data["type"])
 
-    async with service.models.use(model) as llm, service.generating(llm, *asked) as handle:
+    async with service.models.use(model) as llm, service.generating(llm, body, *asked) as handle:
         usage = MessageUsage(input_tokens=len(handle.prompt_token_ids), cache_read_input_tokens=0, output_tokens=0)
         begun = MessageObject(id=_new_id(), model=model, content=[], stop_reason=None, stop_sequence=None, usage=usage)
         yield named({"type": "message_start", "message": begun.model_dump()})

@@ -102,7 +102,7 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     if body.stream:
         return EventStream(_events(body, messages, params, service))
     asked = messages, params, body.tools, body.tool_choice or "auto"
-    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
+    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         found = await handle.aresult()
         choices = [_choice(completion, service.tokenizer(llm)) for completion in found]
     return ChatCompletion(id=_new_id(), created=int(time.time()), model=body.model, choices=choices, usage=usage(found))
@@ -140,7 +140,7 @@ async def _events(body: ChatBody, messages: list[dict[str, Any]], params: Sampli
 
     found: list[Completion] = []
     asked = messages, params, body.tools, body.tool_choice or "auto"
-    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
+    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         tokenizer = service.tokenizer(llm)
         for index in range(params.n):
             yield of(index, {"role": "assistant", "content": ""})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Literal
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -20,6 +21,10 @@ from linnet.server.messages import prompt_size
 from linnet.server.response_items import InputItems, OutputItems, as_messages
 from linnet.server.schema import Body, Items, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
+
+if TYPE_CHECKING:
+    from linnet.handle import Handle
+    from linnet.llm import LLM
 
 router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
@@ -142,7 +147,7 @@ async def create_response(body: ResponseBody, service: ServiceOf) -> Response | 
     service.check_size(prompt_size(None, answer.messages, answer.tools))
     if body.stream:
         return EventStream(answer.events(service))
-    async with service.models.use(body.model) as llm, service.generating(llm, *answer.asked) as handle:
+    async with service.models.use(body.model) as llm, answer.generating(llm, service) as handle:
         items = OutputItems()
         async for chunk in handle:
             for piece in chunk.events:
@@ -158,8 +163,11 @@ class _Answer:
     def __init__(self, body: ResponseBody) -> None:
         self.body, self.params = body, body.params
         self.messages, self.tools = as_messages(body.input, body.instructions), body.tools_for_model
-        self.asked = self.messages, self.params, self.tools, body.choice_for_model
         self.id, self.created = f"resp_{uuid.uuid4().hex}", time.time()
+
+    def generating(self, llm: LLM, service: Service) -> AbstractAsyncContextManager[Handle]:
+        self.params = service.sampling(llm, self.body, self.params)  # of which the answer tells
+        return service.generating(llm, self.body, self.messages, self.params, self.tools, self.body.choice_for_model)
 
     async def events(self, service: Service) -> AsyncGenerator[bytes, None]:
         number = 0
@@ -170,7 +178,7 @@ class _Answer:
             return event({**data, "sequence_number": number - 1}, data["type"])
 
         items = OutputItems()
-        async with service.models.use(self.body.model) as llm, service.generating(llm, *self.asked) as handle:
+        async with service.models.use(self.body.model) as llm, self.generating(llm, service) as handle:
             for kind in ("created", "in_progress"):
                 yield numbered({"type": f"response.{kind}", "response": self.object([], None).model_dump()})
             async for chunk in handle:
