@@ -27,16 +27,18 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 
 
 class ScriptedService(Service):
-    """prompts: what the model was asked, as text. fails: whether it fails after the answer, instead of ending it."""
+    """answer: the text, or what makes it of a request's body. prompts: what the model was asked, as text. fails: whether it fails after
+    the answer, instead of ending it."""
 
-    def __init__(self, answer: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, answer: str | Callable[[Any], str], options: Mapping[str, Any]) -> None:
         super().__init__(read_settings(["tiny"], {"chat_template": TEMPLATE, **options}))
         self.answer, self.fails = answer, False
         self.prompts: list[str] = []
 
     def sampling(self, llm: LLM, body: Body, params: SamplingParams) -> SamplingParams:
         tokenizer: Tokenizer = self.tokenizer(llm)
-        script = iter([*tokenizer.encode(self.answer, bos=False), *[tokenizer.eos_id] * (not self.fails)])
+        answer = self.answer if isinstance(self.answer, str) else self.answer(body)
+        script = iter([*tokenizer.encode(answer, bos=False), *[tokenizer.eos_id] * (not self.fails)])
 
         seen: list[bool] = []
 

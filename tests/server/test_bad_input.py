@@ -61,7 +61,7 @@ FIELDS = [
     (CHATS, {"tools": [{"type": "function", "function": {"name": "f"}}]}, None, "tool"),
     (CHATS, {"tools": [{"type": "web_search"}]}, None, "tools[0]"),
     (CHATS, {"tool_choice": "required"}, None, "tool"),
-    (CHATS, {"parallel_tool_calls": False}, "parallel_tool_calls", "True"),
+    (CHATS, {"parallel_tool_calls": "no"}, "parallel_tool_calls", "boolean"),
     (CHATS, {"response_format": {"type": "xml"}}, "response_format", "json_object"),
     (CHATS, {"model": "gpt-4"}, "model", "there are: tiny"),
     (CHATS, {"model": 3}, "model", "string"),
@@ -127,6 +127,25 @@ def test_a_body_that_is_none(http: httpx.Client, content: bytes, message: str) -
     answer = http.post(CHATS, content=content, headers={"content-type": "application/json"})
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
+
+
+SURROGATES = [
+    r'{"model": "\udc80"}',
+    r'{"model": "tiny", "\uD800": 1}',
+    r'{"model": "tiny", "prompt": "\ud83d\ud83d\ude00", "input": [{"x": ["\udfff"]}]}',
+    r'{"model": "tiny", "messages": [{"role": "user", "content": [{"type": "text", "text": "\ud83d"}]}], "max_tokens": 1}',
+]
+
+
+def test_a_lone_surrogate_is_refused_by_every_route(http: httpx.Client) -> None:
+    """No answer could repeat it, nor any tokenizer read it."""
+    paths = [path for path, methods in http.get("/openapi.json").json()["paths"].items() if "requestBody" in methods.get("post", {})]
+    assert len(paths) > 8
+    for path in paths:
+        for body in SURROGATES:
+            answer = http.post(path, content=body, headers={"content-type": "application/json"})
+            assert answer.status_code == 400, (path, body, answer.text)
+            assert "lone surrogate (U+D" in answer.json()["error"]["message"]
 
 
 def test_of_many_mistakes_few_are_collected() -> None:

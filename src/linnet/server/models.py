@@ -122,7 +122,7 @@ class Models:
 
     async def _make_room(self, served: Served, budget: int) -> int:
         """Closes idle models until this one fits, with all of its KV cache if that can be had. Gives the bytes that its cache may take."""
-        weights, cache = await asyncio.to_thread(_needs, served.settings)
+        weights, cache = await asyncio.to_thread(needs, served.settings)
         while (left := budget - sum(other.size for other in self._served.values())) < weights + cache and (idle := self._idle()):
             await self._close(idle[0])
         granted = min(cache, left - weights)
@@ -155,7 +155,7 @@ def _opened(path: str, options: Mapping[str, Any], advised: bool) -> LLM:
     return llm
 
 
-def _needs(settings: ModelSettings) -> tuple[int, int]:
+def needs(settings: ModelSettings) -> tuple[int, int]:
     """Bytes of the weights in memory of a model and of the draft model that guesses for it, and of the KV cache that they would have if
     there were memory enough."""
     from linnet.look.report import inspect_model

@@ -111,11 +111,13 @@ class Service:
         params: SamplingParams,
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
     ) -> AsyncIterator[Handle]:
         """An answer in the making to a body, of which the others are made; to leave before its end cancels it. Raises as `LLM.submit`
         does."""
         limited = self.sampling(llm, body, params)
-        submit = partial(copy_context().run, llm.submit, prompt, limited, tools=tools, tool_choice=tool_choice)
+        asked = partial(llm.submit, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls)
+        submit = partial(copy_context().run, asked, prompt, limited)
         # In a thread: templates and tokenizers take their time. A hostile grammar takes as long as it may: nobody else waits for it.
         pool = _compilers if limited.constraint is not None or tools else None
         handle = await asyncio.get_running_loop().run_in_executor(pool, submit)

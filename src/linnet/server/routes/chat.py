@@ -30,8 +30,9 @@ _NAMED_OTHERWISE = ("logprobs", "json_schema", "json_object")
 
 
 class JsonSchema(Body):
-    """A schema under the name `schema`. It is always enforced, strict or not."""
+    """A schema under the name `schema`. It is always enforced, strict or not; the model is told neither of it nor of its description."""
 
+    description: str | None = None
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
@@ -65,7 +66,7 @@ class ChatBody(Body):
     response_format: ResponseFormat | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
     tools: Items[dict[str, Any]] | None = Field(default=None, description="functions that the model may call")
     tool_choice: str | dict[str, Any] | None = Field(default=None, description="auto, none, required, or a function")
-    parallel_tool_calls: Literal[True] | None = Field(default=None, description="whether a model makes several calls is up to it")
+    parallel_tool_calls: bool | None = Field(default=None, description="false: the first call ends the answer")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
 
 
@@ -101,7 +102,7 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     messages = as_template_messages(body.messages)
     if body.stream:
         return EventStream(_events(body, messages, params, service))
-    asked = messages, params, body.tools, body.tool_choice or "auto"
+    asked = messages, params, body.tools, body.tool_choice or "auto", body.parallel_tool_calls is not False
     async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         found = await handle.aresult()
         choices = [_choice(completion, service.tokenizer(llm)) for completion in found]
@@ -139,7 +140,7 @@ async def _events(body: ChatBody, messages: list[dict[str, Any]], params: Sampli
         return event({**head, "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]})
 
     found: list[Completion] = []
-    asked = messages, params, body.tools, body.tool_choice or "auto"
+    asked = messages, params, body.tools, body.tool_choice or "auto", body.parallel_tool_calls is not False
     async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         tokenizer = service.tokenizer(llm)
         for index in range(params.n):

@@ -80,7 +80,7 @@ class ResponseBody(Body):
     text: TextOptions | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
     tools: Items[FunctionTool] | None = Field(default=None, description="functions that the model may call")
     tool_choice: Literal["auto", "none", "required"] | NamedChoice | None = None
-    parallel_tool_calls: Literal[True] | None = Field(default=None, description="whether a model makes several calls is up to it")
+    parallel_tool_calls: bool | None = Field(default=None, description="false: the first call ends the answer")
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(default=None, description="comes back as it is")
     truncation: Literal["disabled"] | None = Field(default=None, description="what is too long is refused")
     store: bool | None = Field(default=None, description=f"false: {_KEPT}")
@@ -124,7 +124,7 @@ class ResponseObject(BaseModel):
     metadata: dict[str, str]
     model: str
     output: list[dict[str, Any]]
-    parallel_tool_calls: bool = True
+    parallel_tool_calls: bool
     previous_response_id: None = None
     store: bool = False
     temperature: float
@@ -167,7 +167,9 @@ class _Answer:
 
     def generating(self, llm: LLM, service: Service) -> AbstractAsyncContextManager[Handle]:
         self.params = service.sampling(llm, self.body, self.params)  # of which the answer tells
-        return service.generating(llm, self.body, self.messages, self.params, self.tools, self.body.choice_for_model)
+        body = self.body
+        asked = self.messages, self.params, self.tools, body.choice_for_model, body.parallel_tool_calls is not False
+        return service.generating(llm, body, *asked)
 
     async def events(self, service: Service) -> AsyncGenerator[bytes, None]:
         number = 0
@@ -204,6 +206,7 @@ class _Answer:
             metadata=body.metadata or {},
             model=body.model,
             output=output,
+            parallel_tool_calls=body.parallel_tool_calls is not False,
             temperature=self.params.temperature,
             text={"format": {"type": "text"}} if body.text is None else body.text.model_dump(by_alias=True, exclude_none=True),
             tool_choice=body.tool_choice.model_dump() if isinstance(body.tool_choice, NamedChoice) else body.tool_choice or "auto",
