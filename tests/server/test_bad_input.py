@@ -160,8 +160,10 @@ def test_of_many_mistakes_few_are_collected() -> None:
 
 
 def test_what_is_no_json_at_all(http: httpx.Client) -> None:
-    assert http.post(CHATS, data={"model": "tiny"}).status_code == 400
-    assert http.post(CHATS, files={"file": b"x"}).status_code == 400
+    for content in ({"data": {"model": "tiny"}}, {"files": {"file": b"x"}}, {"content": json.dumps(CHAT)}):
+        answer = http.post(CHATS, **content)
+        assert answer.status_code == 400
+        assert "send the header content-type: application/json" in answer.json()["error"]["message"]
     assert http.get(CHATS).status_code == 405
     assert http.post("/v1/none", json=CHAT).json()["error"]["code"] == "not_found"
 
