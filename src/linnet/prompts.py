@@ -92,7 +92,8 @@ class PromptReader:
     def needed(self, what: str) -> Tokenizer:
         """The tokenizer, which `what` cannot do without."""
         if self.tokenizer is None:
-            raise InvalidRequestError(f"{self.model} has no tokenizer, which {what} needs; pass tokenizer=, or use token ids")
+            model = self.model.rpartition("/")[2]  # who asks need not know where it lies
+            raise InvalidRequestError(f"{model} has no tokenizer, which {what} needs; pass tokenizer=, or use token ids")
         return self.tokenizer
 
 

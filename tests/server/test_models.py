@@ -7,8 +7,9 @@ import json
 import shutil
 import subprocess
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -23,6 +24,28 @@ from linnet.server.service import Service
 from linnet.server.settings import ModelSettings, read_settings
 
 ASKED = {"prompt": "What is 17 + 25?", "temperature": 0}
+MESSAGES = [{"role": "user", "content": "hello"}]
+BODIES: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 12}),
+    ("/v1/responses", {"input": "hello", "max_output_tokens": 12}),
+    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 12}),
+    ("/api/chat", {"prompt": "hello", "max_tokens": 12}),
+    ("/api/trace", {"prompt": "hello", "max_tokens": 12}),
+]
+
+T = TypeVar("T")
+
+
+def with_server(folder: Path, flags: dict[str, Any], use: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
+    """What `use` makes of a server of this model, in this process."""
+
+    async def run() -> T:
+        service = Service(read_settings([f"m={folder}"], flags))
+        transport = httpx.ASGITransport(create_app(service))
+        async with service.running(), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=120) as http:
+            return await use(http)
+
+    return asyncio.run(run())
 
 
 def test_several_models_within_a_budget(tmp_path: Path) -> None:
@@ -82,16 +105,31 @@ def test_a_draft_that_is_not_there_ends_the_server_at_once(tmp_path: Path) -> No
         read_settings(["tiny"], {"draft": "none/such.gguf"})
 
 
+# ---- what nobody need know
+@pytest.mark.parametrize("without", [["chat_template.jinja"], ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"], []])
+def test_no_refusal_tells_where_the_model_lies(tmp_path: Path, without: list[str]) -> None:
+    folder = Path(shutil.copytree(locate("tiny"), tmp_path / "model"))
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no messages') }}")
+    for name in without:
+        (folder / name).unlink()
+    tools = [{"type": "function", "function": {"name": "f", "description": "f", "parameters": {"type": "object", "properties": {}}}}]
+    bodies = [(path, {**body, **more}) for path, body in BODIES for more in ({}, {"regex": "a"}, {"stop": ["x"]})]
+    bodies += [("/v1/chat/completions", {"messages": MESSAGES, "tools": tools}), ("/tokenize", {"messages": MESSAGES})]
+    bodies += [("/v1/embeddings", {"input": "x"}), ("/v1/completions", {"prompt": "x"}), ("/detokenize", {"tokens": [5]})]
+
+    async def use(http: httpx.AsyncClient) -> list[httpx.Response]:
+        posted = [await http.post(path, json={"model": "m", **body}) for path, body in bodies]
+        return posted + [await http.get(path) for path in ("/api/model_info", "/tokenizer_info", "/v1/models", "/metrics")]
+
+    found = with_server(folder, {}, use)
+    assert [answer for answer in found if answer.status_code == 400]
+    for answer in found:
+        assert answer.status_code in (200, 400), answer.text
+        assert str(tmp_path) not in answer.text
+
+
 # ---- what the publishers advise
 ADVICE = {"do_sample": True, "temperature": 1.7, "top_k": 40, "top_p": 0.95, "repetition_penalty": 1.2}
-MESSAGES = [{"role": "user", "content": "hello"}]
-BODIES: list[tuple[str, dict[str, Any]]] = [
-    ("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 12}),
-    ("/v1/responses", {"input": "hello", "max_output_tokens": 12}),
-    ("/v1/messages", {"messages": MESSAGES, "max_tokens": 12}),
-    ("/api/chat", {"prompt": "hello", "max_tokens": 12}),
-    ("/api/trace", {"prompt": "hello", "max_tokens": 12}),
-]
 
 
 @pytest.fixture
@@ -105,14 +143,12 @@ def advised(tmp_path: Path) -> Path:
 def answers(folder: Path, flags: dict[str, Any], *asked: tuple[str, dict[str, Any]]) -> list[Any]:
     """What a server of this model says to each."""
 
-    async def run() -> list[Any]:
-        service = Service(read_settings([f"m={folder}"], flags))
-        async with service.running(), httpx.AsyncClient(transport=httpx.ASGITransport(create_app(service)), timeout=60) as http:
-            found = [await http.post(f"http://127.0.0.1{path}", json={"model": "m", "seed": 5, **body}) for path, body in asked]
-        assert [answer.status_code for answer in found] == [200] * len(asked), [answer.text for answer in found]
-        return [answer.json() for answer in found]
+    async def use(http: httpx.AsyncClient) -> list[httpx.Response]:
+        return [await http.post(path, json={"model": "m", "seed": 5, **body}) for path, body in asked]
 
-    return asyncio.run(run())
+    found = with_server(folder, flags, use)
+    assert [answer.status_code for answer in found] == [200] * len(asked), [answer.text for answer in found]
+    return [answer.json() for answer in found]
 
 
 def text_of(answer: dict[str, Any]) -> str:
@@ -147,15 +183,13 @@ def test_what_a_request_leaves_out_is_as_the_publishers_advise(advised: Path) ->
 def test_a_stream_follows_it_too(advised: Path) -> None:
     [whole] = answers(advised, {}, ("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 12}))
 
-    async def run() -> str:
-        service = Service(read_settings([f"m={advised}"], {}))
-        async with service.running(), httpx.AsyncClient(transport=httpx.ASGITransport(create_app(service)), timeout=60) as http:
-            body = {"model": "m", "seed": 5, "messages": MESSAGES, "max_tokens": 12, "stream": True}
-            lines = (await http.post("http://127.0.0.1/v1/chat/completions", json=body)).text.split("\n\n")
+    async def use(http: httpx.AsyncClient) -> str:
+        body = {"model": "m", "seed": 5, "messages": MESSAGES, "max_tokens": 12, "stream": True}
+        lines = (await http.post("/v1/chat/completions", json=body)).text.split("\n\n")
         deltas = [json.loads(line.removeprefix("data: "))["choices"][0]["delta"] for line in lines[:-2]]
         return "".join(delta.get("content") or "" for delta in deltas)
 
-    assert asyncio.run(run()) == text_of(whole)
+    assert with_server(advised, {}, use) == text_of(whole)
 
 
 @pytest.mark.parametrize("advice", [{"temperature": "hot"}, {"top_p": 7}, {"top_k": -1}, {"repetition_penalty": float("inf")}])
