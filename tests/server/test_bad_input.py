@@ -42,6 +42,8 @@ FIELDS = [
     (CHATS, {"logit_bias": {"1328": 1}}, None, "token id 1328 in logit_bias is outside the model's 1328"),
     (CHATS, {"top_logprobs": 2}, "top_logprobs", "needs logprobs"),
     (CHATS, {"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
+    (CHATS, {"stream": False, "stream_options": {"include_usage": True}}, "stream_options", "needs stream: true"),
+    (TEXTS, {"stream": None, "stream_options": {}}, "stream_options", "needs stream: true"),
     (CHATS, {"stream": "yes"}, "stream", "boolean"),
     (CHATS, {"timeout": -1}, "timeout", "greater than or equal to 0"),
     (CHATS, {"max_token": 3}, "max_token", "unknown field"),

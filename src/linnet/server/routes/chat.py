@@ -18,7 +18,7 @@ from linnet.server.events import DONE, EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import chat_logprobs
 from linnet.server.messages import ChatMessages, FunctionCall, ToolCall, as_template_messages, prompt_size
-from linnet.server.routes.usage import StreamOptions, UsageObject, usage
+from linnet.server.routes.usage import StreamedBody, UsageObject, usage
 from linnet.server.schema import Body, Items, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
@@ -55,12 +55,10 @@ ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discr
 
 
 @with_sampling(_NAMED_OTHERWISE)
-class ChatBody(Body):
+class ChatBody(StreamedBody):
     model: str
     messages: ChatMessages
     max_completion_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(default=None, description="the same as max_tokens")
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     logprobs: bool | None = Field(default=None, description="report the log-probability of each token")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="and of so many candidates")
     response_format: ResponseFormat | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
@@ -98,6 +96,7 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     """Answers a conversation; with `stream` in chunks, as server-sent events."""
     params = _params(body)
     service.check_samples(params.n)
+    body.check_stream()
     service.check_size(prompt_size(body.messages, body.tools))
     messages = as_template_messages(body.messages)
     if body.stream:
@@ -153,7 +152,7 @@ async def _events(body: ChatBody, messages: list[dict[str, Any]], params: Sampli
             if chunk.completion is not None:
                 found.append(chunk.completion)
                 yield of(chunk.index, {}, None, chunk.finish_reason)
-    if body.stream_options is not None and body.stream_options.include_usage:
+    if body.reports_usage:
         yield event({**head, "choices": [], "usage": usage(found).model_dump()})
     yield DONE
 
