@@ -49,7 +49,7 @@ FIELDS = [
     (CHATS, {"max_token": 3}, "max_token", "unknown field"),
     (CHATS, {"chat_template": "{{ 7 * 7 }}"}, "chat_template", "unknown field"),
     (CHATS, {"functions": []}, "functions", "unknown field"),
-    (CHATS, {"store": True}, "store", "unknown field"),
+    (CHATS, {"store": True}, "store", "False"),
     (CHATS, {"logits_processor": "x"}, "logits_processor", "unknown field"),
     (CHATS, {"messages": []}, "messages", "at least 1 item"),
     (CHATS, {"messages": "hello"}, "messages", "list"),

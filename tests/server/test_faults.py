@@ -33,6 +33,7 @@ def test_connections_dropped_at_random_moments(own: Server) -> None:
     """In the head, in the body, in the queue, in a prefill of a thousand tokens, in an answer: pages come back and nobody else notices."""
     draw = random.Random(5)
     long = {"model": "tiny", "prompt": "word " * 450, "max_tokens": 400, "ignore_eos": True}
+    begun = 0
     with victims(own):
         for i in range(200):
             body = {**long, "stream": bool(i % 2), "n": 1 + i % 3, "seed": i}
@@ -41,11 +42,13 @@ def test_connections_dropped_at_random_moments(own: Server) -> None:
             data = request("/v1/completions", body)
             with connect(own) as connection:
                 connection.sendall(data[: draw.randrange(len(data))] if i % 4 == 0 else data)
+                if i % 8 == 1:
+                    begun += connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"  # its answer runs
                 time.sleep(draw.random() * 0.02)
                 if i % 3 == 0:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not a farewell
     wait_until_idle(own)
-    assert counter(own, 'linnet_outcomes_total{model="tiny",outcome="cancelled"}') > 10
+    assert counter(own, 'linnet_outcomes_total{model="tiny",outcome="cancelled"}') >= begun > 0
     no_unexplained_failures(own)
 
 

@@ -81,7 +81,7 @@ def resident_bytes(server: Server) -> int:
 
 
 def connect(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=60)
+    return socket.create_connection(("127.0.0.1", server.port), timeout=300)
 
 
 def request(path: str, body: dict[str, object]) -> bytes:

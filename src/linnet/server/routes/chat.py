@@ -65,6 +65,8 @@ class ChatBody(StreamedBody):
     tools: Items[dict[str, Any]] | None = Field(default=None, description="functions that the model may call")
     tool_choice: str | dict[str, Any] | None = Field(default=None, description="auto, none, required, or a function")
     parallel_tool_calls: bool | None = Field(default=None, description="false: the first call ends the answer")
+    store: Literal[False] | None = Field(default=None, description="nothing is kept between requests")
+    prompt_cache_key: str | None = Field(default=None, description="beginnings that were seen are found by themselves, whatever the key")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
 
 

@@ -84,7 +84,10 @@ class ResponseBody(Body):
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(default=None, description="comes back as it is")
     truncation: Literal["disabled"] | None = Field(default=None, description="what is too long is refused")
     store: bool | None = Field(default=None, description=f"false: {_KEPT}")
+    background: Literal[False] | None = None
+    include: Annotated[list[str], Field(max_length=0)] | None = None
     previous_response_id: str | None = Field(default=None, description=f"null: {_KEPT}")
+    prompt_cache_key: str | None = Field(default=None, description="beginnings that were seen are found by themselves, whatever the key")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
 
     @property
