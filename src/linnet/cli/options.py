@@ -80,6 +80,8 @@ SINGLE_USER = (
     "tokenizer",
     "chat_template",
     "draft",
+    "backend",
+    "trust_remote_code",
 )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +19,36 @@ from linnet.tensors import BF16, F16, F32, IQ4_NL, MXFP4, Q4_0, Q4_1, Q5_0, Q5_1
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
-_E2M1_DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
+_E2M1_DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)
+
+
+Integers = NDArray[np.int8]
+Parts = tuple[Floats, Integers, Floats | None]
+"""Of n blocks of g groups: scales [n, g], integers [n, g, values], minima [n, g] or None for zeros. A value is its group's scale times its
+integer, plus the minimum."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """decode: uint8 [n, block_bytes] -> float32 [n, block]; encode is its inverse, None where nothing makes the type."""
+    """decode: uint8 [n, block_bytes] -> float32 [n, block]; encode is its inverse, None where nothing makes the type; parts: what decode
+    multiplies and adds, None for floats."""
 
     decode: Callable[[Bytes], Floats]
     encode: Callable[[Floats], Bytes] | None = None
+    parts: Callable[[Bytes], Parts] | None = None
+
+
+def of_parts(parts: Callable[[Bytes], Parts], encode: Callable[[Floats], Bytes] | None = None) -> Codec:
+    return Codec(partial(_decode, parts), encode, parts)
+
+
+def _decode(parts: Callable[[Bytes], Parts], data: Bytes) -> Floats:
+    scales, integers, minima = parts(data)
+    values = scales[:, :, None] * integers.astype(np.float32)
+    if minima is not None:
+        values += minima[:, :, None]
+    return values.reshape(len(data), -1)
 
 
 def half(data: Bytes) -> Floats:
@@ -75,18 +97,23 @@ def _inverse(scale: Floats) -> Floats:
 
 
 def _four_bits(data: Bytes) -> Bytes:
-    """16 bytes to 32 integers: byte i holds value i in its low half and value i + 16 in its high half."""
-    return fields(data[:, None], 4).reshape(-1, 32)
+    """16 bytes to 32 integers, [n, 1, 32]: byte i holds value i in its low half and value i + 16 in its high half."""
+    return fields(data[:, None], 4).reshape(-1, 1, 32)
+
+
+def signed(integers: NDArray[Any], zero: int = 0) -> Integers:
+    """Small uint8 integers less `zero`."""
+    return integers.view(np.int8) - np.int8(zero)
 
 
 def _five_bits(data: Bytes) -> Bytes:
     """20 bytes to 32 integers: the fifth bit of value i is bit i of the first four bytes; `_four_bits` has the others."""
     high = np.unpackbits(data[:, :4], axis=1, bitorder="little")
-    return _four_bits(data[:, 4:]) | high << np.uint8(4)
+    return _four_bits(data[:, 4:]) | high[:, None] << np.uint8(4)
 
 
-def _decode_q8_0(data: Bytes) -> Floats:
-    return data[:, 2:].view(np.int8).astype(np.float32) * half(data[:, :2])
+def _parts_q8_0(data: Bytes) -> Parts:
+    return half(data[:, :2]), data[:, None, 2:].view(np.int8), None
 
 
 def _encode_q8_0(values: Floats) -> Bytes:
@@ -99,8 +126,8 @@ def _encode_q8_0(values: Floats) -> Bytes:
     return np.concatenate((_encode_f16(scale), integers.view(np.uint8)), axis=1)
 
 
-def _decode_q4_0(data: Bytes) -> Floats:
-    return half(data[:, :2]) * (_four_bits(data[:, 2:]).astype(np.float32) - 8)
+def _parts_q4_0(data: Bytes) -> Parts:
+    return half(data[:, :2]), signed(_four_bits(data[:, 2:]), 8), None
 
 
 def _encode_q4_0(values: Floats) -> Bytes:
@@ -111,38 +138,38 @@ def _encode_q4_0(values: Floats) -> Bytes:
     return np.concatenate((_encode_f16(scale), integers[:, :16] | (integers[:, 16:] << 4)), axis=1)
 
 
-def _decode_q4_1(data: Bytes) -> Floats:
-    return half(data[:, :2]) * _four_bits(data[:, 4:]).astype(np.float32) + half(data[:, 2:4])
+def _parts_q4_1(data: Bytes) -> Parts:
+    return half(data[:, :2]), signed(_four_bits(data[:, 4:])), half(data[:, 2:4])
 
 
-def _decode_q5_0(data: Bytes) -> Floats:
-    return half(data[:, :2]) * (_five_bits(data[:, 2:]).astype(np.float32) - 16)
+def _parts_q5_0(data: Bytes) -> Parts:
+    return half(data[:, :2]), signed(_five_bits(data[:, 2:]), 16), None
 
 
-def _decode_q5_1(data: Bytes) -> Floats:
-    return half(data[:, :2]) * _five_bits(data[:, 4:]).astype(np.float32) + half(data[:, 2:4])
+def _parts_q5_1(data: Bytes) -> Parts:
+    return half(data[:, :2]), signed(_five_bits(data[:, 4:])), half(data[:, 2:4])
 
 
-def _decode_iq4_nl(data: Bytes) -> Floats:
+def _parts_iq4_nl(data: Bytes) -> Parts:
     """Sixteen levels that are not evenly spaced."""
-    return half(data[:, :2]) * IQ4_LEVELS[_four_bits(data[:, 2:])]
+    return half(data[:, :2]), IQ4_LEVELS[_four_bits(data[:, 2:])], None
 
 
-def _decode_mxfp4(data: Bytes) -> Floats:
+def _parts_mxfp4(data: Bytes) -> Parts:
     """OCP Microscaling Formats 1.0: a power of two from an eight-bit exponent, and E2M1 values."""
     scale = np.ldexp(np.float32(1), data[:, :1].astype(np.int32) - 128)  # half of 2^(e - 127): the levels are doubled
-    return scale * _E2M1_DOUBLED[_four_bits(data[:, 1:])]
+    return scale, _E2M1_DOUBLED[_four_bits(data[:, 1:])], None
 
 
 BLOCK_CODECS: dict[TensorType, Codec] = {
     F32: Codec(_decode_f32, _encode_f32),
     F16: Codec(half, _encode_f16),
     BF16: Codec(_decode_bf16, _encode_bf16),
-    Q8_0: Codec(_decode_q8_0, _encode_q8_0),
-    Q4_0: Codec(_decode_q4_0, _encode_q4_0),
-    Q4_1: Codec(_decode_q4_1),
-    Q5_0: Codec(_decode_q5_0),
-    Q5_1: Codec(_decode_q5_1),
-    IQ4_NL: Codec(_decode_iq4_nl),
-    MXFP4: Codec(_decode_mxfp4),
+    Q8_0: of_parts(_parts_q8_0, _encode_q8_0),
+    Q4_0: of_parts(_parts_q4_0, _encode_q4_0),
+    Q4_1: of_parts(_parts_q4_1),
+    Q5_0: of_parts(_parts_q5_0),
+    Q5_1: of_parts(_parts_q5_1),
+    IQ4_NL: of_parts(_parts_iq4_nl),
+    MXFP4: of_parts(_parts_mxfp4),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from linnet.errors import UnsupportedModelError
-from linnet.load.blocks import BLOCK_CODECS, Bytes, Codec, Floats
+from linnet.load.blocks import BLOCK_CODECS, Bytes, Codec, Floats, Parts
 from linnet.load.superblocks import SUPER_BLOCK_CODECS
 from linnet.tensors import RawTensor, TensorType
 
@@ -28,6 +28,18 @@ def dequantize(raw: RawTensor) -> Floats:
         for begin in range(0, len(blocks), step):
             values[begin : begin + step] = codec.decode(blocks[begin : begin + step])
     return values.reshape(raw.shape)
+
+
+def parts(raw: RawTensor) -> Parts:
+    """What the values of a tensor of blocks are made of (see `blocks.Parts`): integers int8 [*shape[:-1], groups, values of a group],
+    scales and minima float32 [*shape[:-1], groups]."""
+    split = CODECS[raw.type].parts
+    assert split is not None, "a tensor of floats"
+    with np.errstate(all="ignore"):
+        scales, integers, minima = split(raw.data.reshape(-1, raw.type.block_bytes))
+    lead = raw.shape[:-1]
+    minima = None if minima is None else minima.reshape(*lead, -1)
+    return scales.reshape(*lead, -1), integers.reshape(*lead, -1, integers.shape[-1]), minima
 
 
 def quantize(values: Floats, type: TensorType) -> Bytes:
