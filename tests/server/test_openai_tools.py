@@ -201,7 +201,7 @@ def test_responses_say_of_a_call_that_broke_off() -> None:
     [
         ({"store": True}, "keeps nothing between requests"),
         ({"previous_response_id": "resp_1"}, "send the whole conversation"),
-        ({"background": True}, "unknown field 'background'"),
+        ({"background": True}, "background: Input should be False"),
         ({"input": []}, "input"),
         ({"input": [{"type": "reasoning", "id": "x", "summary": []}]}, "input"),
         ({"input": [{"type": "function_call_output", "call_id": "x", "output": "y"}]}, "no message with tool_calls stands before it"),
