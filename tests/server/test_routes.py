@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,10 +137,13 @@ def test_metrics_add_up(http: httpx.Client, server: Server) -> None:
     for method in ("MADEUP", "OTHER"):
         assert http.request(method, "/v1/models").status_code == 405
     assert "MADEUP" not in http.get("/metrics").text
-    page = Path(linnet.server.__file__).with_name("web") / "main.js"
+    page = Path(linnet.server.__file__).with_name("web") / "monitor.js"
     asked = set(re.findall(r"found\.(linnet_\w+)", page.read_text()))
     assert {f"{name}{model}" for name in asked} <= values().keys()
     assert asked
+    if sys.platform == "linux":
+        resident = next(line for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+        assert values()["process_resident_memory_bytes[]"] == pytest.approx(int(resident.split()[1]) * 1024, rel=0.5)
 
 
 def test_every_request_has_an_id_and_a_line(http: httpx.Client, server: Server) -> None:
