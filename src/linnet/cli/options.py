@@ -12,13 +12,10 @@ from typing import Any, NamedTuple, get_type_hints
 
 import typer
 
-from linnet.engine.params import SamplingParams
+from linnet.engine.params import ADVISED, SamplingParams, advice
 from linnet.errors import InvalidRequestError
 from linnet.model_options import ModelOptions
 from linnet.ops.torch.devices import VENDORS
-
-ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-"""What a model's generation_config.json may advise and a command then does unless told otherwise."""
 
 _NEEDS_DRAWS = ("top_k", "top_p", "min_p", "seed", "n")
 """Options that mean nothing to greedy decoding: one of them alone asks for draws."""
@@ -167,16 +164,16 @@ def shell_params(given: Mapping[str, Any], generation_config: Mapping[str, Any])
     As in transformers, advice to draw counts only under "do_sample": true. An option that only draws can obey, without a
     temperature, means a temperature of 1. Raises InvalidRequestError for bad options and for bad advice.
     """
-    advised = ADVISED if generation_config.get("do_sample") is True else ("repetition_penalty",)
-    advice = {name: generation_config[name] for name in advised if generation_config.get(name) is not None and name not in given}
-    for name, value in advice.items():
+    followed = ADVISED if generation_config.get("do_sample") is True else ("repetition_penalty",)
+    advised = {name: value for name, value in advice(generation_config).items() if name in followed and name not in given}
+    for name, value in advised.items():
         try:
             SamplingParams(**{name: value})
         except InvalidRequestError as error:
             flag = f"--{name.replace('_', '-')}"
             raise InvalidRequestError(f"the model's generation_config.json is at fault: {error}; overrule it with {flag}") from None
     draws = generation_config.get("do_sample") is True or any(name in given for name in _NEEDS_DRAWS)
-    return SamplingParams(**{"temperature": 1.0 if draws else 0.0, **advice, **given})
+    return SamplingParams(**{"temperature": 1.0 if draws else 0.0, **advised, **given})
 
 
 def read_value(name: str, text: str) -> Any:
