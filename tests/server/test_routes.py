@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from server_process import COMMAND, Server, running
+from server_process import Server
 from websockets.sync.client import connect
 
 import linnet.server
@@ -208,42 +206,3 @@ def test_a_file_that_is_wrong(tmp_path: Path, content: str, message: str) -> Non
     file.write_text(content)
     with pytest.raises(LinnetError, match=message):
         read_settings([], {}, file)
-
-
-def test_several_models_within_a_budget(tmp_path: Path) -> None:
-    """Two fit at once: the third takes the place of the one that was used longest ago, and idle ones are closed."""
-    file = tmp_path / "linnet.yaml"
-    small = {"path": "tiny", "context": 256, "max_batch": 4}
-    models = {**dict.fromkeys("abc", small), "broken": {**small, "chat_template": str(tmp_path / "none.jinja")}}
-    file.write_text(yaml.safe_dump({"memory": 24_000_000, "idle_unload": 1, "models": models}))
-    with running(tmp_path, "--config", str(file)) as server, server.client() as http:
-        assert [model["id"] for model in http.get("/v1/models").json()["data"]] == sorted(models)
-        refused = http.post("/api/chat", json={**ASKED, "model": "broken"})
-        assert (refused.status_code, refused.json()["error"]["code"]) == (500, "model_unusable")
-        assert "none.jinja" not in refused.text
-        assert "none.jinja" in server.log.read_text()
-        texts = {http.post("/api/chat", json={**ASKED, "model": name}).json()["response"] for name in "abca"}
-        assert len(texts) == 1
-        log = [json.loads(line)["message"] for line in server.log.read_text().splitlines() if '"model ' in line]
-        events = [tuple(message.split()[1:3]) for message in log]
-        assert events[:4] == [("a", "opened"), ("b", "opened"), ("a", "closed"), ("c", "opened")]
-        until = time.monotonic() + 30
-        while "model=" in http.get("/metrics").text and time.monotonic() < until:
-            time.sleep(0.1)
-        assert "model=" not in http.get("/metrics").text
-        assert http.post("/api/chat", json=ASKED).json()["response"] in texts
-
-
-def test_a_model_without_memory_ends_the_server(tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "tiny", "--memory", "100000", "--port", "0"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "raise --memory" in done.stderr
-    assert "unexpected" not in done.stderr
-
-
-def test_a_model_that_does_not_open_ends_the_server(tmp_path: Path) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF" + b"\0" * 100)
-    done = subprocess.run([*COMMAND, str(tmp_path / "model.gguf"), "--port", "0"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "model.gguf" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -48,10 +48,11 @@ def layer_groups(spec: ModelSpec, draft: ModelSpec | None = None) -> LayerGroups
     return LayerGroups((None if draft is not None else windows[0], *windows[1:]), of_layer)
 
 
-def group_bytes(spec: ModelSpec, kv_dtype: str, groups: LayerGroups | None = None) -> list[int]:
-    """Bytes of one page of each group."""
-    groups = layer_groups(spec) if groups is None else groups
+def group_bytes(spec: ModelSpec, kv_dtype: str, draft: ModelSpec | None = None) -> list[int]:
+    """Bytes of one page of each group, a draft model's among those of the first."""
+    groups = layer_groups(spec, draft)
     each = [0] * len(groups.windows)
+    each[0] += 0 if draft is None else page_bytes(draft, kv_dtype)
     for group, layer in zip(groups.of_layer, spec.layers, strict=True):
         each[group] += _layer_bytes(layer.attention, kv_dtype)
     return each
@@ -71,14 +72,14 @@ def _layer_bytes(attention: Attention, kv_dtype: str) -> int:
     return attention.kv_heads * (attention.head_dim + padded + 2 * blocks) * PAGE_SIZE
 
 
-def cache_bytes(spec: ModelSpec, kv_dtype: str, context: int, batch: int, prefill_chunk: int) -> int:
+def cache_bytes(spec: ModelSpec, kv_dtype: str, context: int, batch: int, prefill_chunk: int, draft: ModelSpec | None = None) -> int:
     """Bytes of all pages that `batch` sequences of `context` tokens come to hold, at most `prefill_chunk` of them in a step."""
-    return batch * total_bytes(most_of_sequence(spec, context, prefill_chunk), group_bytes(spec, kv_dtype))
+    return batch * total_bytes(most_of_sequence(spec, context, prefill_chunk, draft), group_bytes(spec, kv_dtype, draft))
 
 
-def most_of_sequence(spec: ModelSpec, context: int, prefill_chunk: int) -> list[int]:
+def most_of_sequence(spec: ModelSpec, context: int, prefill_chunk: int, draft: ModelSpec | None = None) -> list[int]:
     """Most pages of each group that a sequence of `context` tokens comes to hold, at most `prefill_chunk` of them in a step."""
-    return [most_pages(context, window, prefill_chunk) for window in layer_groups(spec).windows]
+    return [most_pages(context, window, prefill_chunk) for window in layer_groups(spec, draft).windows]
 
 
 def total_bytes(pages: Sequence[int], each: Sequence[int]) -> int:
@@ -109,11 +110,9 @@ def plan_pages(
 
     Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
     """
-    groups = layer_groups(spec, draft)
-    each = group_bytes(spec, kv_dtype, groups)
-    each[0] += 0 if draft is None else page_bytes(draft, kv_dtype)
+    each = group_bytes(spec, kv_dtype, draft)
     budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
-    least = [most_pages(spec.context if context is None else context, window, prefill_chunk) for window in groups.windows]
+    least = most_of_sequence(spec, spec.context if context is None else context, prefill_chunk, draft)
     if context is None:
         fitting = bisect_right(range(1, least[0] + 1), budget, key=lambda pages: total_bytes([min(pages, one) for one in least], each))
         context = spec.context if fitting == least[0] else fitting * PAGE_SIZE
