@@ -51,8 +51,11 @@ class Inputs:
     rows: Tensor | None = None
     """All rows are wanted."""
 
-    def __init__(self, size: int, width: int, groups: int, ropes: Sequence[Rope], device: torch.device) -> None:
-        self.size, self.width, self.groups, self.ropes = size, width, groups, ropes
+    def __init__(self, size: int, width: int, groups: int, spec: ModelSpec, device: torch.device) -> None:
+        self.size, self.width, self.groups = size, width, groups
+        every = {id(rope): rope for layer in spec.layers for rope in layer.attention.ropes}.values()
+        self.ropes = ropes = list(dict.fromkeys(replace(rope, start=0) for rope in every))
+        self.named = [(rope, ropes.index(replace(rope, start=0))) for rope in every]
         self.integers = torch.zeros(size * (4 + groups + groups * width), dtype=torch.int64, device=device)
         self.floats = torch.zeros(size * sum(rope.dim for rope in ropes), dtype=torch.float32, device=device)
         table = (4 + groups) * size
@@ -90,7 +93,8 @@ class Inputs:
         self.parts = [part]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
-        cosines, sines = self._angles[self.ropes.index(replace(rope, start=0))]
+        at = next((index for own, index in self.named if own is rope), -1)  # torch.compile cannot compare them
+        cosines, sines = self._angles[self.ropes.index(replace(rope, start=0)) if at < 0 else at]
         return cosines, sines
 
 
@@ -99,7 +103,6 @@ class DecodeSteps:
 
     def __init__(self, ops: TorchOps, spec: ModelSpec, build: Run, capture: Capture) -> None:
         self.ops, self.spec, self.build, self.capture = ops, spec, build, capture
-        self.ropes = list(dict.fromkeys(replace(rope, start=0) for layer in spec.layers for rope in layer.attention.ropes))
         active = max((layer.mlp.router.active for layer in spec.layers if isinstance(layer.mlp, Moe)), default=0)
         self.most = max(1, MOST_EXPERTS // active) if active else MOST_ROWS
         self._captured: dict[tuple[int, int], tuple[Inputs, Run]] = {}
@@ -116,7 +119,7 @@ class DecodeSteps:
         size, width = _at_least(count, 1), _at_least(pages, LEAST_WIDTH)
         inputs, run = self._captured.get((size, width), (None, None))
         if inputs is None or run is None:
-            inputs = Inputs(size, width, len(self.ops.cache.pages), self.ropes, self.ops.device)
+            inputs = Inputs(size, width, len(self.ops.cache.pages), self.spec, self.ops.device)
         inputs.fill(batch, self.spec.bidirectional_prompt, self.ops.cache.pages)
         if run is None:
             run = self.capture(lambda: self._run(inputs))
