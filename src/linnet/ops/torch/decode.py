@@ -37,6 +37,9 @@ LEAST_WIDTH = 8
 MOST_ROWS = 256
 """A batch that is larger gains nothing by being captured."""
 
+MOST_PROGRAMS = 64
+"""Programs that torch.compile may make of steps of different sizes, before it is an error: a few are enough."""
+
 MOST_EXPERTS = 16
 """Matrices of experts that a captured step copies for its rows; with more, it is quicker to ask which rows go to which expert."""
 
@@ -154,6 +157,19 @@ def cuda_graph() -> Capture:
             return result
 
         return replay
+
+    return capture
+
+
+def compiled(then: Capture | None = None, backend: str = "inductor") -> Capture:
+    """Has torch.compile make one program of a step, and captures that with `then`, if with anything. The first step takes from seconds to
+    minutes; the second of another size makes a program for any."""
+
+    def capture(run: Run) -> Run:
+        program: Run = torch.compile(run, fullgraph=True, backend=backend)
+        with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
+            program()
+        return program if then is None else then(program)
 
     return capture
 
