@@ -144,7 +144,7 @@ def _needs(settings: ModelSettings) -> tuple[int, int]:
 
     options = ModelOptions(**settings.options)
     contexts = None if options.context is None else [options.context]
-    report = inspect_model(settings.path, weights=options.weights, contexts=contexts, batch_sizes=(options.max_batch,))
+    report = inspect_model(settings.path, weights=options.weights, contexts=contexts, batch_sizes=(options.batch,))
     need = [need for need in report.memory if need.kv_dtype == options.kv_type][-1]  # of the longest context
     cache = need.kv_cache_bytes if options.kv_memory is None else min(need.kv_cache_bytes, options.kv_memory)
     return 0 if options.low_memory else need.weight_bytes, cache
