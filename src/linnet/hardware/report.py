@@ -39,7 +39,7 @@ def hardware_info(measure: bool = True, root: Path = Path("/")) -> HardwareInfo:
     """What `linnet info` prints. measure: reads memory for about half a second, to say how fast it is. root: the folder that holds the
     system's proc and sys. Raises InvalidRequestError where LINNET_ISA names an instruction set that is not there."""
     processor = read_processor(root)
-    gpus, notes = read_gpus()
+    gpus, notes = read_gpus(root)
     return HardwareInfo(
         processor=processor,
         memory_bytes=_installed(root / "proc/meminfo"),
