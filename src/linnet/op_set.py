@@ -81,6 +81,7 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
 
     devices = open_devices(options.device, options.tp)
     dtype = dtype_of(devices[0], options.dtype)
+    from linnet.ops.torch.decode import cuda_graph
     from linnet.ops.torch.ops import TorchOps
     from linnet.ops.torch.shards import Share
     from linnet.ranks import LeadOps, Rank
@@ -95,7 +96,9 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
                 f"{len(placed.layers)} layers are to stay in host memory and take {placed.on_host} bytes, of which {there} are available; "
                 "choose smaller weights, as q4_0"
             )
-        return OpSet(TorchOps(devices[0], dtype), checkpoint.spec, placed.on_device, memory, offloaded=placed.layers)
+        # A graph holds what lies on the device alone.
+        capture = cuda_graph() if devices[0].type == "cuda" and not placed.layers else None
+        return OpSet(TorchOps(devices[0], dtype, capture), checkpoint.spec, placed.on_device, memory, offloaded=placed.layers)
     share = Share(checkpoint.spec, 0, options.tp)
     if checkpoint.path is None:
         raise InvalidRequestError(f"tp is {options.tp}, and every device reads the model's files: save this one, which is in memory only")

@@ -16,6 +16,7 @@ from linnet.errors import InvalidRequestError, OutOfMemoryError
 from linnet.forward import forward
 from linnet.load.checkpoint import open_checkpoint
 from linnet.load.dequantize import dequantize
+from linnet.op_set import OpSet
 from linnet.ops.base import Batch
 from linnet.ops.torch import matrices
 from linnet.ops.torch.matrices import Offloaded, Packed, pack, packed_bytes, product, rows_of
@@ -41,8 +42,12 @@ def made_up(type: TensorType, seed: int = 0, shape: tuple[int, int] = SHAPE) -> 
     return RawTensor(type.name, shape, type, blocks.reshape(-1))
 
 
-def weights_of(llm: LLM) -> Weights:
-    weights: Weights = llm.engine._stepping.run.compute.args[1].args[2]  # type: ignore[union-attr]
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Weights]:
+    """The weights of every model that is opened."""
+    weights: list[Weights] = []
+    load = OpSet.load
+    monkeypatch.setattr(OpSet, "load", lambda *arguments: weights.append(load(*arguments)) or weights[-1])
     return weights
 
 
@@ -71,13 +76,13 @@ def test_products_and_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("weights", "dtype", "allowed"), [("q8_0", "f32", 1e-4), ("q8_0", "bf16", 2e-3), ("q4_0", "bf16", 0.1)])
-def test_how_far_quantized_models_are_off(weights: str, dtype: str, allowed: float) -> None:
+def test_how_far_quantized_models_are_off(weights: str, dtype: str, allowed: float, loaded: list[Weights]) -> None:
     """Mean Kullback-Leibler divergence of what the built-in model expects next, from float32."""
     with LLM("tiny", ops="torch", weights="f32", kv_dtype="f32") as llm:
         tokens = llm.tokenizer.encode("Once upon a time there was a bird. The capital of France is Paris. 17 + 25 = 42")
         exact = torch.from_numpy(llm.logits(tokens)).double().log_softmax(-1)
     with LLM("tiny", ops="torch", weights=weights, dtype=dtype) as llm:
-        assert isinstance(weights_of(llm).layers[0].mlp.up.matrix, Packed)
+        assert isinstance(loaded[-1].layers[0].mlp.up.matrix, Packed)  # type: ignore[union-attr]
         found = torch.from_numpy(llm.logits(tokens)).double().log_softmax(-1)
     assert 0 < float((exact.exp() * (exact - found)).sum(-1).mean()) < allowed
 
@@ -91,11 +96,11 @@ def test_what_is_kept_how_is_said(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("weights", ["auto", "q8_0"])
-def test_layers_in_host_memory_change_nothing(weights: str) -> None:
+def test_layers_in_host_memory_change_nothing(weights: str, loaded: list[Weights]) -> None:
     expected = None
     for offload in (0, 1, 4):
         with LLM("tiny", ops="torch", weights=weights, offload=offload) as llm:
-            layers = weights_of(llm).layers
+            layers = loaded[-1].layers
             assert [isinstance(layer.mlp.up.matrix, Offloaded) for layer in layers] == [i >= 4 - offload for i in range(4)]
             answer = llm.generate("What is 3 + 4?", GREEDY)[0].token_ids
             expected = expected or answer
@@ -140,12 +145,14 @@ def test_as_few_layers_as_memory_allows(layers: list[int], outside: int, memory:
         assert one_more + (largest if len(placed.layers) > 1 else 0) > room
 
 
-def test_a_device_that_is_too_small_is_helped_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_device_that_is_too_small_is_helped_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, loaded: list[Weights]
+) -> None:
     from linnet.ops.torch import devices
 
     monkeypatch.setattr(devices, "free_memory", lambda device: 10_000_000)
     with LLM("tiny", ops="torch", context=128) as llm:
-        layers = weights_of(llm).layers
+        layers = loaded[-1].layers
         assert [isinstance(layer.mlp.up.matrix, Offloaded) for layer in layers] == [False, False, True, True]
         assert "layers 2 to 3 stay in host memory" in caplog.text
         assert llm.generate("What is 3 + 4?", GREEDY)[0].token_ids

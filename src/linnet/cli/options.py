@@ -5,20 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import typer
 
-from linnet.engine.params import SamplingParams
+from linnet.engine.params import ADVISED, SamplingParams, advice
 from linnet.errors import InvalidRequestError
 from linnet.model_options import ModelOptions
 from linnet.ops.torch.devices import VENDORS
-
-ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-"""What a model's generation_config.json may advise and a command then does unless told otherwise."""
 
 _NEEDS_DRAWS = ("top_k", "top_p", "min_p", "seed", "n")
 """Options that mean nothing to greedy decoding: one of them alone asks for draws."""
@@ -112,12 +109,39 @@ def with_options(**groups: Group) -> Callable[[Callable[..., None]], Callable[..
                 values[name] = {key: _parsed(key, value) for key, value in given.items() if value not in (None, [], ())}
             command(**values)
 
-        parameters = [*own, *flags]
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapper
+        return _signed(wrapper, [*own, *flags])
 
     return decorate
+
+
+def gathered(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command a flag for every field of its parameters that are dataclasses, each declared as Typer wants a parameter; it gets
+    them as these dataclasses."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    made: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in own:
+        parameters += _fields_as_parameters(made[parameter.name]) if parameter.name in made else [parameter]
+
+    @wraps(command)
+    def wrapper(**values: Any) -> None:
+        for name, kind in made.items():
+            values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        command(**values)
+
+    return _signed(wrapper, parameters)
+
+
+def _fields_as_parameters(kind: Any) -> list[inspect.Parameter]:
+    types = get_type_hints(kind, include_extras=True)
+    return [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name]) for f in fields(kind)]
+
+
+def _signed(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """The command with these parameters, for Typer to see."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
 
 
 def _maker_flags() -> list[inspect.Parameter]:
@@ -140,16 +164,16 @@ def shell_params(given: Mapping[str, Any], generation_config: Mapping[str, Any])
     As in transformers, advice to draw counts only under "do_sample": true. An option that only draws can obey, without a
     temperature, means a temperature of 1. Raises InvalidRequestError for bad options and for bad advice.
     """
-    advised = ADVISED if generation_config.get("do_sample") is True else ("repetition_penalty",)
-    advice = {name: generation_config[name] for name in advised if generation_config.get(name) is not None and name not in given}
-    for name, value in advice.items():
+    followed = ADVISED if generation_config.get("do_sample") is True else ("repetition_penalty",)
+    advised = {name: value for name, value in advice(generation_config).items() if name in followed and name not in given}
+    for name, value in advised.items():
         try:
             SamplingParams(**{name: value})
         except InvalidRequestError as error:
             flag = f"--{name.replace('_', '-')}"
             raise InvalidRequestError(f"the model's generation_config.json is at fault: {error}; overrule it with {flag}") from None
     draws = generation_config.get("do_sample") is True or any(name in given for name in _NEEDS_DRAWS)
-    return SamplingParams(**{"temperature": 1.0 if draws else 0.0, **advice, **given})
+    return SamplingParams(**{"temperature": 1.0 if draws else 0.0, **advised, **given})
 
 
 def read_value(name: str, text: str) -> Any:

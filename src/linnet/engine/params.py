@@ -19,6 +19,8 @@ MAX_CANDIDATES = 1024
 MAX_CHOICES = 4096
 MAX_GRAMMAR = 2**19
 """Most characters of a schema, a regular expression or a grammar."""
+ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""What a model's generation_config.json may advise: the shell and the server then do so unless told otherwise."""
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 
 
@@ -97,3 +99,8 @@ class SamplingParams(Options):
         """What constrains the answer, its name and value; a schema as its JSON text."""
         given = ((name, getattr(self, name)) for name in CONSTRAINTS)
         return next(((name, value) for name, value in given if value not in (None, False)), None)
+
+
+def advice(generation_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's generation_config.json says of sampling, unchecked."""
+    return {name: generation_config[name] for name in ADVISED if generation_config.get(name) is not None}

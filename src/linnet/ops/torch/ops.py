@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from linnet.ops.base import Batch, Step
 from linnet.ops.sampling import sample
 from linnet.ops.torch.attention import attend
 from linnet.ops.torch.cache import Cache
+from linnet.ops.torch.decode import Capture, DecodeSteps, Inputs
 from linnet.ops.torch.draw import TorchStep
 from linnet.ops.torch.experts import route
 from linnet.ops.torch.matrices import Matrix, Offloaded, Packed, Plain, pack, product, rows_of
@@ -35,15 +37,16 @@ class TorchOps:
     """`Ops` in PyTorch. Matrices and X are tensors [rows, width] of `dtype`, vectors are float32.
 
     device: where everything lies and is computed. Norms, rotation, routing and the logits are float32 whatever `dtype` is.
-    Quantized weights stay integers (`matrices.py`) and are computed with in `dtype`, the values that their type holds.
+    capture: how steps of one token for each sequence are captured, once for each of a few sizes (`decode.py`); None: every step is asked
+    of PyTorch op by op. Quantized weights stay integers (`matrices.py`) and are computed with in `dtype`, the values that their type holds.
     """
 
     name = "torch"
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(self, device: torch.device, dtype: torch.dtype, capture: Capture | None = None) -> None:
+        self.device, self.dtype, self.capture = device, dtype, capture
         self.cache: Cache | None = None
-        self.step: DeviceBatch
+        self.step: DeviceBatch | Inputs
         self._slopes: dict[tuple[float, ...], Tensor] = {}
         self._told: set[str] = set()
 
@@ -83,13 +86,25 @@ class TorchOps:
 
     # ---- running a forward
     def stepper(self, spec: ModelSpec, build: Callable[[], Tensor]) -> Step:
-        return TorchStep(partial(self.compute, spec, build))
+        decode = None if self.capture is None else DecodeSteps(self, spec, build, self.capture)
+
+        def compute(batch: Batch) -> Tensor:
+            with self._named_shortage(batch):
+                if decode is not None and decode.suits(batch):
+                    return decode(batch)
+                return self.compute(spec, build, batch)
+
+        return TorchStep(compute)
 
     def compute(self, spec: ModelSpec, build: Callable[[], Tensor], batch: Batch) -> Tensor:
         """What a forward gives for a batch, float32."""
+        self.step = DeviceBatch(batch, self.device, spec.bidirectional_prompt)
+        return build().float()
+
+    @contextmanager
+    def _named_shortage(self, batch: Batch) -> Iterator[None]:
         try:
-            self.step = DeviceBatch(batch, self.device, spec.bidirectional_prompt)
-            return build().float()
+            yield
         except torch.OutOfMemoryError as error:
             rows, wanted = len(batch.tokens), len(batch.rows)
             reason = str(error).splitlines()[0]
@@ -143,12 +158,13 @@ class TorchOps:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, attention: Attention, sinks: Tensor | None) -> Tensor:
         assert self.cache is not None
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys.write(self.step.places, k)
-        values.write(self.step.places, v)
+        group = 0
+        keys.write(self.step.places[group], k)
+        values.write(self.step.places[group], v)
         out = q.new_empty(len(q), attention.output_width)
         for part in self.step.parts:
             queries = q[part.rows].view(*part.positions.shape, attention.heads, attention.head_dim)
-            k, v = keys.read(part.places, q.dtype), values.read(part.places, q.dtype)
+            k, v = keys.read(part.places[group], q.dtype), values.read(part.places[group], q.dtype)
             result = attend(queries, k, v, part, attention, self._alibi(attention), sinks)
             out[part.rows] = result.reshape(-1, attention.output_width)
         return out
@@ -162,33 +178,49 @@ class TorchOps:
 
     def experts(self, x: Tensor, logits: Tensor, weights: MlpWeights, moe: Moe, correction: Tensor | None) -> Tensor:
         chosen, shares = route(logits.float(), moe.router, correction)
-        flat = chosen.flatten()  # of row r: entries r * active and on
-        order = flat.argsort(stable=True)
-        counts = torch.bincount(flat, minlength=moe.experts).tolist()
-        out = x.new_empty(len(flat), x.shape[1])
-        for expert, rows in enumerate(torch.split(order, counts)):
-            if len(rows):
-                out[rows] = self._expert(x[rows // moe.router.active], weights, moe, expert)
-        out = out.view(*chosen.shape, -1)
+        out = (self._gathered if isinstance(self.step, Inputs) else self._grouped)(x, chosen, weights, moe)
         if isinstance(weights.down.matrix, Partial):
             out = self.summed(out)
         if weights.down.bias is not None:
             out = out + weights.down.bias[chosen].to(x.dtype)
         return (out.float() * shares[..., None]).sum(1).to(x.dtype)
 
-    def _expert(self, x: Tensor, weights: MlpWeights, moe: Moe, expert: int) -> Tensor:
-        """Without the last bias, and of a `Partial` block the term that this device has."""
+    def _grouped(self, x: Tensor, chosen: Tensor, weights: MlpWeights, moe: Moe) -> Tensor:
+        """What the chosen experts give, [n, active, hidden], without their last bias: expert by expert, of all its rows."""
+        flat = chosen.flatten()  # of row r: entries r * active and on
+        order = flat.argsort(stable=True)
+        counts = torch.bincount(flat, minlength=moe.experts).tolist()
+        out = x.new_empty(len(flat), x.shape[1])
+        for expert, rows in enumerate(torch.split(order, counts)):
+            if len(rows):
+                project = partial(self._project, expert)
+                out[rows] = self._block(x[rows // moe.router.active], weights, moe, project)
+        return out.view(*chosen.shape, -1)
+
+    def _project(self, expert: int, x: Tensor, linear: Linear) -> Tensor:
+        return self.linear(x, linear.matrix[expert], None if linear.bias is None else linear.bias[expert])
+
+    def _gathered(self, x: Tensor, chosen: Tensor, weights: MlpWeights, moe: Moe) -> Tensor:
+        """The same with a copy of each row's experts: for few rows, and without asking the device which they are."""
+        flat = chosen.flatten()
 
         def project(x: Tensor, linear: Linear) -> Tensor:
-            return self.linear(x, linear.matrix[expert], None if linear.bias is None else linear.bias[expert])
+            matrices = linear.matrix[flat]
+            matrices = matrices.values(x.dtype) if isinstance(matrices, Packed) else matrices
+            out = torch.bmm(matrices, x[..., None])[..., 0]
+            return out if linear.bias is None else out + linear.bias[flat].to(x.dtype)
 
+        return self._block(x.repeat_interleave(moe.router.active, 0), weights, moe, project).view(*chosen.shape, -1)
+
+    def _block(self, x: Tensor, weights: MlpWeights, moe: Moe, project: Callable[[Tensor, Linear], Tensor]) -> Tensor:
+        """A feed-forward block without the last bias, and of a `Partial` one the term that this device has."""
         if moe.expert.gated:
             assert weights.gate is not None
             x = self.gate(project(x, weights.gate), project(x, weights.up), moe.expert.activation)
         else:
             x = self.activate(project(x, weights.up), moe.expert.activation)
         down = weights.down.matrix
-        return product(x, (down.values if isinstance(down, Partial) else down)[expert])
+        return project(x, Linear(down.values if isinstance(down, Partial) else down))
 
     def activate(self, x: Tensor, activation: Activation) -> Tensor:
         return ACTIVATIONS[activation](x)
@@ -215,7 +247,7 @@ class TorchOps:
         return torch.cat([x.view(len(x), heads, -1), shared[:, None].expand(-1, heads, -1)], dim=2).flatten(1)
 
     def take(self, x: Tensor) -> Tensor:
-        return x[self.step.rows]
+        return x if self.step.rows is None else x[self.step.rows]
 
     def logits(self, x: Tensor, matrix: Matrix, bias: Tensor | None, output: Output) -> Tensor:
         logits = self.linear(x, matrix, bias).float() * output.scale

@@ -129,7 +129,7 @@ async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | Simple
 async def _answering(body: SimpleChat, params: SamplingParams, service: Service) -> AsyncIterator[tuple[LLM, Handle]]:
     async with service.models.use(service.model_name(body.model)) as llm:
         prompt = await asyncio.to_thread(body.as_prompt, llm)
-        async with service.generating(llm, prompt, params) as handle:
+        async with service.generating(llm, body, prompt, params) as handle:
             yield llm, handle
 
 
@@ -192,9 +192,9 @@ async def model_info(service: ServiceOf, model: str | None = None) -> ModelInfo:
 @router.post("/trace")
 async def trace(body: SimpleTrace, service: ServiceOf) -> Trace:
     """For every token of an answer, what it might have been, and how likely."""
-    params = service.within_time(body.check(service))
+    params = body.check(service)
     async with service.models.use(service.model_name(body.model)) as llm:
-        steps = await _trace(llm, body, params)
+        steps = await _trace(llm, body, service.sampling(llm, body, params))
     completion = steps[-1].completion if steps else None
     records = [{name: value for name, value in asdict(step).items() if name != "completion"} for step in steps]
     return Trace(response=completion.text if completion is not None else "", steps=records)
