@@ -74,7 +74,8 @@ class ModelOptions(Options):
     low_memory: bool = option(False, "leave weights where their file is mapped, rearranged at each use: slower, and no memory of their own")
     device: str | None = option(
         None,
-        "where to compute: cpu, or one that PyTorch drives: cuda, cuda:1, mps, xpu, mlu, musa, npu; None: cpu, or the GPU with ops=torch",
+        "where to compute: cpu, or one that PyTorch drives: cuda, cuda:1, mps, xpu, mlu, musa, npu; None: a GPU that holds the weights "
+        "(of 256 MB and more), else cpu",
     )
     dtype: str | None = option(
         None, "what the torch op set computes in; None: f32 on cpu, else bf16 where it is fast, else f16", choices=("f32", "f16", "bf16")

@@ -77,7 +77,7 @@ def open_op_set(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
 
 
 def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
-    from linnet.ops.torch.devices import dtype_of, free_memory, open_devices
+    from linnet.ops.torch.devices import dtype_of, free_memory, open_devices, open_kernels
 
     devices = open_devices(options.device, options.tp)
     dtype = dtype_of(devices[0], options.dtype)
@@ -98,7 +98,8 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
             )
         # A graph holds what lies on the device alone.
         capture = cuda_graph() if devices[0].type == "cuda" and not placed.layers else None
-        return OpSet(TorchOps(devices[0], dtype, capture), checkpoint.spec, placed.on_device, memory, offloaded=placed.layers)
+        ops = TorchOps(devices[0], dtype, capture, open_kernels(devices[0]))
+        return OpSet(ops, checkpoint.spec, placed.on_device, memory, offloaded=placed.layers)
     share = Share(checkpoint.spec, 0, options.tp)
     if checkpoint.path is None:
         raise InvalidRequestError(f"tp is {options.tp}, and every device reads the model's files: save this one, which is in memory only")

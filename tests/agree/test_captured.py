@@ -50,7 +50,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
     """Every torch op set that is opened captures its steps."""
     made = Graphs()
     begin = TorchOps.__init__
-    monkeypatch.setattr(TorchOps, "__init__", lambda self, device, dtype, capture: begin(self, device, dtype, made))
+    monkeypatch.setattr(TorchOps, "__init__", lambda self, device, dtype, *_: begin(self, device, dtype, made))
     return made
 
 

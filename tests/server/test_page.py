@@ -122,6 +122,34 @@ def test_stop_keeps_what_had_come(stage: Page, script: tuple[str, Script]) -> No
     expect(last_answer(stage)).to_contain_text("so so so")
 
 
+def test_an_answer_goes_on_while_another_conversation_is_looked_at(stage: Page, script: tuple[str, Script]) -> None:
+    script[1].goes_on.clear()
+    send(stage, "First")
+    expect(last_answer(stage)).to_have_text("Hello there.")
+    stage.keyboard.press("Alt+KeyN")
+    send(stage, "Second")
+    expect(stage.locator(".runs")).to_have_count(2)
+    script[1].goes_on.set()
+    expect(stage.locator(".runs")).to_have_count(0)
+    stage.click(".open >> text=First")
+    expect(stage.locator(".message.user .body")).to_have_text("First")
+    expect(stage.locator(ANSWERED)).to_contain_text("9.0 a second")
+
+
+def test_two_windows_do_not_overwrite_each_other(stage: Page) -> None:
+    other = stage.context.new_page()
+    other.goto(stage.url)
+    ask(stage, "Of one window")
+    ask(other, "Of the other")
+    for window in (stage, other):
+        expect(window.locator("#conversations .open")).to_have_text(["Of the other", "Of one window"])
+    stage.click("[aria-label='Delete Of the other']")
+    for window in (stage, other):
+        expect(window.locator("#conversations .open")).to_have_text(["Of one window"])
+        window.reload()
+        expect(window.locator(".message.user .body")).to_have_text("Of one window")
+
+
 def test_html_and_script_are_text(stage: Page, script: tuple[str, Script]) -> None:
     hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
     script[1].words = [hostile, "\n\n[link](javascript:alert(1)) ", "**bold** `<b>code</b>`\n\n```html\n<script>x</script>\n```"]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from linnet.errors import InvalidRequestError, MissingDependencyError
 
 if TYPE_CHECKING:
     from torch import device as Device
     from torch import dtype as DType
+
+    from linnet.ops.torch.matrices import Kernels
+
+logger = logging.getLogger("linnet.ops")
 
 DEVICES: dict[str, tuple[str, str | None]] = {
     "cpu": ("a processor", None),
@@ -139,6 +144,17 @@ def free_memory(device: Device) -> int | None:
     torch = import_torch()
     probe = getattr(getattr(torch, device.type, None), "mem_get_info", None)
     return None if device.type == "cpu" or probe is None else int(probe(device)[0])
+
+
+def open_kernels(device: Device) -> Kernels | None:
+    """Our kernels in Triton, for a device that it compiles for; None where it is not installed, or where there are none."""
+    if device.type != "cuda":
+        return None
+    try:
+        return cast("Kernels", import_module("linnet.ops.torch.kernels"))
+    except ImportError:
+        logger.warning("Triton is not installed (pip install triton): PyTorch's own operations attend and expand weights, more slowly")
+        return None
 
 
 def import_torch() -> Any:

@@ -44,13 +44,19 @@ function welcome() {
 }
 
 function notice(text, ...actions) {
+  byId("notice").className = "";
   byId("notice").replaceChildren(...(text ? [h("p", {}, text), ...actions] : []));
+}
+
+function trouble(text, ...actions) {
+  notice(text, ...actions);
+  byId("notice").className = "failed";
 }
 
 function persist(conversation = state.current) {
   const kept = save(conversation);
-  if (kept === "not") notice("This browser has no room left for your conversations: export them, and delete some.");
-  else if (kept === "without tokens") notice("This browser's room is nearly full: the candidates of tokens are no longer kept.");
+  if (kept === "not") trouble("This browser has no room left for your conversations: export them, and delete some.");
+  else if (kept === "without tokens") trouble("This browser's room is nearly full: the candidates of tokens are no longer kept.");
 }
 
 // ---- conversations
@@ -113,10 +119,10 @@ async function importFile(file) {
     const fresh = imported.filter((conversation) => !known.has(conversation.id));
     state.conversations.push(...fresh);
     fresh.forEach(persist);
-    notice(`Imported ${fresh.length} of ${imported.length} conversations; the others are here already.`);
+    notice(`Imported ${fresh.length} of ${imported.length} conversations${fresh.length < imported.length ? "; the others are here already" : ""}.`);
     if (fresh.length) select(fresh.at(-1));
   } catch (error) {
-    notice(`${file.name} was not imported: ${error.message}.`);
+    trouble(`${file.name} was not imported: ${error.message}.`);
   }
 }
 
@@ -210,7 +216,7 @@ function connect() {
 /** Says what failed, and offers to try it again. */
 function failed(error, again) {
   const access = error.status === 401 ? [action("Give the key", acts.openAccess)] : [];
-  notice(error.message, action("Try again", again), ...access);
+  trouble(error.message, action("Try again", again), ...access);
 }
 
 async function showModels() {
@@ -331,5 +337,5 @@ showSampling();
 if (state.conversations.length) select([...state.conversations].sort((a, b) => b.created - a.created)[0]);
 else begin();
 connect();
-if (stored.broken) notice("Some of what this browser has stored could not be read. It was put aside, not thrown away.");
+if (stored.broken) trouble("Some of what this browser has stored could not be read. It was put aside, not thrown away.");
 connecting.then(() => showMemory(sight), () => {});

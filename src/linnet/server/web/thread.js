@@ -7,11 +7,14 @@ import { tokenView } from "./tokens.js";
 const LONGEST_RENDERED = 200_000;
 /** Characters past which an answer is shown as plain text: markdown would hold the page up. */
 
+const LONGEST_UNSCROLLED = 1000;
+/** Characters past which a message of the user may scroll, which the keyboard must reach. */
+
 /** acts: edit(node, text), regenerate(node), retry(node), goOn(node), branch(node, index, candidate), go(node), openAccess(). */
 export function messageElement(conversation, node, { busy, tokens }, acts) {
   const mine = node.role === "user";
   const article = h("article", { class: `message ${node.role}`, "data-id": node.id, "aria-label": mine ? "You" : "Model" });
-  const body = h("div", { class: busy ? "body waiting" : "body" });
+  const body = h("div", { class: busy ? "body waiting" : "body", dir: "auto", tabindex: mine && node.content.length > LONGEST_UNSCROLLED ? "0" : null });
   fill(body, node, tokens && !busy, acts);
   article.append(h("h2", { class: "who" }, mine ? "You" : node.model ?? "Model"), body);
   if (node.error) article.append(failed(node, acts));
