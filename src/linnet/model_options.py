@@ -87,7 +87,7 @@ class ModelOptions(Options):
         0,
         2**16,
     )
-    compile: bool = option(False, "compile the torch op set", letter="F")
+    compile: bool = option(False, "have torch.compile make a program of decoding steps: faster, after a minute or so at the first ones")
     adapters: Mapping[str, str] | Sequence[str] | None = option(None, "LoRA adapters to load", letter="H")
     trust_remote_code: bool = option(False, "run Python code that comes with the model: whatever it is, it may do all that you may")
 
@@ -125,6 +125,10 @@ class ModelOptions(Options):
                 raise InvalidRequestError(f"{given[0]} is for the native op set; with ops='torch', PyTorch's own settings hold")
             if self.offload and self.tp > 1:
                 raise InvalidRequestError(f"offload is {self.offload} and tp is {self.tp}: layers are kept off one device; leave one out")
+            if self.compile and self.tp > 1:
+                raise InvalidRequestError(f"compile goes with one device, and tp is {self.tp}; leave one of them out")
+        elif self.compile:
+            raise InvalidRequestError(f"compile is for ops='torch'; the {self.op_set} op set is compiled already, leave it out")
         elif self.offload is not None:
             raise InvalidRequestError(f"offload is for ops='torch'; the {self.op_set} op set computes where the weights are, leave it out")
         elif self.dtype is not None:

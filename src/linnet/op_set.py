@@ -77,11 +77,11 @@ def open_op_set(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
 
 
 def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
-    from linnet.ops.torch.devices import dtype_of, free_memory, open_devices, open_kernels
+    from linnet.ops.torch.devices import check_compiler, dtype_of, free_memory, open_devices, open_kernels
 
     devices = open_devices(options.device, options.tp)
     dtype = dtype_of(devices[0], options.dtype)
-    from linnet.ops.torch.decode import cuda_graph
+    from linnet.ops.torch.decode import compiled, cuda_graph
     from linnet.ops.torch.ops import TorchOps
     from linnet.ops.torch.shards import Share
     from linnet.ranks import LeadOps, Rank
@@ -98,6 +98,9 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
             )
         # A graph holds what lies on the device alone.
         capture = cuda_graph() if devices[0].type == "cuda" and not placed.layers else None
+        if options.compile:
+            check_compiler(devices[0])
+            capture = compiled(capture)
         ops = TorchOps(devices[0], dtype, capture, open_kernels(devices[0]))
         return OpSet(ops, checkpoint.spec, placed.on_device, memory, offloaded=placed.layers)
     share = Share(checkpoint.spec, 0, options.tp)

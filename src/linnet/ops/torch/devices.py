@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -155,6 +157,15 @@ def open_kernels(device: Device) -> Kernels | None:
     except ImportError:
         logger.warning("Triton is not installed (pip install triton): PyTorch's own operations attend and expand weights, more slowly")
         return None
+
+
+def check_compiler(device: Device) -> None:
+    """Raises MissingDependencyError where torch.compile has nothing to compile with for the device."""
+    if device.type == "cpu":
+        if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
+            raise MissingDependencyError("compile=True needs a C++ compiler: install g++ or clang++, or leave compile out")
+    elif device.type in ("cuda", "xpu") and find_spec("triton") is None:
+        raise MissingDependencyError("compile=True needs Triton on this device: pip install triton, or leave compile out")
 
 
 def import_torch() -> Any:
