@@ -120,7 +120,7 @@ async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | Simple
     if body.top is not None and not body.stream:
         raise ApiError(400, "top needs stream: true", param="top")
     if body.stream:
-        return EventStream(_events(body, params, service))
+        return EventStream(_events(body, params, service), params)
     async with _answering(body, params, service) as (llm, handle):
         answer = _whole((await handle.aresult())[0])
         return answer.model_copy(update={"response": _beginning(body, llm) + answer.response})
