@@ -287,7 +287,7 @@ def test_the_signature_is_the_options() -> None:
     signature = {n: p.default for n, p in inspect.signature(LLM).parameters.items() if n != "model"}
     assert signature == {f.name: f.default for f in fields(ModelOptions)}
     weights = next(f for f in fields(ModelOptions) if f.name == "weights")
-    assert set(weights.metadata["choices"]) == {"auto", *ENCODABLE}
+    assert set(weights.metadata["choices"]) == {"auto", "stored", *ENCODABLE}
     for f in fields(ModelOptions):
         assert f.default is not MISSING
         assert len(f.metadata["help"]) > 10, f.name
