@@ -167,7 +167,7 @@ def needs(settings: ModelSettings) -> tuple[int, int]:
     specs = [report.spec for report in reports]
     context = specs[0].context if options.context is None else options.context
     draft = specs[1] if options.draft is not None else None
-    cache = cache_bytes(specs[0], options.kv_type, context, options.max_batch, options.prefill_chunk, draft)
+    cache = cache_bytes(specs[0], options.kv_type, context, options.batch, options.prefill_chunk, draft)
     weights = sum(_weight_bytes(report, options) for report in reports)
     return weights, cache if options.kv_memory is None else min(cache, options.kv_memory)
 
