@@ -60,6 +60,9 @@ def gpt2(folders):
         {"n": 5},
         {"prompt_logprobs": 1},
         {"max_tokens": 0},
+        {"stop": "a", "num_beams": 2},
+        {"logprobs": 1, "num_beams": 2},
+        {"logits_processor": np.asarray, "num_beams": 2},
     ],
     ids=lambda options: next(iter(options)),
 )
