@@ -331,3 +331,17 @@ def test_a_tokenizer_of_older_files_is_read_by_way_of_transformers(folders, tmp_
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(merge) for merge in model["merges"]))
     with LLM(folder, backend="transformers") as older, LLM(folders("bart"), backend="transformers") as newer:
         assert older.tokenize("the linnet, a bird") == newer.tokenize("the linnet, a bird")
+
+
+@pytest.mark.parametrize("name", ["byt5", "marian"])
+def test_a_tokenizer_that_is_written_in_python_gives_the_same_tokens_and_texts(folders, name):
+    theirs = transformers.AutoTokenizer.from_pretrained(folders(name))
+    with LLM(folders(name), backend="transformers") as llm:
+        for text in ("the linnet, a bird of the finch family", "a small </s> bird <pad>"):
+            wanted = theirs(text, split_special_tokens=True).input_ids
+            assert llm.tokenize(text) == wanted
+            assert llm.tokenizer.decode(wanted) == theirs.decode(wanted, skip_special_tokens=True)
+        answer = llm.generate("the linnet", SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True))[0]
+        assert answer.text == llm.tokenizer.decode(answer.token_ids)
+        if name == "byt5":
+            assert llm.tokenizer.decode(theirs("h\u00e9", add_special_tokens=False).input_ids) == "h\u00e9"
