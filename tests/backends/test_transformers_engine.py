@@ -183,6 +183,15 @@ def busy(folders):
             held.release.set()
 
 
+def test_a_callable_that_leaves_the_program_fails_its_batch_and_not_the_engine(gpt2):
+    def leave(tokens, logits):
+        raise SystemExit
+
+    with pytest.raises(linnet.LinnetError, match="interrupted by SystemExit"):
+        gpt2.generate(PROMPT, SamplingParams(max_tokens=3, logits_processor=leave))
+    assert len(gpt2.generate(PROMPT, GREEDY)[0].token_ids) == 6
+
+
 def test_a_full_queue_says_so_and_cancelling_makes_room(busy):
     llm, held, first = busy
     second = llm.submit(PROMPT, GREEDY)
@@ -190,8 +199,9 @@ def test_a_full_queue_says_so_and_cancelling_makes_room(busy):
     with pytest.raises(QueueFullError, match="3 requests run or wait"):
         llm.submit(PROMPT, GREEDY)
     assert (llm.counters().running, llm.counters().waiting) == (1, 2)
-    first.cancel()
     second.cancel()
+    assert llm.counters().waiting == 1
+    first.cancel()
     held.release.set()
     assert len(third.result()[0].token_ids) == 6
     with pytest.raises(CancelledError):
@@ -315,6 +325,25 @@ def test_files_that_contradict_the_config_are_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
     with pytest.raises(ModelFileError, match="transformers cannot load it"):
         LLM(tmp_path, backend="transformers")
+
+
+@pytest.mark.parametrize(
+    ("claims", "words"),
+    [
+        ({"forced_bos_token_id": 10**9}, "forced_bos_token_id is 1000000000, which is no token id"),
+        ({"eos_token_id": [2, -5]}, "eos_token_id is -5"),
+        ({"bad_words_ids": [[3], [400]]}, "bad_words_ids is 400"),
+        ({"decoder_start_token_id": None, "bos_token_id": None}, "with which token its decoder starts"),
+    ],
+)
+def test_token_ids_that_are_none_are_refused(folders, tmp_path, claims, words):
+    import json
+    import shutil
+
+    shutil.copytree(folders("bart"), tmp_path / "model")
+    (tmp_path / "model/generation_config.json").write_text(json.dumps(claims))
+    with pytest.raises(ModelFileError, match=words):
+        LLM(tmp_path / "model", backend="transformers")
 
 
 def test_a_tokenizer_of_older_files_is_read_by_way_of_transformers(folders, tmp_path):
