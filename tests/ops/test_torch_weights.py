@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linnet import LLM, SamplingParams
-from linnet.errors import InvalidRequestError, OutOfMemoryError
+from linnet.errors import OutOfMemoryError
 from linnet.forward import forward
 from linnet.load.checkpoint import open_checkpoint
 from linnet.load.dequantize import dequantize
@@ -115,9 +115,9 @@ def test_every_op_finds_its_weights_on_the_device() -> None:
     assert isinstance(weights.layers[3].attention.query.matrix, Offloaded)
     assert weights.layers[3].attention.query.matrix.held.device == CPU
     assert weights.layers[2].attention.query.matrix.device == device
-    ops.allocate_cache(checkpoint.spec, 1, "f16")
+    ops.allocate_cache(checkpoint.spec, [1], "f16")
     zero = np.zeros(1, np.int32)
-    batch = Batch(zero, zero, zero - 1, zero, zero[None], zero + 1, zero + 1, zero)
+    batch = Batch(zero, zero, zero - 1, zero, zero[None, None], zero + 1, zero + 1, zero)
     logits = ops.compute(checkpoint.spec, partial(forward, ops, checkpoint.spec, weights), batch)
     assert logits.shape == (1, checkpoint.spec.vocab_size)
     assert logits.device == device
@@ -159,12 +159,3 @@ def test_a_device_that_is_too_small_is_helped_out(
     monkeypatch.setattr(devices, "free_memory", lambda device: 500_000)
     with pytest.raises(OutOfMemoryError, match=r"which has room for 425000; choose smaller weights"):
         LLM("tiny", ops="torch", context=128)
-
-
-def test_what_offload_cannot_do() -> None:
-    with pytest.raises(InvalidRequestError, match="offload is 5, and the model has 4 layers"):
-        LLM("tiny", ops="torch", offload=5)
-    with pytest.raises(InvalidRequestError, match="offload is for ops='torch'"):
-        LLM("tiny", offload=1)
-    with pytest.raises(InvalidRequestError, match="offload is 1 and tp is 2"):
-        LLM("tiny", tp=2, offload=1)

@@ -7,7 +7,7 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from playwright.sync_api import expect
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from linnet.server.guards.keys import Keys
 from linnet.server.routes.page import router
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -24,7 +25,7 @@ ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 )
 INFO = {"name": "m", "family": "llama", "parameters": 1_100_048_384, "layers": 22, "hidden": 2048, "vocab_size": 32_000, "context": 2048}
-INFO |= {"file_bytes": 637_699_456, "types": {"q4_0": 606_534_656, "f32": 368_640}, "has_chat_template": True}
+INFO |= {"file_bytes": 637_699_456, "types": {"q4_0": 606_534_656, "f32": 368_640}, "has_chat_template": True, "sampling": {"top_k": 40}}
 
 
 def _set() -> threading.Event:
@@ -115,9 +116,10 @@ def _event(data: dict[str, Any]) -> bytes:
 
 
 @contextmanager
-def scripted() -> Iterator[tuple[str, Script]]:
-    """The page's files, and an API of one model that does as the script says; its URL."""
+def scripted(keys: Sequence[str] = ()) -> Iterator[tuple[str, Script]]:
+    """The page's files, and an API of one model that does as the script says, behind keys if there are any; its URL."""
     script, app = Script(), FastAPI()
+    app.add_middleware(Keys, keys=keys)
     app.include_router(router)
 
     @app.get("/v1/models")

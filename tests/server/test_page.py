@@ -83,6 +83,7 @@ def test_tokens_show_what_else_might_have_come_and_branch(page: Page) -> None:
 
 def test_settings_go_with_the_request(stage: Page, script: tuple[str, Script]) -> None:
     stage.keyboard.press("Alt+KeyS")
+    expect(stage.locator("#option-top_k")).to_have_value("40")
     stage.fill("#system", "Be brief.")
     stage.fill("#option-temperature", "0.5")
     stage.fill("#option-seed", "7")
@@ -90,7 +91,10 @@ def test_settings_go_with_the_request(stage: Page, script: tuple[str, Script]) -
     ask(stage, "Hi")
     body = script[1].asked[-1]
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    assert (body["temperature"], body["seed"], body["top_p"]) == (0.5, 7, 1)
+    assert (body["temperature"], body["seed"], body["top_p"], body["top_k"]) == (0.5, 7, 1, 40)  # 40: as the model's publishers advise
+    assert "max_tokens" not in body
+    expect(stage.locator("#option-top_p-help")).to_have_text("not used: give from 0.01 to 1")
+    expect(stage.locator("#option-top_k")).to_have_value("40")
     expect(stage.locator("#speed svg")).to_have_attribute("aria-label", re.compile("^9.0 tokens/s on average"))
     expect(stage.locator("#memory svg")).to_be_visible()
 
@@ -120,6 +124,34 @@ def test_stop_keeps_what_had_come(stage: Page, script: tuple[str, Script]) -> No
     expect(last_answer(stage)).to_contain_text("so so so")
     stage.reload()
     expect(last_answer(stage)).to_contain_text("so so so")
+
+
+def test_an_answer_goes_on_while_another_conversation_is_looked_at(stage: Page, script: tuple[str, Script]) -> None:
+    script[1].goes_on.clear()
+    send(stage, "First")
+    expect(last_answer(stage)).to_have_text("Hello there.")
+    stage.keyboard.press("Alt+KeyN")
+    send(stage, "Second")
+    expect(stage.locator(".runs")).to_have_count(2)
+    script[1].goes_on.set()
+    expect(stage.locator(".runs")).to_have_count(0)
+    stage.click(".open >> text=First")
+    expect(stage.locator(".message.user .body")).to_have_text("First")
+    expect(stage.locator(ANSWERED)).to_contain_text("9.0 a second")
+
+
+def test_two_windows_do_not_overwrite_each_other(stage: Page) -> None:
+    other = stage.context.new_page()
+    other.goto(stage.url)
+    ask(stage, "Of one window")
+    ask(other, "Of the other")
+    for window in (stage, other):
+        expect(window.locator("#conversations .open")).to_have_text(["Of the other", "Of one window"])
+    stage.click("[aria-label='Delete Of the other']")
+    for window in (stage, other):
+        expect(window.locator("#conversations .open")).to_have_text(["Of one window"])
+        window.reload()
+        expect(window.locator(".message.user .body")).to_have_text("Of one window")
 
 
 def test_html_and_script_are_text(stage: Page, script: tuple[str, Script]) -> None:

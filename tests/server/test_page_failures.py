@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("fastapi")
 expect = pytest.importorskip("playwright.sync_api").expect
 
-from browser import ANSWERED, CHROMIUM, Page, Script, ask, last_answer, send  # noqa: E402
+from browser import ANSWERED, CHROMIUM, Page, Script, ask, last_answer, opened, scripted, send  # noqa: E402
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 
@@ -100,6 +101,25 @@ def test_a_key_is_asked_for_where_it_is_missing(stage: Page, script: tuple[str, 
     expect(last_answer(stage)).to_have_text("Hello there.")
 
 
+def test_a_server_with_keys_asks_for_one(browser: Any) -> None:
+    """As a password, which browsers ask for: a line of its own each challenge has, or Chromium does not know the second."""
+    with scripted(["sesame"]) as (url, script):
+        assert httpx.get(url).headers.get_list("www-authenticate") == ["Bearer", 'Basic realm="linnet", charset="UTF-8"']
+        pages = opened(browser, url, http_credentials={"username": "anyone", "password": "sesame"})
+        page = next(pages)
+        ask(page, "Hi")
+        expect(last_answer(page)).to_have_text("Hello there.")
+        page.keyboard.press("Alt+KeyS")
+        page.fill("#key", "wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#notice")).to_contain_text("The server wants an API key. It says: the API key is not one")
+        page.fill("#key", "sesame")
+        page.keyboard.press("Enter")
+        expect(page.locator("#notice")).to_be_empty()
+        assert len(script.asked) == 1
+        next(pages, None)
+
+
 @pytest.mark.parametrize("status", [401, 429, 500])
 def test_counters_that_are_refused_do_not_touch_the_answer(stage: Page, script: tuple[str, Script], status: int) -> None:
     changed(script[1], words=["so "] * 3)
@@ -142,3 +162,16 @@ def test_what_is_no_event_is_said(stage: Page, script: tuple[str, Script]) -> No
     stage.route("**/api/chat", lambda route: route.fulfill(content_type="text/event-stream", body=": a comment\n\ndata: <html>\n\n"))
     ask(stage, "Hi")
     expect(stage.locator(".message .failed")).to_contain_text("The server sent what is no answer: <html>")
+
+
+def test_a_message_sent_after_a_failure_keeps_its_place(stage: Page, script: tuple[str, Script]) -> None:
+    changed(script[1], status=500)
+    ask(stage, "One")
+    changed(script[1])
+    ask(stage, "Two", answers=2)
+    stage.click(".message >> text=Try again")  # what failed has messages behind it
+    expect(stage.locator(".message.user .body")).to_have_text(["One"])
+    expect(last_answer(stage)).to_have_text("Hello there.")
+    stage.reload()
+    stage.click("[aria-label='Previous version']")
+    expect(stage.locator(".message.user .body")).to_have_text(["One", "Two"])

@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.engine.constraint import Constraint
+from linnet.engine.pages import Pages
 from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
 
 if TYPE_CHECKING:
+    from linnet.engine.beams import BeamSearch, Text
     from linnet.engine.lookup import PairIndex
     from linnet.engine.speculative import Speculation
 
@@ -44,7 +46,10 @@ class Request:
     `prompt_logprobs` where params ask for them or max_tokens is 0. logits_from: the first position that it wants; what stands
     before may come from the prefix cache. hidden: `prompt_logits` gets hidden states, float32 [k, hidden], instead; such a request
     generates nothing (max_tokens is 0). cache=False recomputes the whole sequence for every token.
-    constraint: what every answer must satisfy, at its start; each sample advances a fork of it.
+    constraint: what every answer must satisfy, at its start; each sample advances a fork of it. text: likewise what tells whether a beam
+    ends by its text, where there are stop texts.
+    beams: its search, where it has one: its sequences are beams then, and its outputs come at the end, samples being the best of these;
+    beam_scores: what they were compared by.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
     were found in the prefix cache. started: whether a step has held any of it. pairs: where each two neighbouring tokens of the
     prompt stand, once that is wanted.
@@ -60,6 +65,7 @@ class Request:
     hidden: bool = False
     cache: bool = True
     constraint: Constraint | None = None
+    text: Text | None = None
 
     ends: frozenset[int] = field(init=False)
     sequences: list[Sequence] = field(default_factory=list, init=False)
@@ -70,9 +76,11 @@ class Request:
     done: bool = field(default=False, init=False)
     error: Exception | None = field(default=None, init=False)
     submitted_at: float = field(default=0.0, init=False)
-    trunk: list[int] = field(default_factory=list, init=False)
+    trunk: Pages = field(default_factory=list, init=False)
     cached_tokens: int = field(default=0, init=False)
     pairs: PairIndex | None = field(default=None, init=False)
+    beams: BeamSearch | None = field(default=None, init=False)
+    beam_scores: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.ends = self.end_ids | set(self.params.stop_token_ids)
@@ -95,21 +103,21 @@ class Request:
 
 @dataclass(eq=False)
 class Sequence:
-    """One sample of a request.
+    """One sample of a request, or one beam.
 
-    tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold. order: what stands
-    before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
-    keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page table while
-    running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named: what the
-    prefix cache calls its pages, and how many it has named. speculation: what is known of guessing it. draft_computed: `computed` in the
-    draft model's cache. drafted, accepted: how many tokens were guessed, and how many of these came.
+    tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold, of each group.
+    order: what stands before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from
+    there on have their keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page
+    table while running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named:
+    what the prefix cache calls its pages, and how many it has named. speculation: what is known of guessing it. draft_computed:
+    `computed` in the draft model's cache. drafted, accepted: how many tokens were guessed, and how many of these came.
     """
 
     request: Request
     index: int
     tokens: list[int]
     limit: int
-    need: int
+    need: list[int]
     sampler: Sampler
     order: tuple[int, int, int] = (0, 0, 0)
     start: int = 0
@@ -117,7 +125,7 @@ class Sequence:
     scored: int = 0
     slot: int = -1
     begun: bool = False
-    pages: list[int] = field(default_factory=list)
+    pages: Pages = field(default_factory=list)
     last_at: float | None = None
     names: list[bytes] = field(default_factory=list)
     named: int = 0
@@ -134,6 +142,13 @@ class Sequence:
     def lacking(self) -> int:
         """How many tokens the model sees whose keys and values are not in the pages."""
         return len(self.tokens) - self.start - self.computed
+
+    def append(self, token: int, context: int) -> None:
+        """One token more, with what it makes necessary to compute anew."""
+        self.tokens.append(token)
+        if not self.request.cache:
+            self.computed = 0
+        self.slide(context)
 
     def slide(self, context: int) -> None:
         """Lets go of tokens from the front until the context holds the rest, all of which is then to be computed anew."""
