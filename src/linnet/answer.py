@@ -45,6 +45,8 @@ class Answer:
             self._samples.append(_Sample(decoder, tool_use))
         if tokenizer is not None:
             self.request.stop_rule = lambda sample, token: self._samples[sample].push(token)
+            if params.stop and params.num_beams > 1:
+                self.request.text = StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown)
         elif params.stop:
             raise InvalidRequestError("stop texts need a tokenizer, and this model has none; pass tokenizer=, or use stop_token_ids")
 
@@ -96,6 +98,7 @@ class Answer:
             seed=request.seed,
             timings=Timings(first_s, ended_at - request.submitted_at, (count - 1) / after_first_s if after_first_s > 0 else None),
             tool_calls=sample.calls,
+            beam_score=request.beam_scores[index] if request.beam_scores else None,
             stop_text=None if sample.decoder is None else sample.decoder.stopped,
         )
 

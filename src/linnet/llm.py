@@ -67,7 +67,7 @@ class LLM:
         overflow: str = "auto",
         kv_dtype: str = "auto",
         kv_memory: int | None = None,
-        max_batch: int = 16,
+        max_batch: int | None = None,
         prefill_chunk: int = 512,
         max_queue: int | None = None,
         prefix_cache: bool = True,
@@ -180,7 +180,8 @@ class LLM:
         *,
         cache: bool = True,
     ) -> list[Completion]:
-        """Completes one prompt or many, which run together: a Completion for every sample of every prompt, in order.
+        """Completes one prompt or many, which run together: a Completion for every sample of every prompt, in order; with `num_beams`, for
+        the n best, or fewer where there are not so many.
 
         prompts: a text, token ids, or messages; or a list of these. params: for all, or a list with one for each. cache=False
         recomputes everything for each token, to the same answer. Raises InvalidRequestError, ContextLengthError,
@@ -201,6 +202,7 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Generator[Chunk, None, None]:
         """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
         early ends the request and frees what it held."""
+        _params(params).refuse_beams("a stream")
         return self._stream(self._answer(self._reader.read(prompt), params, cache))
 
     def submit(
@@ -268,6 +270,8 @@ class LLM:
         params = _params(params)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and chat gives one answer; generate([messages], params) gives {params.n}")
+        if stream:
+            params.refuse_beams("a stream")
         ids, tool_use = self._reader.read_chat(messages, tools, tool_choice, parallel_tool_calls)
         answer = self._answer(ids, params, cache, tool_use)
         return self._stream(answer) if stream else self._run([answer])[0]
@@ -322,6 +326,7 @@ class LLM:
         params = replace(_params(params), logprobs=top)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
+        params.refuse_beams("a trace")
         answer = self._answer(self._reader.read(prompt), params, True)
         steps = self._trace(answer)
         return steps if stream else list(steps)

@@ -65,6 +65,7 @@ def test_what_the_model_is(http: httpx.Client, llm: LLM) -> None:
     found = http.get("/api/model_info").json()
     assert (found["name"], found["family"], found["context"]) == ("tiny", llm.spec.family, llm.context)
     assert 3e6 < found["parameters"] < 4e6
+    assert found["sampling"] == {}  # nothing is advised
     assert http.get("/api/model_info?model=none").status_code == 404
 
 

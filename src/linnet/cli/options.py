@@ -25,6 +25,7 @@ _FLAG_TYPES: dict[str, Any] = {
     "float": float,
     "bool": bool,
     "str": str,
+    "bool | str": str,
     "Any": str,  # the tokenizer: a path, on a command line
     "str | Mapping[str, Any]": str,  # the schema: a file, on a command line
     "Sequence[str]": list[str],
@@ -172,7 +173,8 @@ def shell_params(given: Mapping[str, Any], generation_config: Mapping[str, Any])
         except InvalidRequestError as error:
             flag = f"--{name.replace('_', '-')}"
             raise InvalidRequestError(f"the model's generation_config.json is at fault: {error}; overrule it with {flag}") from None
-    draws = generation_config.get("do_sample") is True or any(name in given for name in _NEEDS_DRAWS)
+    needs = [name for name in _NEEDS_DRAWS if name in given and (name != "n" or "num_beams" not in given)]
+    draws = generation_config.get("do_sample") is True or bool(needs)
     return SamplingParams(**{"temperature": 1.0 if draws else 0.0, **advised, **given})
 
 
@@ -206,7 +208,7 @@ def _flag(f: Field[Any], group: Group) -> inspect.Parameter:
         None,
         f"--{f.name.replace('_', '-')}",
         help=_help(f, kind, group.advised),
-        metavar="|".join(choices) if choices else _METAVARS.get(f.name, _METAVARS.get(kind)),
+        metavar="|".join(str(choice).lower() for choice in choices) if choices else _METAVARS.get(f.name, _METAVARS.get(kind)),
         show_default=False,
         rich_help_panel=group.title,
     )
@@ -236,6 +238,8 @@ def _parsed(name: str, value: Any) -> Any:
     """A flag's value as its option takes it."""
     if name in ("json_schema", "grammar"):
         return _read(name, Path(value))
+    if name == "early_stopping":
+        return {"true": True, "false": False}.get(value, value)
     if name != "logit_bias":
         return value
     biases: dict[int, float] = {}

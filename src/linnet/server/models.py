@@ -167,7 +167,7 @@ def needs(settings: ModelSettings) -> tuple[int, int]:
     specs = [report.spec for report in reports]
     context = specs[0].context if options.context is None else options.context
     window = common_window(specs[0], specs[1] if options.draft is not None else None)
-    pages = options.max_batch * most_pages(context, window, options.prefill_chunk)
+    pages = options.batch * most_pages(context, window, options.prefill_chunk)
     cache = pages * sum(page_bytes(spec, options.kv_type) for spec in specs)
     weights = sum(_weight_bytes(report, options) for report in reports)
     return weights, cache if options.kv_memory is None else min(cache, options.kv_memory)

@@ -26,6 +26,7 @@ _TYPES: dict[str, Any] = {
     "float": float,
     "bool": bool,
     "str": str,
+    "bool | str": bool | str,
     "str | Mapping[str, Any]": str | dict[str, Any],
     "Sequence[int]": TokenIds,
     "Mapping[int, float]": Biases,

@@ -113,7 +113,7 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
     parallel = body.tool_choice is None or not body.tool_choice.disable_parallel_tool_use
     asked = messages, params, tools, body.choice_for_model, parallel
     if body.stream:
-        return EventStream(_events(body, asked, service))
+        return EventStream(_events(body, asked, service), params)
     async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         blocks = OutputBlocks()
         async for chunk in handle:

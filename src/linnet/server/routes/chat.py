@@ -102,7 +102,7 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     service.check_size(prompt_size(body.messages, body.tools))
     messages = as_template_messages(body.messages)
     if body.stream:
-        return EventStream(_events(body, messages, params, service))
+        return EventStream(_events(body, messages, params, service), params)
     asked = messages, params, body.tools, body.tool_choice or "auto", body.parallel_tool_calls is not False
     async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         found = await handle.aresult()

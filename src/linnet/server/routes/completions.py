@@ -82,7 +82,7 @@ async def create_completion(body: CompletionBody, service: ServiceOf) -> Respons
     service.check_samples(params.n)
     body.check_stream()
     if body.stream:
-        return EventStream(_events(body, params, service))
+        return EventStream(_events(body, params, service), params)
     async with _answering(body, params, service) as answers:
         found = [await answer.handle.aresult() for answer in answers]
         choices = [answer.choice(completion) for answer, each in zip(answers, found, strict=True) for completion in each]

@@ -149,7 +149,7 @@ async def create_response(body: ResponseBody, service: ServiceOf) -> Response | 
     answer = _Answer(body)
     service.check_size(prompt_size(None, answer.messages, answer.tools))
     if body.stream:
-        return EventStream(answer.events(service))
+        return EventStream(answer.events(service), answer.params)
     async with service.models.use(body.model) as llm, answer.generating(llm, service) as handle:
         items = OutputItems()
         async for chunk in handle:

@@ -105,6 +105,7 @@ class ModelInfo(BaseModel):
     file_bytes: int
     types: dict[str, int] = Field(description="bytes of tensors by their type in the file")
     has_chat_template: bool
+    sampling: dict[str, float] | None = Field(description="what its publishers advise where a request says nothing; null: it is not open")
 
 
 class Trace(BaseModel):
@@ -119,7 +120,7 @@ async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | Simple
     if body.top is not None and not body.stream:
         raise ApiError(400, "top needs stream: true", param="top")
     if body.stream:
-        return EventStream(_events(body, params, service))
+        return EventStream(_events(body, params, service), params)
     async with _answering(body, params, service) as (llm, handle):
         answer = _whole((await handle.aresult())[0])
         return answer.model_copy(update={"response": _beginning(body, llm) + answer.response})
@@ -186,6 +187,7 @@ async def model_info(service: ServiceOf, model: str | None = None) -> ModelInfo:
         file_bytes=report.file_bytes,
         types={share.type: share.nbytes for share in report.types},
         has_chat_template=bool(report.chat_templates),
+        sampling=None if served.llm is None else service.advised(served.llm),
     )
 
 
