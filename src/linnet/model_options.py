@@ -11,6 +11,7 @@ from linnet.arch.spec import DynamicScaling, ModelSpec
 from linnet.engine.pages import KV_BYTES
 from linnet.errors import InvalidRequestError
 from linnet.options import Options, option
+from linnet.tensors import TYPES
 from linnet.text.tool_calls.formats import FORMATS
 
 
@@ -26,9 +27,8 @@ class ModelOptions(Options):
     )
     weights: str = option(
         "auto",
-        "type to re-encode weights as; auto: as stored",
-        choices=("auto", "f32", "f16", "bf16", "q8_0", "q4_0"),
-        later=("q4_k", "q6_k"),
+        "type to re-encode matrices as, all of them; auto: as stored",
+        choices=("auto", *TYPES),
     )
     tokenizer: Any = option(None, "a Tokenizer, or a path to one, in place of the model's own")
     chat_template: str | None = option(None, "a chat template, its name, or a file that holds one, in place of the model's own")

@@ -16,6 +16,7 @@ from linnet.errors import MissingDependencyError, UnsupportedModelError
 from linnet.load.assemble import assemble, plan
 from linnet.load.convert import check_decoder, convert, loaded_as
 from linnet.load.dequantize import dequantize
+from linnet.load.encode import encode
 from linnet.load.gguf import read_gguf
 from linnet.tensors import F32, Q4_0, Q8_0, TYPES, RawTensor, TensorType
 
@@ -119,20 +120,19 @@ def test_every_type_that_gguf_decodes_runs():
 
 @pytest.mark.parametrize("target", [Q8_0, Q4_0, F32], ids=lambda t: t.name)
 @pytest.mark.parametrize("quant", CONVERTED, ids=lambda q: q.name)
-def test_conversion_is_that_of_the_gguf_package(quant, target, monkeypatch):
+def test_values_are_those_of_the_gguf_package_as_encoders_store_them(quant, target, monkeypatch):
     monkeypatch.setattr("linnet.load.convert._PIECE", 512)  # many pieces, the last not whole
     blocks = random_blocks(quant, 21)
     assert len(blocks) == 21
     raw = RawTensor("w", (3, 7 * GGML_QUANT_SIZES[quant][0]), as_ours(quant), blocks.reshape(-1))
-    values = gguf.quants.dequantize(blocks, quant)
-    expected = gguf.quants.quantize(values, GGMLQuantizationType(target.gguf_id)).view(np.uint8).reshape(-1)
+    values = gguf.quants.dequantize(blocks, quant).reshape(raw.shape)
     found = convert(raw, target)
     assert (found.name, found.shape, found.type) == ("w", raw.shape, target)
-    np.testing.assert_array_equal(found.data, expected)
-    if target == Q8_0:
-        error = np.abs(dequantize(found).reshape(-1, 32) - values.reshape(-1, 32)).max(axis=1)
-        # Half a step, and the rounding of the scale to a float16, which may be subnormal.
-        assert (error <= np.abs(values.reshape(-1, 32)).max(axis=1) * (0.5 / 127 + 2**-11) + 127 * 2.0**-25).all()
+    np.testing.assert_array_equal(found.data, encode(values, target).reshape(-1))
+    plain = GGMLQuantizationType(target.gguf_id)
+    rounded = gguf.quants.dequantize(gguf.quants.quantize(values, plain), plain)
+    float16 = 2.0**-23 * np.square(values).mean()  # the rounding of scales, which is all there is where values are ternary
+    assert np.square(dequantize(found) - values).mean() <= 1.001 * np.square(rounded - values).mean() + float16
 
 
 def test_blocks_that_decode_to_nonsense_convert_all_the_same():

@@ -1,4 +1,4 @@
-"""Plain floats and blocks of 32 values in NumPy: raw blocks to float32, and back where a format is made on load.
+"""Plain floats and blocks of 32 values in NumPy: raw blocks to float32.
 
 Layouts follow ggml (https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h); the results are bit for bit those
 of the `gguf` package, which the arithmetic below must not be reordered to lose. Slow and plain: the oracle, not the path.
@@ -7,7 +7,6 @@ of the `gguf` package, which the arithmetic below must not be reordered to lose.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,8 @@ IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 
 _E2M1_DOUBLED = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 
-@dataclass(frozen=True)
-class Codec:
-    """decode: uint8 [n, block_bytes] -> float32 [n, block]; encode is its inverse, None where nothing makes the type."""
-
-    decode: Callable[[Bytes], Floats]
-    encode: Callable[[Floats], Bytes] | None = None
+Decoder = Callable[[Bytes], Floats]
+"""Blocks, uint8 [n, block_bytes], to values, float32 [n, block]."""
 
 
 def half(data: Bytes) -> Floats:
@@ -47,31 +42,11 @@ def _decode_f32(data: Bytes) -> Floats:
     return np.ascontiguousarray(data).view(np.float32)
 
 
-def _encode_f32(values: Floats) -> Bytes:
-    return values.view(np.uint8)
-
-
-def _encode_f16(values: Floats) -> Bytes:
-    return values.astype(np.float16).view(np.uint8)
-
-
 def _decode_bf16(data: Bytes) -> Floats:
     return (np.ascontiguousarray(data).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def _encode_bf16(values: Floats) -> Bytes:
-    """Rounds to nearest, ties to even; a NaN keeps its sign and upper bits and becomes quiet."""
-    bits = values.view(np.uint32)
-    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet = (bits >> 16) | 0x40
-    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16).view(np.uint8)
-
-
 # ---- blocks of 32: a scale, perhaps a minimum, then the integers
-
-
-def _inverse(scale: Floats) -> Floats:
-    return np.where(scale == 0, np.float32(0), np.float32(1) / scale)
 
 
 def _four_bits(data: Bytes) -> Bytes:
@@ -89,26 +64,8 @@ def _decode_q8_0(data: Bytes) -> Floats:
     return data[:, 2:].view(np.int8).astype(np.float32) * half(data[:, :2])
 
 
-def _encode_q8_0(values: Floats) -> Bytes:
-    """The largest magnitude becomes 127; halves round away from zero."""
-    scale = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)
-    scaled = values * _inverse(scale)
-    whole = np.floor(np.abs(scaled))
-    whole += np.floor(2 * (np.abs(scaled) - whole))
-    integers = (np.sign(scaled) * whole).astype(np.int8)
-    return np.concatenate((_encode_f16(scale), integers.view(np.uint8)), axis=1)
-
-
 def _decode_q4_0(data: Bytes) -> Floats:
     return half(data[:, :2]) * (_four_bits(data[:, 2:]).astype(np.float32) - 8)
-
-
-def _encode_q4_0(values: Floats) -> Bytes:
-    """The value of largest magnitude (the first, if several) becomes -8."""
-    peak = np.take_along_axis(values, np.abs(values).argmax(axis=1, keepdims=True), axis=1)
-    scale = peak / np.float32(-8)
-    integers = np.trunc(values * _inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
-    return np.concatenate((_encode_f16(scale), integers[:, :16] | (integers[:, 16:] << 4)), axis=1)
 
 
 def _decode_q4_1(data: Bytes) -> Floats:
@@ -134,15 +91,15 @@ def _decode_mxfp4(data: Bytes) -> Floats:
     return scale * _E2M1_DOUBLED[_four_bits(data[:, 1:])]
 
 
-BLOCK_CODECS: dict[TensorType, Codec] = {
-    F32: Codec(_decode_f32, _encode_f32),
-    F16: Codec(half, _encode_f16),
-    BF16: Codec(_decode_bf16, _encode_bf16),
-    Q8_0: Codec(_decode_q8_0, _encode_q8_0),
-    Q4_0: Codec(_decode_q4_0, _encode_q4_0),
-    Q4_1: Codec(_decode_q4_1),
-    Q5_0: Codec(_decode_q5_0),
-    Q5_1: Codec(_decode_q5_1),
-    IQ4_NL: Codec(_decode_iq4_nl),
-    MXFP4: Codec(_decode_mxfp4),
+BLOCK_DECODERS: dict[TensorType, Decoder] = {
+    F32: _decode_f32,
+    F16: half,
+    BF16: _decode_bf16,
+    Q8_0: _decode_q8_0,
+    Q4_0: _decode_q4_0,
+    Q4_1: _decode_q4_1,
+    Q5_0: _decode_q5_0,
+    Q5_1: _decode_q5_1,
+    IQ4_NL: _decode_iq4_nl,
+    MXFP4: _decode_mxfp4,
 }

@@ -1,49 +1,29 @@
-"""Tensors to float32 and back: every block format that runs, through the codecs of `blocks.py` and `superblocks.py`."""
+"""Tensors to float32: every block format that runs, by the decoders of `blocks.py` and `superblocks.py`."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from linnet.errors import UnsupportedModelError
-from linnet.load.blocks import BLOCK_CODECS, Bytes, Codec, Floats
-from linnet.load.superblocks import SUPER_BLOCK_CODECS
+from linnet.load.blocks import BLOCK_DECODERS, Decoder, Floats
+from linnet.load.superblocks import SUPER_BLOCK_DECODERS
 from linnet.tensors import RawTensor, TensorType
 
-CODECS: dict[TensorType, Codec] = BLOCK_CODECS | SUPER_BLOCK_CODECS
-ENCODABLE = tuple(type.name for type, codec in CODECS.items() if codec.encode)
+DECODERS: dict[TensorType, Decoder] = BLOCK_DECODERS | SUPER_BLOCK_DECODERS
 
 _CHUNK = 1 << 20
 """Values converted at a time, so that temporaries stay small beside the tensor."""
 
 
 def dequantize(raw: RawTensor) -> Floats:
-    """The tensor's values, float32 of `raw.shape`. Raises UnsupportedModelError for a type that has no codec."""
-    codec = CODECS.get(raw.type)
-    if codec is None:
+    """The tensor's values, float32 of `raw.shape`. Raises UnsupportedModelError for a type that has no decoder."""
+    decode = DECODERS.get(raw.type)
+    if decode is None:
         raise UnsupportedModelError(f"tensor {raw.name!r} is stored as {raw.type.name}, which this version does not run")
     blocks = raw.data.reshape(-1, raw.type.block_bytes)
     values = np.empty((len(blocks), raw.type.block), np.float32)
     step = _CHUNK // raw.type.block
     with np.errstate(all="ignore"):  # a damaged file may hold infinite scales; they decode to what they say
         for begin in range(0, len(blocks), step):
-            values[begin : begin + step] = codec.decode(blocks[begin : begin + step])
+            values[begin : begin + step] = decode(blocks[begin : begin + step])
     return values.reshape(raw.shape)
-
-
-def quantize(values: Floats, type: TensorType) -> Bytes:
-    """`values` float32 [..., columns] as uint8 [nbytes] of `type`; columns must be a multiple of its block.
-
-    Raises UnsupportedModelError for a type that nothing here encodes.
-    """
-    codec = CODECS.get(type)
-    if codec is None or codec.encode is None:
-        raise UnsupportedModelError(f"quantizing to {type.name} is not built; use one of {', '.join(ENCODABLE)}")
-    if values.shape[-1] % type.block:
-        raise ValueError(f"{values.shape[-1]} columns are not a multiple of {type.name}'s block of {type.block}")
-    blocks = np.ascontiguousarray(values, np.float32).reshape(-1, type.block)
-    data = np.empty((len(blocks), type.block_bytes), np.uint8)
-    step = _CHUNK // type.block
-    with np.errstate(all="ignore"):  # 1 / 0 where a block is all zeros; overflow of a scale to infinite is the format's
-        for begin in range(0, len(blocks), step):
-            data[begin : begin + step] = codec.encode(blocks[begin : begin + step])
-    return data.reshape(-1)

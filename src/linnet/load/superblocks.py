@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from linnet.load.blocks import IQ4_LEVELS, Bytes, Codec, Floats, fields, half
+from linnet.load.blocks import IQ4_LEVELS, Bytes, Decoder, Floats, fields, half
 from linnet.tensors import IQ4_XS, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, TensorType
 
 
@@ -70,11 +70,11 @@ def _decode_iq4_xs(data: Bytes) -> Floats:
     return (scales[:, :, None] * levels).reshape(-1, 256)
 
 
-SUPER_BLOCK_CODECS: dict[TensorType, Codec] = {
-    Q2_K: Codec(_decode_q2_k),
-    Q3_K: Codec(_decode_q3_k),
-    Q4_K: Codec(_decode_q4_k),
-    Q5_K: Codec(_decode_q5_k),
-    Q6_K: Codec(_decode_q6_k),
-    IQ4_XS: Codec(_decode_iq4_xs),
+SUPER_BLOCK_DECODERS: dict[TensorType, Decoder] = {
+    Q2_K: _decode_q2_k,
+    Q3_K: _decode_q3_k,
+    Q4_K: _decode_q4_k,
+    Q5_K: _decode_q5_k,
+    Q6_K: _decode_q6_k,
+    IQ4_XS: _decode_iq4_xs,
 }

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
 from linnet.errors import OutOfMemoryError
-from linnet.load.dequantize import dequantize, quantize
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encoded
 from linnet.ops.base import Batch, Step
 from linnet.ops.sampling import sample
 from linnet.ops.torch.attention import attend
@@ -62,7 +63,7 @@ class TorchOps:
     def _values(self, raw: RawTensor, target: TensorType | None) -> Tensor:
         """The tensor's values in `dtype`, on the processor, in memory of their own."""
         if target is not None and target != raw.type:
-            raw = RawTensor(raw.name, raw.shape, target, quantize(dequantize(raw), target))
+            raw = encoded(raw, target)
         if raw.type in DTYPES:
             stored = torch.from_numpy(raw.data.copy()).view(DTYPES[raw.type]).view(raw.shape)
             return stored.to(self.dtype)
