@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CPP := $(shell find csrc -name '*.cc' -o -name '*.h')
+# Two processes, a file of tests at a time: most tests keep one core busy. make test PARALLEL= runs them in one.
+PARALLEL ?= -n 2 --dist loadfile
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(CPP) $(shell find src models -type f -not -name '*.pyc' -not -path '*/.*')
 
 .PHONY: run test test-full test-peers test-neon lint format clean
@@ -12,10 +14,10 @@ run: .venv/installed
 	$(BIN)/linnet run tiny "What is 17 + 25?"
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -m "not slow and not peers"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not peers"
 
 test-full: .venv/installed-test
-	$(BIN)/python -m pytest -m "not peers"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not peers"
 
 # Builds llama-cpp-python the first time: about 12 minutes on two cores.
 test-peers: .venv/installed-test

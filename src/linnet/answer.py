@@ -82,7 +82,6 @@ class Answer:
 
     def _completion(self, index: int, sample: _Sample, reason: FinishReason, ended_at: float) -> Completion:
         request, count = self.request, len(sample.token_ids)
-        sequence = request.sequences[index] if count else request.sequences[0]
         first_s = None if sample.first_at is None else sample.first_at - request.submitted_at
         end: EndReason = "tool_calls" if sample.calls and reason == "stop" else reason
         after_first_s = 0.0 if sample.first_at is None else ended_at - sample.first_at
@@ -94,7 +93,7 @@ class Answer:
             logprobs=None if request.params.logprobs is None else sample.logprobs,
             prompt_token_ids=request.prompt,
             prompt_logprobs=request.prompt_logprobs,
-            usage=Usage(len(request.prompt), count, request.cached_tokens, sequence.drafted, sequence.accepted),
+            usage=Usage(len(request.prompt), count, request.cached_tokens, *request.guessed(index)),
             seed=request.seed,
             timings=Timings(first_s, ended_at - request.submitted_at, (count - 1) / after_first_s if after_first_s > 0 else None),
             tool_calls=sample.calls,

@@ -45,7 +45,7 @@ def open_draft(options: ModelOptions, model: Checkpoint, op_set: OpSet, tokenize
         checkpoint = open_checkpoint(options.draft)
     except LinnetError as error:
         raise type(error)(f"draft: {error}") from error
-    own = replace(options, weights="auto", tp=1)
+    own = replace(options, weights="auto", tp=1, offload=None if options.offload is None else 0)
     try:
         if not PrefixCache.suits(checkpoint.spec):
             family = checkpoint.spec.family

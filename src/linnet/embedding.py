@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from linnet.engine.engine import Engine
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Request
+from linnet.engine.runner import Runner
 from linnet.load.pooling import Pooling
 
 
-def prompt_logits(engine: Engine, token_ids: list[int]) -> NDArray[np.float32]:
+def prompt_logits(engine: Runner, vocab: int, token_ids: list[int]) -> NDArray[np.float32]:
     """Float32 [tokens, vocab], after each token."""
     request = Request(token_ids, SamplingParams(max_tokens=0), seed=0)
     engine.check(request)
-    logits = np.empty((len(token_ids), engine.spec.vocab_size), np.float32)
+    logits = np.empty((len(token_ids), vocab), np.float32)
 
     def keep(position: int, rows: NDArray[np.float32]) -> None:
         logits[position : position + len(rows)] = rows

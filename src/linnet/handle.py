@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 
 from linnet.answer import Answer
-from linnet.engine.engine import Engine
+from linnet.engine.runner import Runner
 from linnet.engine.sampling import TokenLogprob
 from linnet.errors import CancelledError, DeadlineError
 from linnet.outputs import Chunk, Completion
@@ -25,7 +25,7 @@ class Handle:
     the engine's own. A handle that nobody has any longer cancels its request.
     """
 
-    def __init__(self, engine: Engine, answer: Answer) -> None:
+    def __init__(self, engine: Runner, answer: Answer) -> None:
         self._engine, self._answer, self._request = engine, answer, answer.request
         self._chunks: list[Chunk] = []
         self._cancelled = False

@@ -30,7 +30,7 @@ from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.pooling import resolve_pooling
 from linnet.memory import clear_memory_cache
 from linnet.model_options import ModelOptions
-from linnet.opening import open_model
+from linnet.opening import Opened, open_model
 from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt
 from linnet.text.tokenizer import Tokenizer
@@ -76,15 +76,21 @@ class LLM:
         device: str | None = None,
         dtype: str | None = None,
         tp: int = 1,
-        offload: bool = False,
+        offload: int | None = None,
         compile: bool = False,
         adapters: Mapping[str, str] | Sequence[str] | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         given = locals()
         options = ModelOptions(**{name: given[name] for name in given if name not in ("self", "model")})
         if not isinstance(model, (str, Path)):
             raise InvalidRequestError(f"model is {model!r}; it must be a path or a name, such as 'tiny'")
-        self._open(open_checkpoint(model), options)
+        if options.backend == "transformers":
+            from linnet.backends.transformers.opening import open_model as open_transformers
+
+            self._take(open_transformers(model, options))
+        else:
+            self._take(open_model(open_checkpoint(model), options))
 
     @classmethod
     def from_state_dict(
@@ -113,25 +119,41 @@ class LLM:
 
     @classmethod
     def _opened(cls, checkpoint: Checkpoint, options: ModelOptions) -> LLM:
+        if options.backend != "linnet":
+            checkpoint.close()
+            raise InvalidRequestError(f"backend={options.backend!r} opens folders by their names, as LLM(model, backend=...)")
         llm = cls.__new__(cls)
-        llm._open(checkpoint, options)
+        llm._take(open_model(checkpoint, options))
         return llm
 
-    def _open(self, checkpoint: Checkpoint, options: ModelOptions) -> None:
-        opened = open_model(checkpoint, options)
+    def _take(self, opened: Opened) -> None:
         self.tokenizer = opened.tokenizer
-        self._checkpoint, self._files = checkpoint, opened.files
-        self._engine, self._reader, self._grammars, self._end_ids = opened.engine, opened.reader, opened.grammars, opened.end_ids
+        self._model = opened
+        self._engine, self._reader = opened.engine, opened.reader
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model is."""
+        """What the model is. Raises InvalidRequestError, as all does that only Linnet's own engine has, with another backend."""
         return self._checkpoint.spec
+
+    @property
+    def _checkpoint(self) -> Checkpoint:
+        if self._model.checkpoint is None:
+            raise self._elsewhere()
+        return self._model.checkpoint
+
+    def _elsewhere(self) -> InvalidRequestError:
+        return InvalidRequestError(f"{self.name} was opened with another backend, and only Linnet's own has this; leave backend out")
 
     @property
     def name(self) -> str:
         """What messages call the model: the path or name that it was opened by."""
-        return self._checkpoint.name
+        return self._model.name
+
+    @property
+    def vocab_size(self) -> int:
+        """Embedding rows of the model: token ids run from 0 to this less one. Its tokenizer may know fewer."""
+        return self._model.vocab_size
 
     @property
     def context(self) -> int:
@@ -140,14 +162,16 @@ class LLM:
 
     @property
     def engine(self) -> Engine:
-        """What runs the requests: for those that deal in token ids and times, such as `linnet.bench`."""
+        """What runs the requests: for those that deal in token ids and times, such as `linnet.bench`. Raises as `spec` does."""
+        if not isinstance(self._engine, Engine):
+            raise self._elsewhere()
         return self._engine
 
     @property
     def generation_config(self) -> Mapping[str, Any]:
         """What the model's publishers advise: generation_config.json as it stands, empty where there is none. The shell follows
         it; this class applies nothing that was not asked for."""
-        return self._checkpoint.generation
+        return self._model.generation
 
     def generate(
         self,
@@ -245,7 +269,7 @@ class LLM:
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits, float32 [tokens, vocab], after each token of a sequence (whose rows are the embedding's, padding included)."""
-        return prompt_logits(self._engine, self._reader.read(token_ids))
+        return prompt_logits(self._engine, self.vocab_size, self._reader.read(token_ids))
 
     def embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> NDArray[np.float32]:
         """Embeddings, float32 [texts, hidden]: hidden states after the last norm, pooled. See `submit_embed`."""
@@ -258,7 +282,7 @@ class LLM:
         files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
         may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
         kind = resolve_pooling(pooling, self._checkpoint)
-        return EmbeddingHandle(self._engine, self._reader.read_all(texts), kind, normalize, timeout)
+        return EmbeddingHandle(self.engine, self._reader.read_all(texts), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
@@ -299,7 +323,7 @@ class LLM:
 
     def session(self, capacity: int | None = None) -> Session:
         """The model step by step: a `Session` with a KV cache of its own, for up to `capacity` tokens (None: the context)."""
-        return Session(self._engine, capacity)
+        return Session(self.engine, capacity)
 
     def counters(self) -> Counters:
         """What was done since the LLM was opened, in numbers that add up, and what runs and waits now. May be called at any time."""
@@ -313,7 +337,7 @@ class LLM:
     def close(self) -> None:
         """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
         self._engine.close()
-        self._files.close()
+        self._model.files.close()
         clear_memory_cache()
 
     def __enter__(self) -> LLM:
@@ -324,9 +348,9 @@ class LLM:
 
     def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
         """A request that has passed every check, its grammar compiled."""
-        answer = Answer(prompt, _params(params), self._end_ids, self.tokenizer, cache, tool_use)
+        answer = Answer(prompt, _params(params), self._model.end_ids, self.tokenizer, cache, tool_use)
         self._engine.check(answer.request)
-        answer.constrain(self._grammars, self.spec.vocab_size)
+        answer.constrain(self._model.grammars, self.vocab_size)
         return answer
 
     def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from linnet.arch.spec import DynamicScaling, ModelSpec
@@ -13,6 +13,21 @@ from linnet.errors import InvalidRequestError
 from linnet.options import Options, option
 from linnet.tensors import TYPES
 from linnet.text.tool_calls.formats import FORMATS
+
+_OF_TRANSFORMERS = (
+    "backend",
+    "trust_remote_code",
+    "tokenizer",
+    "chat_template",
+    "tool_format",
+    "context",
+    "max_batch",
+    "max_queue",
+    "prefix_cache",  # there is none
+    "device",
+    "dtype",
+)
+"""Options that mean something to `backend="transformers"`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +38,10 @@ class ModelOptions(Options):
         "auto", "who computes; auto: native, or torch on any device but cpu and with tp", choices=("auto", "native", "reference", "torch")
     )
     backend: str = option(
-        "linnet", "which engine runs the model", choices=("linnet",), later=("transformers", "llama.cpp", "onnxruntime", "vllm")
+        "linnet",
+        "which engine runs the model: Linnet's own, or transformers, for encoder-decoders and decoders that Linnet has no family for",
+        choices=("linnet", "transformers"),
+        later=("llama.cpp", "onnxruntime", "vllm"),
     )
     weights: str = option(
         "auto",
@@ -58,12 +76,23 @@ class ModelOptions(Options):
         None, "what the torch op set computes in; None: f32 on cpu, else bf16 where it is fast, else f16", choices=("f32", "f16", "bf16")
     )
     tp: int = option(1, "devices that share each layer, by tensor parallelism of the torch op set", 1, 1024)
-    offload: bool = option(False, "keep some layers in host memory", letter="F")
+    offload: int | None = option(
+        None,
+        "layers whose weights stay in host memory, brought to the device at each step; None: as few as its memory allows",
+        0,
+        2**16,
+    )
     compile: bool = option(False, "compile the torch op set", letter="F")
     adapters: Mapping[str, str] | Sequence[str] | None = option(None, "LoRA adapters to load", letter="H")
+    trust_remote_code: bool = option(False, "run Python code that comes with the model: whatever it is, it may do all that you may")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.backend == "transformers":
+            self._check_transformers()
+            return
+        if self.trust_remote_code:
+            raise InvalidRequestError("trust_remote_code is for backend='transformers'; Linnet's own engine runs no code of a model's")
         self._check_device()
         if self.ops == "reference":
             for name, count in (("threads", self.threads), ("prefill_threads", self.prefill_threads)):
@@ -73,6 +102,11 @@ class ModelOptions(Options):
                 raise InvalidRequestError("low_memory is for the native op set; ops='reference' holds every weight in float32")
         if self.low_memory and self.weights != "auto":
             raise InvalidRequestError(f"low_memory leaves weights as they are stored, but weights is {self.weights!r}; leave one out")
+
+    def _check_transformers(self) -> None:
+        for f in fields(self):
+            if f.name not in _OF_TRANSFORMERS and getattr(self, f.name) != f.default:
+                raise InvalidRequestError(f"{f.name} is for Linnet's own engine, and backend is 'transformers'; leave one of them out")
 
     def _check_device(self) -> None:
         elsewhere = self.device is not None and self.device != "cpu"
@@ -84,6 +118,10 @@ class ModelOptions(Options):
             given = [name for name in ("threads", "prefill_threads", "low_memory") if getattr(self, name)]
             if given:
                 raise InvalidRequestError(f"{given[0]} is for the native op set; with ops='torch', PyTorch's own settings hold")
+            if self.offload and self.tp > 1:
+                raise InvalidRequestError(f"offload is {self.offload} and tp is {self.tp}: layers are kept off one device; leave one out")
+        elif self.offload is not None:
+            raise InvalidRequestError(f"offload is for ops='torch'; the {self.op_set} op set computes where the weights are, leave it out")
         elif self.dtype is not None:
             raise InvalidRequestError(f"dtype is for ops='torch'; the {self.op_set} op set computes in float32, leave it out")
 

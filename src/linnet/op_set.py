@@ -7,23 +7,27 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from linnet.arch.spec import ModelSpec
-from linnet.errors import InvalidRequestError
+from linnet.engine.pages import available_memory
+from linnet.errors import InvalidRequestError, OutOfMemoryError
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
+from linnet.load.field import WeightOps, type_in_memory
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
-from linnet.tensors import TYPES, TensorType
+from linnet.ops.torch.placement import place
+from linnet.tensors import F32, FLOATS, TYPES, TensorType
 from linnet.weights import Weights
 
 if TYPE_CHECKING:
-    pass
+    from torch import dtype as DType
 
 
 @dataclass(frozen=True)
 class OpSet:
     """The op set, open; `spec` is what it computes of the checkpoint's: all, or with several devices its share.
 
-    weight_bytes: what the weights will take. memory: bytes that there are for them and the KV cache; None: what the machine has.
+    weight_bytes: what the weights will take where it computes. memory: bytes that there are for them and the KV cache; None: what the
+    machine has. offloaded: layers whose weights stay in host memory.
     """
 
     ops: Ops
@@ -31,16 +35,25 @@ class OpSet:
     weight_bytes: int
     memory: int | None = None
     share: Any = None
+    offloaded: range = range(0)
 
     def load(self, checkpoint: Checkpoint, options: ModelOptions) -> Weights:
         if self.share is None:
-            return checkpoint.assemble(self.ops, _target(options))
+            return checkpoint.assemble(self.ops, _target(options), elsewhere=self._elsewhere())
         from linnet.ranks import LeadOps, load_share
 
         assert isinstance(self.ops, LeadOps)
         weights = load_share(checkpoint, self.ops, self.share, _target(options))
         self.ops.await_weights()
         return weights
+
+    def _elsewhere(self) -> dict[int, WeightOps]:
+        if not self.offloaded:
+            return {}
+        from linnet.ops.torch.ops import HostWeights, TorchOps
+
+        assert isinstance(self.ops, TorchOps)
+        return dict.fromkeys(self.offloaded, HostWeights(self.ops))
 
     def close(self) -> None:
         """Ends what it began, whether an engine was made of it or not; closing twice is no error."""
@@ -67,20 +80,48 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
 
     devices = open_devices(options.device, options.tp)
     dtype = dtype_of(devices[0], options.dtype)
+    from linnet.ops.torch.decode import cuda_graph
     from linnet.ops.torch.ops import TorchOps
     from linnet.ops.torch.shards import Share
     from linnet.ranks import LeadOps, Rank
 
-    slots = plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
-    weight_bytes = sum(prod(slot.field_shape) for slot in slots) * dtype.itemsize
+    layers, outside, largest = _bytes(checkpoint, _target(options), dtype)
+    weight_bytes = sum(layers) + outside
     memory = free_memory(devices[0])
     if options.tp == 1:
-        return OpSet(TorchOps(devices[0], dtype), checkpoint.spec, weight_bytes, memory)
+        placed = place(layers, outside, largest, options.offload, memory, options.kv_memory)
+        if placed.on_host and memory is not None and placed.on_host > (there := available_memory()):
+            raise OutOfMemoryError(
+                f"{len(placed.layers)} layers are to stay in host memory and take {placed.on_host} bytes, of which {there} are available; "
+                "choose smaller weights, as q4_0"
+            )
+        # A graph holds what lies on the device alone.
+        capture = cuda_graph() if devices[0].type == "cuda" and not placed.layers else None
+        return OpSet(TorchOps(devices[0], dtype, capture), checkpoint.spec, placed.on_device, memory, offloaded=placed.layers)
     share = Share(checkpoint.spec, 0, options.tp)
     if checkpoint.path is None:
         raise InvalidRequestError(f"tp is {options.tp}, and every device reads the model's files: save this one, which is in memory only")
     ranks = [Rank(rank, options.tp, device, dtype, checkpoint.path, _target(options), "") for rank, device in enumerate(devices)]
     return OpSet(LeadOps(ranks), share.own_spec, weight_bytes // options.tp, memory, share)
+
+
+def _bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType) -> tuple[list[int], int, int]:
+    """Of the weights on the torch op set: of the matrices of each layer, of all else, and of the largest matrix of a layer."""
+    from linnet.ops.torch.matrices import packed_bytes
+
+    layers, outside, largest = [0] * len(checkpoint.spec.layers), 0, 0
+    for slot in plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict):
+        if not slot.is_matrix:
+            outside += F32.nbytes(slot.field_shape)
+            continue
+        type = type_in_memory(slot, checkpoint.source.type(slot.names[0]), target)
+        count = prod(slot.field_shape) * dtype.itemsize if type in FLOATS else packed_bytes(type, slot.field_shape, dtype)
+        if slot.layer is None:
+            outside += count
+        else:
+            layers[slot.layer] += count
+            largest = max(largest, count)
+    return layers, outside, largest
 
 
 def _target(options: ModelOptions) -> TensorType | None:

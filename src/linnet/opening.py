@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from linnet.draft import open_draft
 from linnet.engine.engine import Engine
 from linnet.engine.pages import plan_pages
+from linnet.engine.runner import Runner
 from linnet.load.checkpoint import Checkpoint
 from linnet.model_options import ModelOptions
 from linnet.op_set import open_op_set
@@ -21,14 +24,19 @@ logger = logging.getLogger("linnet.llm")
 
 @dataclass(frozen=True)
 class Opened:
-    """A model that is ready to run. end_ids: tokens that end an answer. files: what is to be closed after the engine."""
+    """A model that is ready to run. end_ids: tokens that end an answer. files: what is to be closed after the engine. name: what messages
+    call it. vocab_size: its embedding rows. generation: generation_config.json, as published. checkpoint: None of another backend."""
 
-    engine: Engine
+    engine: Runner
     tokenizer: Tokenizer | None
     reader: PromptReader
     grammars: GrammarCompiler
     end_ids: frozenset[int]
     files: ExitStack
+    name: str
+    vocab_size: int
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
 
 
 def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
@@ -70,4 +78,15 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
         ends = {*checkpoint.eos_token_ids, *(tokenizer.eos_ids if tokenizer else ())}
         end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)
-        return Opened(engine, tokenizer, reader, GrammarCompiler(tokenizer, spec.vocab_size), end_ids, files.pop_all())
+        return Opened(
+            engine=engine,
+            tokenizer=tokenizer,
+            reader=reader,
+            grammars=GrammarCompiler(tokenizer, spec.vocab_size),
+            end_ids=end_ids,
+            files=files.pop_all(),
+            name=checkpoint.name,
+            vocab_size=spec.vocab_size,
+            generation=checkpoint.generation,
+            checkpoint=checkpoint,
+        )

@@ -27,15 +27,22 @@ _KINDS = "a text, a list of token ids, or a list of messages {'role': ..., 'cont
 
 class PromptReader:
     """Makes token ids of prompts. chat_template: a template's source or name, or several by name, in place of the model's own.
-    tool_format: how the model writes tool calls, one of `FORMATS` by name, or "auto"."""
+    tool_format: how the model writes tool calls, one of `FORMATS` by name, or "auto". whole: whether an encoder reads texts, rather than
+    a decoder that goes on from them."""
 
     def __init__(
-        self, model: str, tokenizer: Tokenizer | None, chat_template: str | Mapping[str, str] | None, tool_format: str = "auto"
+        self,
+        model: str,
+        tokenizer: Tokenizer | None,
+        chat_template: str | Mapping[str, str] | None,
+        tool_format: str = "auto",
+        whole: bool = False,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.chat_template = chat_template
         self.tool_format = tool_format
+        self.whole = whole
 
     def read_all(self, prompts: Any) -> list[list[int]]:
         """Token ids of one prompt or of each of a list of prompts. Raises InvalidRequestError that says which is wrong."""
@@ -52,7 +59,8 @@ class PromptReader:
         """Token ids of one prompt; a text starts with the model's beginning token, if its texts do."""
         prompt = _plain(prompt)
         if isinstance(prompt, str):
-            return self.needed("a text").encode(prompt)
+            tokenizer = self.needed("a text")
+            return tokenizer.encode_whole(prompt) if self.whole else tokenizer.encode(prompt)
         if isinstance(prompt, list) and _all_are(prompt, Integral):
             return [int(token) for token in prompt]
         if isinstance(prompt, list) and _all_are(prompt, Mapping):
@@ -96,12 +104,8 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
     """The tokenizer that was given, itself or its path, or else the model's own; None where the model comes without."""
     from linnet.text.tokenizer import Tokenizer, tokenizer_file
 
-    if isinstance(given, Tokenizer):
-        return given
-    if isinstance(given, (str, Path)):
-        return Tokenizer(given)
     if given is not None:
-        raise InvalidRequestError(f"tokenizer is {given!r}; it must be a Tokenizer or a path to one")
+        return given_tokenizer(given)
     if checkpoint.metadata is not None and checkpoint.metadata.get("tokenizer.ggml.model", "none") not in ("none", "no_vocab"):
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
     if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
@@ -115,6 +119,17 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
             logger.warning("%s names no tokenizer, and the one that such models have is not here (%s)", checkpoint.name, error)
     logger.info("%s has no tokenizer: prompts are token ids, answers have no text", checkpoint.name)
     return None
+
+
+def given_tokenizer(given: Any) -> Tokenizer:
+    """The tokenizer that was given, itself or its path."""
+    from linnet.text.tokenizer import Tokenizer
+
+    if isinstance(given, Tokenizer):
+        return given
+    if isinstance(given, (str, Path)):
+        return Tokenizer(given)
+    raise InvalidRequestError(f"tokenizer is {given!r}; it must be a Tokenizer or a path to one")
 
 
 def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | Mapping[str, str] | None:

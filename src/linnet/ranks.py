@@ -17,16 +17,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as distributed
-from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
 from linnet.errors import LinnetError
 from linnet.forward import forward
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
-from linnet.ops.base import Batch, Step
+from linnet.ops.base import Batch
 from linnet.ops.torch.ops import TorchOps
 from linnet.ops.torch.shards import Share, with_partial_sums
 from linnet.tensors import TensorType
@@ -113,20 +111,15 @@ class LeadOps(RankOps):
                 self.end()
                 raise LinnetError(f"rank {other.rank} of {len(self.others) + 1} {otherwise}: {failure}")
 
-    def stepper(self, spec: ModelSpec, build: Callable[[], torch.Tensor]) -> Step:
-        run = super().stepper(spec, build)
-
-        def step(batch: Batch) -> NDArray[np.float32]:
-            try:
-                self.tell("step", batch)
-                return run(batch)
-            except Exception as error:  # the others are now at another place than this one, whatever it was
-                if self.failure is None:
-                    self.failure = next((f"rank {other.rank} {other.ended()}" for other in self.others if other.is_lost()), str(error))
-                    self.end()
-                raise LinnetError(f"a device of {len(self.others) + 1} failed ({self.failure}); open the model again") from error
-
-        return step
+    def compute(self, spec: ModelSpec, build: Callable[[], torch.Tensor], batch: Batch) -> torch.Tensor:
+        try:
+            self.tell("step", batch)
+            return super().compute(spec, build, batch)
+        except Exception as error:  # the others are now at another place than this one, whatever it was
+            if self.failure is None:
+                self.failure = next((f"rank {other.rank} {other.ended()}" for other in self.others if other.is_lost()), str(error))
+                self.end()
+            raise LinnetError(f"a device of {len(self.others) + 1} failed ({self.failure}); open the model again") from error
 
     def tell(self, what: str, *arguments: Any) -> None:
         if self.failure is not None:

@@ -44,6 +44,24 @@ def linnet(env: dict[str, str], tmp_path: Path) -> Linnet:
 
 
 @pytest.fixture
+def linnet_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Linnet:
+    """The same in this process, which has imported everything already: for commands of which many are tried."""
+
+    def run(*arguments: str | os.PathLike[str]) -> Result:
+        from linnet.cli.main import main
+
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["linnet", *map(os.fspath, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main()
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(left.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
 def tiny_copy(tmp_path: Path) -> Path:
     """The built-in model as a folder that a test may spoil."""
     folder = tmp_path / "model"

@@ -68,10 +68,10 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-def test_the_report_shows_figures_plots_and_the_worst_rows(linnet, tmp_path):
+def test_the_report_shows_figures_plots_and_the_worst_rows(linnet_here, tmp_path):
     rows = [*SUMS[:3], {"prompt": "<script>alert(1)</script>", "reference": "no \u202e such", "id": "odd"}]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    done = linnet("eval", "tiny", "rows.json", "--raw", "--max-tokens", "8", "--html", "a.html", "--worst", "2", "--json")
+    done = linnet_here("eval", "tiny", "rows.json", "--raw", "--max-tokens", "8", "--html", "a.html", "--worst", "2", "--json")
     assert json.loads(done.stdout)["kind"] == "question"
     text = (tmp_path / "a.html").read_text()
     page = Page(text)
@@ -84,12 +84,12 @@ def test_the_report_shows_figures_plots_and_the_worst_rows(linnet, tmp_path):
     assert "http" not in text.replace("http-equiv", "")
 
 
-def test_other_kinds_of_data(linnet, tmp_path):
+def test_other_kinds_of_data(linnet_here, tmp_path):
     (tmp_path / "c.csv").write_text('prompt,choices,answer\nThe capital of Italy is,"[""Rome"", ""Paris""]",Rome\n')
-    done = linnet("eval", "tiny", "c.csv", "--html", "c.html")
+    done = linnet_here("eval", "tiny", "c.csv")
     assert done.stdout == "accuracy       1\naccuracy_norm  1\n"
     (tmp_path / "t.txt").write_text("The capital of Italy is Rome.\n" * 40)
-    done = linnet("eval", "tiny", "t.txt", "--window", "32", "--stride", "16", "--json", "--html", "t.html", "--output", "t.json")
+    done = linnet_here("eval", "tiny", "t.txt", "--window", "32", "--stride", "16", "--json", "--html", "t.html", "--output", "t.json")
     record = json.loads(done.stdout)
     assert record["settings"]["window"] == 32
     assert record["metrics"]["perplexity"] > 1
@@ -97,30 +97,30 @@ def test_other_kinds_of_data(linnet, tmp_path):
     assert "The capital of Italy" in (tmp_path / "t.html").read_text()
 
 
-def test_what_ctrl_c_stops_is_resumed(linnet, command, env, tmp_path):
-    rows = [{"prompt": f"Once upon a time, {n}", "reference": "a"} for n in range(400)]
+def test_what_ctrl_c_stops_is_resumed(linnet_here, command, env, tmp_path):
+    rows = [{"prompt": f"Once upon a time, {n}", "reference": "a"} for n in range(60)]
     (tmp_path / "many.json").write_text(json.dumps(rows))
-    flags = ["eval", "tiny", "many.json", "--raw", "--output", "out.json", "--metric", "exact_match", "--max-tokens", "120"]
-    running = subprocess.Popen([*command, *flags], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    flags = ["eval", "tiny", "many.json", "--raw", "--output", "out.json", "--metric", "exact_match", "--max-tokens", "60", "--ignore-eos"]
+    slow = ["--threads", "1", "--max-batch", "1"]  # which change nothing of what it gives
+    running = subprocess.Popen([*command, *flags, *slow], env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     samples = tmp_path / "out.samples.jsonl"
-    until = time.monotonic() + 60
-    while time.monotonic() < until and (not samples.exists() or samples.read_text().count("\n") < 20):
-        time.sleep(0.05)
+    while running.poll() is None and (not samples.exists() or samples.read_text().count("\n") < 3):
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=60)
+    _, errors = running.communicate()
     assert running.returncode == 130
     assert errors == "stopped; what is done stands in out.samples.jsonl: go on with --resume\n"
     done = samples.read_text().count("\n") - 1
-    assert 20 <= done + 1 < 400
-    again = linnet(*flags)
+    assert 2 <= done < 60
+    again = linnet_here(*flags)
     assert again.returncode == 2
-    assert f"out.samples.jsonl holds {done} of 400 items of a run that stopped" in again.stderr
-    other = linnet(*flags, "--resume", "--seed", "3")
+    assert f"out.samples.jsonl holds {done} of 60 items of a run that stopped" in again.stderr
+    other = linnet_here(*flags, "--resume", "--seed", "3")
     assert other.returncode == 2
     assert "out.samples.jsonl cannot be resumed: " in other.stderr
-    resumed = linnet(*flags, "--resume", "--json")
-    assert json.loads(resumed.stdout)["ran"] == 400 - done
-    assert len({json.loads(line).get("index") for line in samples.read_text().splitlines()[1:]}) == 400
+    resumed = linnet_here(*flags, "--resume", "--json")
+    assert json.loads(resumed.stdout)["ran"] == 60 - done
+    assert len({json.loads(line).get("index") for line in samples.read_text().splitlines()[1:]}) == 60
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,10 @@ def test_what_ctrl_c_stops_is_resumed(linnet, command, env, tmp_path):
         (["sums.jsonl", "--output", "no/where.json"], "--output no/where.json: cannot be written (No such file or directory)"),
         (["sums.jsonl", "--output", "./sums.jsonl"], "--output sums.jsonl would overwrite the data; name another file"),
         (["sums.jsonl", "--html", "."], "--html .: cannot be written (Is a directory)"),
+        (["sums.jsonl", "--output", "taken.json"], "--output taken.samples.jsonl: cannot be written (Is a directory)"),
+        (["sums.jsonl", "--output", "a.json", "--html", "a.samples.jsonl"], "--html a.samples.jsonl would overwrite what --output writes"),
+        (["sums.jsonl", "--worst", "3"], "--worst is of the report that --html names"),
+        (["sums.jsonl", "--columns", "prompt=prompt,prompt=reference"], "--columns names the field 'prompt' twice"),
         (["sums.jsonl", "--resume"], "--resume goes on with the run that --output names"),
         (["sums.jsonl", "--stride", "4"], "stride says nothing about rows with a reference"),
         (["sums.jsonl", "--raw", "--system", "Be brief."], "--system is written by the chat template, which --raw leaves out"),
@@ -144,11 +148,12 @@ def test_what_ctrl_c_stops_is_resumed(linnet, command, env, tmp_path):
         (["t.txt", "--limit", "0"], "Invalid value for '--limit'"),
     ],
 )
-def test_mistakes_are_named_before_the_model_is_read(linnet, sums, tmp_path, flags, message):
+def test_mistakes_are_named_before_the_model_is_read(linnet_here, sums, tmp_path, flags, message):
+    (tmp_path / "taken.samples.jsonl").mkdir()
     (tmp_path / "t.txt").write_text("a text")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{")  # another error, if it were read
-    done = linnet("eval", "model", *flags)
+    done = linnet_here("eval", "model", *flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

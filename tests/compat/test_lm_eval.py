@@ -88,7 +88,7 @@ def test_all_kinds_of_tasks_are_as_through_hf(tasks: Path) -> None:
 
     from linnet.compat.lm_eval import LinnetLM
 
-    ours, our_answers = run(LinnetLM(str(TINY), batch_size=4, max_length=512, weights="f32", kv_dtype="f32"), tasks)
+    ours, our_answers = run(LinnetLM(str(TINY), batch_size=4, max_length=512, weights="f32", kv_dtype="f32", threads=1), tasks)
     theirs, their_answers = run(HFLM(pretrained=str(TINY), dtype="float32", device="cpu", batch_size=4, max_length=512), tasks)
     assert ours["birds_choice"] == theirs["birds_choice"]
     assert ours["birds_generation"] == theirs["birds_generation"]

@@ -44,7 +44,7 @@ def write_bundle(folder: Path) -> Path:
     draw = random.Random(3)
     data: dict[str, list[dict[str, Any]]] = {"world/capitals": [], "pronouns": [], "sums": []}
     cities = list(COUNTRIES.values())
-    for index in range(16):
+    for index in range(10):
         country, city = draw.choice(list(COUNTRIES.items()))
         gold = draw.randrange(4)
         choices = draw.sample([other for other in cities if other != city], 3)

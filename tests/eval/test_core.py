@@ -23,10 +23,10 @@ TINY = Path(__file__).parents[2] / "models" / "tiny"
 class Oracle:
     """One example after the other, one prompt after the other, nothing shared."""
 
-    def __init__(self, context: int) -> None:
+    def __init__(self) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(TINY)
-        self.context = context
+        self.context = 0
 
     def losses(self, tokens: list[int], start: int) -> tuple[float, bool]:
         """Mean loss of tokens[start:], and whether each is the likeliest."""
@@ -80,16 +80,22 @@ class Oracle:
         return {"core": sum(centered) / len(centered), **figures}
 
 
+@pytest.fixture(scope="module")
+def oracle() -> Oracle:
+    return Oracle()
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "bundle")
 
 
 @pytest.mark.parametrize(("limit", "context"), [(None, 1024), (7, 40)])
-def test_core_is_that_of_a_straightforward_implementation(bundle: Path, limit: int | None, context: int) -> None:
-    with LLM("tiny", weights="f32", kv_dtype="f32", context=context) as llm:
+def test_core_is_that_of_a_straightforward_implementation(oracle: Oracle, bundle: Path, limit: int | None, context: int) -> None:
+    with LLM("tiny", weights="f32", kv_dtype="f32", context=context, threads=1) as llm:
         found = compute_core(llm, bundle, limit=limit)
-    expected = Oracle(context).core(bundle, limit)
+    oracle.context = context
+    expected = oracle.core(bundle, limit)
     assert found.pop("cropped") == (0 if context == 1024 else pytest.approx(40, abs=30))
     assert found == expected
     assert any(0 < expected[name] < 1 for name in ("capitals", "capitals_zeroshot", "pronouns", "sums"))
@@ -116,7 +122,7 @@ def replace(path: Path, old: str, new: str) -> None:
         ("core.yaml", "icl_tasks:", "icl_tasks: [}", "core.yaml is no YAML"),
         ("core.yaml", "schema", "essay", "icl_task_type of pronouns is 'essay'; it must be one of multiple_choice, schema"),
         ("core.yaml", "[1]", "[-1]", "num_fewshot of pronouns is -1"),
-        ("core.yaml", "[1]", "[16]", "has 16 examples, and pronouns shows 16 others"),
+        ("core.yaml", "[1]", "[10]", "has 10 examples, and pronouns shows 10 others"),
         ("core.yaml", "label: pronouns", "label: capitals", "two tasks have the label 'capitals'"),
         ("core.yaml", "pronouns.jsonl", "../../secret.jsonl", "lies outside the bundle"),
         ("core.yaml", "pronouns.jsonl", "nouns.jsonl", r"nouns.jsonl: cannot be read \(No such file"),

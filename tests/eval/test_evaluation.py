@@ -15,6 +15,7 @@ from sacrebleu.metrics import BLEU
 from linnet import LLM, InvalidRequestError, LinnetError, MissingDependencyError, SamplingParams, Tokenizer
 from linnet.eval import compute_metrics, compute_multiple_choice, compute_perplexity, evaluate
 from linnet.eval.batch import Generate, Item, Score, run
+from linnet.eval.sample_log import SampleLog
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 SUMS = [{"prompt": f"What is {a} + {b}?", "reference": f"so {a} + {b} = {a + b}"} for a in range(20, 30) for b in (7, 15, 31, 44)]
@@ -27,12 +28,20 @@ SHORT = SamplingParams(temperature=0.0, max_tokens=40)
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[LLM]:
-    with LLM("tiny", weights="f32", kv_dtype="f32", max_batch=4) as model:
+    with LLM("tiny", weights="f32", kv_dtype="f32", max_batch=4, threads=1) as model:
         yield model
 
 
 def is_right(answer: str, reference: str) -> bool:
     return answer.split()[-1:] == reference.split()[-1:]
+
+
+def named(name: str) -> Any:
+    def metric(answer: str, reference: str) -> float:
+        return 1.0
+
+    metric.__name__ = name
+    return metric
 
 
 def test_figures_are_those_of_the_answers(llm: LLM) -> None:
@@ -124,7 +133,7 @@ def test_only_the_same_run_is_resumed(llm: LLM, tmp_path: Path) -> None:
     refused("cannot be resumed: the data is of another kind", data=CHOICES, params=None)
     refused("cannot be resumed: max_tokens was 40 and is 41", params=SamplingParams(temperature=0.0, max_tokens=41))
     refused("cannot be resumed: chat was False and is True", chat=True)
-    with LLM("tiny", weights="q4_0") as other:
+    with LLM("tiny", weights="q4_0", threads=1) as other:
         refused("cannot be resumed: the model has changed since", model=other)
     refused("name it", samples=None)
     lines = written.splitlines(keepends=True)
@@ -197,6 +206,7 @@ def test_rows_that_are_wrong_are_refused_before_a_model_is_opened(rows: list[Any
         ("a.csv", b'prompt,reference\n"a,b\n', "line 2 is no CSV"),
         ("a.csv", b"prompt,prompt\na,b\n", "names the column 'prompt' twice"),
         ("a.csv", b"prompt,reference\n", "has no rows"),
+        ("a.csv", b"question;answer\na;b\n", "row 0 has an unknown field 'question;answer'"),
         ("a.csv", b"prompt,reference\n\xff,b\n", "is not UTF-8 .byte 0xff at offset 17"),
         ("a.txt", b"", "has no rows"),
         ("a.parquet", b"PAR1", "data is read from .json, .jsonl"),
@@ -211,9 +221,10 @@ def test_files_that_are_wrong_are_refused(tmp_path: Path, name: str, content: by
 def test_every_kind_of_file_says_the_same(llm: LLM, tmp_path: Path) -> None:
     first = {"prompt": 'say, "hi"\nthere', "choices": ["a b", "c, d"], "answer": 1}
     rows = [first, {"prompt": "naïve?", "choices": ["1", "0"], "answer": "0"}]
+    rows.append({"prompt": "a line\u2028and\x0cmore", "choices": ["x", "y"], "answer": 1})
     (tmp_path / "a.json").write_text(json.dumps(rows))
     (tmp_path / "a.jsonl").write_text("\ufeff" + "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
-    cells = ['"say, ""hi""\nthere","[""a b"", ""c, d""]",1', 'naïve?,"[""1"", ""0""]",0']
+    cells = ['"say, ""hi""\nthere","[""a b"", ""c, d""]",1', 'naïve?,"[""1"", ""0""]",0', 'a line\u2028and\x0cmore,"[""x"", ""y""]",1']
     (tmp_path / "a.csv").write_text("prompt,choices,answer\n" + "\n".join(cells) + "\n")
     renamed = [{"q": row["prompt"], "options": row["choices"], "gold": row["answer"], "more": 1} for row in rows]
     (tmp_path / "b.json").write_text(json.dumps(renamed))
@@ -221,7 +232,7 @@ def test_every_kind_of_file_says_the_same(llm: LLM, tmp_path: Path) -> None:
     found = [evaluate(llm, tmp_path / f"a.{kind}") for kind in ("json", "jsonl", "csv")]
     found.append(evaluate(llm, tmp_path / "b.json", columns=columns))
     assert all(one.samples == found[0].samples and one.task.digest == found[0].task.digest for one in found)
-    assert [sample["answer"] for sample in found[0].samples] == [1, 1]
+    assert [sample["answer"] for sample in found[0].samples] == [1, 1, 1]
     (tmp_path / "t.txt").write_text("The capital of Italy is Rome.\n")
     assert evaluate(llm, tmp_path / "t.txt").metrics == compute_perplexity(llm, "The capital of Italy is Rome.\n").figures()
 
@@ -236,6 +247,7 @@ def test_every_kind_of_file_says_the_same(llm: LLM, tmp_path: Path) -> None:
         (SUMS, {"metrics": [5]}, "5 is no metric"),
         (SUMS, {"metrics": ["bleu", "bleu"]}, "two metrics of the name 'bleu'"),
         (SUMS, {"metrics": []}, "there are no metrics"),
+        (SUMS, {"metrics": ["rouge", named("rougeL")]}, "two metrics of the name 'rougeL'"),
         (SUMS, {"limit": 0}, "limit is 0"),
         (SUMS, {"system": "Be brief."}, "a system message is for chat prompts"),
         (SUMS, {"params": SamplingParams(n=2)}, "n is 2, and one answer"),
@@ -258,16 +270,55 @@ def test_a_missing_package_is_named_first(monkeypatch: pytest.MonkeyPatch, packa
         evaluate("no model is opened", SUMS, metrics=[metric])
 
 
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([SUMS[0], {"prompt": "a", "reference": ""}], {"metrics": ["perplexity"]}, "row 1: the reference is empty, and has no perplexity"),
+        (
+            [SUMS[0], {"prompt": "a", "reference": "word " * 2000}],
+            {"metrics": ["perplexity"]},
+            "row 1, the prompt and its reference: ",
+        ),
+        ([SUMS[0], {"prompt": [5, 10**6], "reference": "a"}], {}, "row 1: token id 1000000 in the prompt is outside the model's"),
+        ([SUMS[0], {"prompt": [5, "a"], "reference": "a"}], {}, "row 1: the prompt is .5, 'a'.; it must be a text, a list of token ids"),
+        ([SUMS[0], {"prompt": [5, {}], "reference": "a"}], {"tokenizer": Tokenizer(TINY)}, "row 1: the prompt is .5, {}.; it must be"),
+        (
+            [SUMS[0], {"prompt": [5], "reference": "a"}],
+            {"chat": True, "system": "Be brief."},
+            "row 1: a system message goes before",
+        ),
+        ([CHOICES[0], {**CHOICES[1], "choices": ["a", "word " * 2000]}], {}, r"row 1: the prompt has \d+ tokens and max_tokens is 0"),
+    ],
+)
+def test_what_the_model_cannot_take_is_named_before_any_item_runs(llm: LLM, rows: list[Any], options: dict[str, Any], message: str) -> None:
+    calls: list[int] = []
+    with pytest.raises(InvalidRequestError, match=message):
+        evaluate(llm, rows, progress=lambda done, count: calls.append(done), **options)
+    assert not calls
+
+
+def test_a_full_disk_is_named(llm: LLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    samples = tmp_path / "samples.jsonl"
+    with SampleLog(samples, {"count": 2}, resume=False) as log:
+        log._file.close()
+        log._file = full.open("wb", buffering=0)
+        with pytest.raises(InvalidRequestError, match=r"samples.jsonl: cannot be written \(No space left on device\)"):
+            log.add(0, {"prediction": "a"})
+
+
 def test_a_prompt_past_the_context_is_named(llm: LLM) -> None:
     rows = [*SUMS[:2], {"prompt": "word " * 2000, "reference": "a"}]
-    with pytest.raises(InvalidRequestError, match=r"item 2: the prompt has \d+ tokens and max_tokens is 40"):
+    with pytest.raises(InvalidRequestError, match=r"row 2: the prompt has \d+ tokens and max_tokens is 40"):
         evaluate(llm, rows, params=SHORT)
     assert llm.engine.pool.free_count == llm.engine.pool.count  # the others were given up
 
 
 def test_items_are_taken_as_there_is_room_and_share_their_context() -> None:
     taken = 0
-    with LLM("tiny", max_batch=2, max_queue=1) as llm:
+    with LLM("tiny", max_batch=2, max_queue=1, threads=1) as llm:
         context = llm.tokenize("one two three four five six seven eight nine ten " * 10)
 
         def items() -> Iterator[Item[list[int]]]:

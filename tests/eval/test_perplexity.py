@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,13 +23,17 @@ TEXT = "The capital of Italy is Rome. Once upon a time there was a linnet that s
 
 @pytest.fixture(scope="module")
 def llm() -> Iterator[LLM]:
-    with LLM("tiny", weights="f32", kv_dtype="f32") as model:
+    with LLM("tiny", weights="f32", kv_dtype="f32", threads=1) as model:
         yield model
 
 
-def losses_of_transformers(ids: list[int], window: int, stride: int) -> tuple[float, int]:
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    return AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32).eval()
+
+
+def losses_of_transformers(model: Any, ids: list[int], window: int, stride: int) -> tuple[float, int]:
     """Sum and count, as in "Perplexity of fixed-length models": what an earlier window scored is context in the next."""
-    model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32).eval()
     total, count, before = 0.0, 0, 0
     for begin in range(0, len(ids), stride):
         end = min(begin + window, len(ids))
@@ -45,10 +50,10 @@ def losses_of_transformers(ids: list[int], window: int, stride: int) -> tuple[fl
 
 
 @pytest.mark.parametrize(("window", "stride"), [(64, 32), (64, 63), (50, 7), (1024, 512)])
-def test_is_that_of_transformers(llm: LLM, window: int, stride: int) -> None:
+def test_is_that_of_transformers(llm: LLM, theirs: Any, window: int, stride: int) -> None:
     assert llm.tokenizer is not None
     ids = llm.tokenizer.encode(TEXT)
-    loss, count = losses_of_transformers(ids, window, stride)
+    loss, count = losses_of_transformers(theirs, ids, window, stride)
     found = compute_perplexity(llm, TEXT, window=window, stride=stride)
     assert found.tokens == count == len(ids) - 1
     assert found.perplexity == pytest.approx(math.exp(loss / count), rel=1e-4)
@@ -75,9 +80,12 @@ def test_each_token_is_scored_once_by_the_first_window_that_holds_it(llm: LLM, l
     loss = 0.0
     for text in texts:
         ids = llm.tokenizer.encode(text)
+        seen: dict[int, np.ndarray] = {}  # logits of the window that begins there
         for position in range(1, len(ids)):
             begin = 0 if position < window else -(-(position + 1 - window) // stride) * stride
-            logits = llm.logits(ids[begin:position])[-1].astype(np.float64)
+            if begin not in seen:
+                seen[begin] = llm.logits(ids[begin : begin + window]).astype(np.float64)
+            logits = seen[begin][position - begin - 1]
             loss += np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[ids[position]]
     assert found.loss == pytest.approx(loss, rel=1e-5)
     assert found.tokens == sum(len(llm.tokenizer.encode(text)) - 1 for text in texts)

@@ -73,7 +73,7 @@ def test_what_ends_satisfies_its_schema(llm: LLM, closing: dict[int, float]) -> 
         schema = schemas[len(params)] if len(params) < len(schemas) else random_schema(Random(seed))
         try:
             given = SamplingParams(json_schema=schema, max_tokens=300, seed=seed, logit_bias=closing)
-            llm._grammars.compile(*given.constraint)  # type: ignore[misc]
+            llm._model.grammars.compile(*given.constraint)  # type: ignore[misc]
         except InvalidRequestError as error:  # some random ones contradict themselves
             if len(params) < len(schemas) or not re.search("nsatisfiable|greater than|not kept|only supported when", str(error)):
                 raise

@@ -6,7 +6,7 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from linnet.errors import UnsupportedModelError
-from linnet.load.dequantize import DECODERS, dequantize
+from linnet.load.dequantize import CODECS, dequantize
 from linnet.tensors import BLOCKS, SUPER_BLOCKS, TYPES, RawTensor, TensorType
 
 BLOCK_TYPES = (*BLOCKS, *SUPER_BLOCKS)
@@ -20,8 +20,8 @@ def bits(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values).view(np.uint8).reshape(-1)
 
 
-def test_every_type_has_a_decoder():
-    assert set(DECODERS) == set(TYPES.values())
+def test_every_type_has_a_codec():
+    assert set(CODECS) == set(TYPES.values())
 
 
 @pytest.mark.parametrize("type", TYPES.values(), ids=lambda t: t.name)

@@ -29,25 +29,31 @@ INFO = dict.fromkeys(("parameters", "layers", "hidden", "vocab_size", "context",
 }
 
 
+def _set() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class Script:
-    """What the server says next: words, with a pause before each; then the end, an `error` event, or nothing more (`drops`). Or a status
-    at once. asked: the bodies of requests."""
+    """What the server says next: words; then, once `goes_on` is set, the end, an `error` event, or nothing more (`drops`). Or a status
+    at once. lists: once it is set, it tells of its models. asked: the bodies of requests."""
 
     words: list[str] = field(default_factory=lambda: ["Hello", " there."])
-    pause: float = 0.0
     status: int = 200
     error: dict[str, Any] | None = None
     drops: bool = False
+    goes_on: threading.Event = field(default_factory=_set)
+    lists: threading.Event = field(default_factory=_set)
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def events(self) -> AsyncIterator[bytes]:
         for word in self.words:
-            await asyncio.sleep(self.pause)
             token = {"id": 1, "text": word, "logprob": -0.1, "top": [{"id": 1, "text": word, "logprob": -0.1}]}
             yield _event({"text": word, "tokens": [token]})
+        await _until(self.goes_on)
         if self.drops:
-            await asyncio.sleep(0.5)  # a browser throws away what it has not read of a stream that breaks
             raise ConnectionResetError
         if self.error is not None:
             yield _event({"error": self.error})
@@ -55,6 +61,12 @@ class Script:
         text = "".join(self.words)
         done = {"done": True, "response": text, "tokens_generated": len(self.words), "generation_time": 1.0, "finish_reason": "stop"}
         yield _event({**done, "tokens_per_second": 9.0})
+
+
+async def _until(event: threading.Event) -> None:
+    """No thread waits: where the browser leaves, this is cancelled."""
+    while not event.is_set():
+        await asyncio.sleep(0.01)
 
 
 def _event(data: dict[str, Any]) -> bytes:
@@ -69,6 +81,7 @@ def scripted() -> Iterator[tuple[str, Script]]:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
+        await _until(script.lists)
         return {"data": [{"id": "m"}]}
 
     @app.get("/api/model_info")

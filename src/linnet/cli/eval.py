@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from linnet import __version__
 from linnet.cli.answering import check_system
 from linnet.cli.opening import ModelArgument, check, require_chat_template
-from linnet.cli.options import SINGLE_USER, model_group, sampling_group, shell_params, with_options
+from linnet.cli.options import SINGLE_USER, gathered, model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, page, progress_bar
 from linnet.errors import InvalidRequestError
 from linnet.options import check_writable
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 _SAMPLING = sampling_group(without=("n", "logprobs", "prompt_logprobs"), advised=False)
 
 MAX_TOKENS = 256
-"""Of an answer, where the command line does not say."""
+WORST = 20
+"""Tokens of an answer and rows of a report, where the command line does not say."""
 
 
-@with_options(sampling=_SAMPLING, load=model_group((*SINGLE_USER, "max_batch")))
-def evaluate(
-    model: ModelArgument,
-    data: Annotated[Path, typer.Argument(help="a .json, .jsonl, .csv or .txt file, or the folder of a CORE bundle", metavar="DATA")],
+@dataclass(frozen=True)
+class EvalOptions:
+    """The flags of its own."""
+
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -40,38 +42,46 @@ def evaluate(
             metavar="NAME",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     columns: Annotated[
         str | None,
         typer.Option(help="which columns are meant: prompt=question,reference=answer; others are left out", metavar="FIELD=COLUMN,..."),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="only the first rows; of CORE, so many of each task", metavar="N")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="answer prompts as they stand, without the chat template")] = False,
-    system: Annotated[str | None, typer.Option(help="a system message before each prompt", metavar="TEXT")] = None,
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first rows; of CORE, so many of each task", metavar="N")] = None
+    raw: Annotated[bool, typer.Option("--raw", help="answer prompts as they stand, without the chat template")] = False
+    system: Annotated[str | None, typer.Option(help="a system message before each prompt", metavar="TEXT")] = None
     delimiter: Annotated[
         str | None, typer.Option(help="what stands between a prompt and a choice (default: a space)", metavar="TEXT", show_default=False)
-    ] = None,
+    ] = None
     window: Annotated[
         int | None,
         typer.Option(help="of texts: most tokens seen at once (default: the context)", metavar="N", show_default=False),
-    ] = None,
+    ] = None
     stride: Annotated[
         int | None, typer.Option(help="of texts: how far the window moves on (default: half of it)", metavar="N", show_default=False)
-    ] = None,
+    ] = None
     output: Annotated[
         Path | None,
         typer.Option(help="write the figures here, and beside it, as they come, what the model gave", metavar="FILE.json"),
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the run of --output that stopped")] = False,
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run of --output that stopped")] = False
     html: Annotated[
         Path | None,
         typer.Option(help='write a page with plots and the worst rows (needs: pip install "linnet[plot]")', metavar="FILE.html"),
-    ] = None,
+    ] = None
     worst: Annotated[
-        int, typer.Option(min=0, max=1000, help="rows that the report shows (default: 20)", metavar="N", show_default=False)
-    ] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, what --output gets, and nothing else")] = False,
+        int | None, typer.Option(min=0, max=1000, help="rows that the report shows (default: 20)", metavar="N", show_default=False)
+    ] = None
+
+
+@gathered
+@with_options(sampling=_SAMPLING, load=model_group((*SINGLE_USER, "max_batch")))
+def evaluate(
+    model: ModelArgument,
+    data: Annotated[Path, typer.Argument(help="a .json, .jsonl, .csv or .txt file, or the folder of a CORE bundle", metavar="DATA")],
     *,
+    options: EvalOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, what --output gets, and nothing else")] = False,
     sampling: dict[str, Any],
     load: dict[str, Any],
 ) -> None:
@@ -82,58 +92,81 @@ def evaluate(
     greedy and have up to 256 tokens unless a flag says otherwise; what the model's publishers advise is not followed. A model with a chat
     template gets each prompt as a message, unless --raw. What stops can be resumed: --output with --resume.
     """
-    check_system(system, raw)
+    check_system(options.system, options.raw)
     check(model, load, sampling)
-    if resume and output is None:
-        raise InvalidRequestError("--resume goes on with the run that --output names; add it")
-    files = {"--output": output, "--html": html}
-    for option, path in files.items():
-        if path is None:
-            continue
-        check_writable(option, path)
-        if data.resolve() in (path.resolve(), _samples(path).resolve()):
-            raise InvalidRequestError(f"{option} {path} would overwrite the data; name another file")
-    from linnet.eval.plan import plan
-    from linnet.eval.report import check_report
-    from linnet.eval.rows import Question
-
-    if html is not None:
-        check_report()
-    params = shell_params({"max_tokens": MAX_TOKENS, **sampling}, {})
-    own = {"delimiter": delimiter, "window": window, "stride": stride, "metrics": [_metric(name) for name in metric] if metric else None}
-    planned = plan(data, columns=_columns(columns), limit=limit, **own)
-    if isinstance(planned.rows[0], Question):
-        planned.options.update(params=params, system=system)
-    else:
-        for name in [*sampling, *(["raw"] if raw else []), *(["system"] if system is not None else [])]:
-            raise InvalidRequestError(f"--{name.replace('_', '-')} is for rows with a reference, and {data} has none; leave it out")
-    found = _run(model, load, planned, raw, output, resume)
+    _check_files(data, options)
+    planned = _plan(data, options, sampling)
+    found = _run(model, load, planned, options)
     record = {"linnet": __version__, **found.record()}
-    if output is not None:
-        _write("--output", output, json.dumps({**record, "samples": str(_samples(output))}, indent=1, ensure_ascii=False) + "\n")
-    if html is not None:
+    if options.output is not None:
+        whole = {**record, "samples": str(_samples(options.output))}
+        _write("--output", options.output, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    if options.html is not None:
         from linnet.eval.report import report_page
 
-        _write("--html", html, report_page(found, worst))
+        _write("--html", options.html, report_page(found, WORST if options.worst is None else options.worst))
     _show(found, record, as_json)
 
 
-def _run(model: str, load: dict[str, Any], planned: Plan, raw: bool, output: Path | None, resume: bool) -> Evaluation:
+def _check_files(data: Path, options: EvalOptions) -> None:
+    """Refuses what could not be written in the end, and what would overwrite the data."""
+    if options.resume and options.output is None:
+        raise InvalidRequestError("--resume goes on with the run that --output names; add it")
+    if options.worst is not None and options.html is None:
+        raise InvalidRequestError("--worst is of the report that --html names; add it, or leave --worst out")
+    written = [("--output", options.output), ("--html", options.html)]
+    if options.output is not None:
+        written.insert(1, ("--output", _samples(options.output)))
+    taken = {data.resolve(): "the data"}
+    for flag, path in written:
+        if path is None:
+            continue
+        check_writable(flag, path)
+        if path.resolve() in taken:
+            raise InvalidRequestError(f"{flag} {path} would overwrite {taken[path.resolve()]}; name another file")
+        taken[path.resolve()] = f"what {flag} writes"
+    if options.html is not None:
+        from linnet.eval.report import check_report
+
+        check_report()
+
+
+def _plan(data: Path, options: EvalOptions, sampling: dict[str, Any]) -> Plan:
+    """What the model is to do, as far as it can be checked without one."""
+    from linnet.eval.plan import plan
+    from linnet.eval.rows import Question
+
+    params = shell_params({"max_tokens": MAX_TOKENS, **sampling}, {})
+    metrics = [_metric(name) for name in options.metric] if options.metric else None
+    texts = {"delimiter": options.delimiter, "window": options.window, "stride": options.stride}
+    planned = plan(data, columns=_columns(options.columns), limit=options.limit, metrics=metrics, **texts)
+    if isinstance(planned.rows[0], Question):
+        planned.options.update(params=params, system=options.system)
+        return planned
+    useless = [*sampling, *(name for name in ("raw", "system") if getattr(options, name) not in (None, False))]
+    if useless:
+        raise InvalidRequestError(f"--{useless[0].replace('_', '-')} is for rows with a reference, and {data} has none; leave it out")
+    return planned
+
+
+def _run(model: str, load: dict[str, Any], planned: Plan, options: EvalOptions) -> Evaluation:
     from linnet.eval.evaluation import carry_out
     from linnet.llm import LLM
 
+    samples = None if options.output is None else _samples(options.output)
     with progress_bar() as bar:
         task = bar.add_task("loading", total=None)
+
+        def progress(done: int, count: int) -> None:
+            bar.update(task, description="running", completed=done, total=count)
+
         with LLM(model, **load) as llm, one_interrupt():
             if "params" in planned.options:
-                planned.options["chat"] = _chats(llm, model, load, raw, planned.options["system"])
-            samples = None if output is None else _samples(output)
+                planned.options["chat"] = _chats(llm, model, load, options.raw, options.system)
             try:
-                return carry_out(
-                    llm, planned, samples, resume, lambda done, count: bar.update(task, description="running", completed=done, total=count)
-                )
+                return carry_out(llm, planned, samples, options.resume, progress)
             except KeyboardInterrupt:
-                if output is not None:
+                if samples is not None:
                     note(f"stopped; what is done stands in {samples}: go on with --resume")
                 raise
 
@@ -158,6 +191,8 @@ def _columns(text: str | None) -> dict[str, str] | None:
     for field, equals, column in pairs:
         if not field or not equals or not column:
             raise InvalidRequestError(f"--columns {text!r} is not FIELD=COLUMN,..., such as prompt=question,reference=answer")
+        if sum(field == other for other, *_ in pairs) > 1:
+            raise InvalidRequestError(f"--columns names the field {field!r} twice; say once which column it is")
     return {field: column for field, _, column in pairs}
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import typer
 
@@ -83,6 +83,8 @@ SINGLE_USER = (
     "tokenizer",
     "chat_template",
     "draft",
+    "backend",
+    "trust_remote_code",
 )
 
 
@@ -110,12 +112,39 @@ def with_options(**groups: Group) -> Callable[[Callable[..., None]], Callable[..
                 values[name] = {key: _parsed(key, value) for key, value in given.items() if value not in (None, [], ())}
             command(**values)
 
-        parameters = [*own, *flags]
-        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-        return wrapper
+        return _signed(wrapper, [*own, *flags])
 
     return decorate
+
+
+def gathered(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command a flag for every field of its parameters that are dataclasses, each declared as Typer wants a parameter; it gets
+    them as these dataclasses."""
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    made: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in own:
+        parameters += _fields_as_parameters(made[parameter.name]) if parameter.name in made else [parameter]
+
+    @wraps(command)
+    def wrapper(**values: Any) -> None:
+        for name, kind in made.items():
+            values[name] = kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+        command(**values)
+
+    return _signed(wrapper, parameters)
+
+
+def _fields_as_parameters(kind: Any) -> list[inspect.Parameter]:
+    types = get_type_hints(kind, include_extras=True)
+    return [inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name]) for f in fields(kind)]
+
+
+def _signed(command: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    """The command with these parameters, for Typer to see."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
 
 
 def _maker_flags() -> list[inspect.Parameter]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from linnet.cli.opening import ModelArgument
+from linnet.cli.options import gathered
 from linnet.cli.terminal import clean, note, page, stages
 from linnet.errors import InvalidRequestError
 
@@ -21,53 +23,63 @@ _TYPES = (
 )
 
 
-def quantize(
-    model: ModelArgument,
-    out: Annotated[Path, typer.Argument(help="the GGUF file to write", metavar="OUT.gguf")],
-    type: Annotated[str | None, typer.Option(help=f"file type, in any case: {_TYPES}; Q4_K is Q4_K_M, and so on", metavar="TYPE")] = None,
-    bits: Annotated[int | None, typer.Option(help="in place of a type: 2 (Q2_K), 4 (Q4_K_M) or 8 (Q8_0)", metavar="N")] = None,
-    pure: Annotated[bool, typer.Option("--pure", help="one type throughout, no mixture")] = False,
-    tensor_type: Annotated[
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """The flags, which are arguments of `linnet.quantize`."""
+
+    type: Annotated[str | None, typer.Option(help=f"file type, in any case: {_TYPES}; Q4_K is Q4_K_M, and so on", metavar="TYPE")] = None
+    bits: Annotated[int | None, typer.Option(help="in place of a type: 2 (Q2_K), 4 (Q4_K_M) or 8 (Q8_0)", metavar="N")] = None
+    pure: Annotated[bool, typer.Option("--pure", help="one type throughout, no mixture")] = False
+    tensor_types: Annotated[
         list[str] | None,
         typer.Option(
+            "--tensor-type",
             help="the type of matrices in whose names (GGUF's) the regular expression is found, such as `attn_v=q8_0`; may be repeated",
             metavar="PATTERN=TYPE",
         ),
-    ] = None,
-    output_type: Annotated[str | None, typer.Option(help="the type of output.weight", metavar="TYPE")] = None,
-    embedding_type: Annotated[str | None, typer.Option(help="the type of token_embd.weight", metavar="TYPE")] = None,
+    ] = None
+    output_type: Annotated[str | None, typer.Option(help="the type of output.weight", metavar="TYPE")] = None
+    embedding_type: Annotated[str | None, typer.Option(help="the type of token_embd.weight", metavar="TYPE")] = None
     calibrate: Annotated[
         Path | None,
         typer.Option(help="a text to run through the model first, so that rounding minds what its activations meet", metavar="FILE"),
-    ] = None,
+    ] = None
     calibration_tokens: Annotated[
         int, typer.Option(help="how many of its tokens are read (default: 16384)", metavar="N", show_default=False)
-    ] = 16_384,
+    ] = 16_384
     importance: Annotated[
         Path | None, typer.Option(help="what --save-importance or llama.cpp's imatrix (GGUF) wrote, in place of a text", metavar="FILE")
-    ] = None,
-    save_importance: Annotated[Path | None, typer.Option(help="keep what --calibrate finds, as a GGUF imatrix", metavar="FILE")] = None,
+    ] = None
+    save_importance: Annotated[Path | None, typer.Option(help="keep what --calibrate finds, as a GGUF imatrix", metavar="FILE")] = None
     eval_text: Annotated[
         Path | None, typer.Option(help="a text on which the file is compared with its source (tiny has one of its own)", metavar="FILE")
-    ] = None,
+    ] = None
     eval_tokens: Annotated[
         int, typer.Option(help="how many of its tokens are compared (default: 4096)", metavar="N", show_default=False)
-    ] = 4096,
-    special: Annotated[bool, typer.Option("--special", help="control tokens written out in these texts are themselves")] = False,
-    tokenizer: Annotated[Path | None, typer.Option(help="a tokenizer in place of the model's own", metavar="PATH")] = None,
-    threads: Annotated[int | None, typer.Option(help="threads (default: one per physical core)", metavar="N")] = None,
+    ] = 4096
+    special: Annotated[bool, typer.Option("--special", help="control tokens written out in these texts are themselves")] = False
+    tokenizer: Annotated[Path | None, typer.Option(help="a tokenizer in place of the model's own", metavar="PATH")] = None
+    threads: Annotated[int | None, typer.Option(help="threads (default: one per physical core)", metavar="N")] = None
     force: Annotated[
         bool,
         typer.Option(
             "--force",
             help="replace OUT.gguf, store in more bits what is quantized already, write a vocabulary that GGUF cannot say exactly",
         ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, every tensor included, and nothing else")] = False,
+    ] = False
     plot: Annotated[
         Path | None,
         typer.Option(help='also draw the error of every tensor (needs: pip install "linnet[plot]")', metavar="FILE.png"),
-    ] = None,
+    ] = None
+
+
+@gathered
+def quantize(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Argument(help="the GGUF file to write", metavar="OUT.gguf")],
+    *,
+    options: QuantizeOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, every tensor included, and nothing else")] = False,
 ) -> None:
     """Write a model as a GGUF file that llama.cpp runs, in fewer bits, and say how good it still is.
 
@@ -77,29 +89,9 @@ def quantize(
     """
     import linnet
 
+    given = {**vars(options), "tensor_types": _pairs(options.tensor_types or [])}
     with stages() as progress:
-        report = linnet.quantize(
-            model,
-            out,
-            type,
-            bits=bits,
-            pure=pure,
-            tensor_types=_pairs(tensor_type or []),
-            output_type=output_type,
-            embedding_type=embedding_type,
-            calibrate=calibrate,
-            calibration_tokens=calibration_tokens,
-            importance=importance,
-            save_importance=save_importance,
-            eval_text=eval_text,
-            eval_tokens=eval_tokens,
-            special=special,
-            tokenizer=tokenizer,
-            threads=threads,
-            force=force,
-            plot=plot,
-            progress=progress,
-        )
+        report = linnet.quantize(model, out, **given, progress=progress)
     if as_json:
         print(json.dumps(report.record()), flush=True)
     else:

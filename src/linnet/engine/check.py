@@ -16,9 +16,8 @@ def most_tokens(request: Request, context: int, slides: bool) -> int:
     return most
 
 
-def check_request(request: Request, vocab: int, context: int, slides: bool, drafts: bool) -> None:
-    """Raises InvalidRequestError or ContextLengthError where an engine of this context can never honour it. drafts: whether there is a
-    draft model."""
+def check_tokens(request: Request, vocab: int) -> None:
+    """Raises InvalidRequestError for a prompt without tokens, and for token ids that the model does not have."""
     prompt, params = request.prompt, request.params
     if not prompt:
         raise InvalidRequestError("the prompt is empty: it has no tokens; give at least one")
@@ -27,6 +26,13 @@ def check_request(request: Request, vocab: int, context: int, slides: bool, draf
         if tokens and not 0 <= min(tokens) <= max(tokens) < vocab:
             outside = next(token for token in tokens if not 0 <= token < vocab)
             raise InvalidRequestError(f"token id {outside} in {where} is outside the model's {vocab} embedding rows")
+
+
+def check_request(request: Request, vocab: int, context: int, slides: bool, drafts: bool) -> None:
+    """Raises InvalidRequestError or ContextLengthError where an engine of this context can never honour it. drafts: whether there is a
+    draft model."""
+    prompt, params = request.prompt, request.params
+    check_tokens(request, vocab)
     if params.speculation == "draft" and not drafts:
         raise InvalidRequestError("speculation='draft' needs a draft model, and there is none; open the model with draft=, or use 'auto'")
     total = len(prompt) + most_tokens(request, context, slides)

@@ -80,6 +80,13 @@ class Request:
             self.prompt_logprobs = [None] * len(self.prompt)  # nothing predicts the first token
             self.prompt_logits = self._score
 
+    def guessed(self, sample: int) -> tuple[int, int]:
+        """How many tokens were guessed for a sample, and how many of these came."""
+        if not self.sequences:  # run by another engine than ours
+            return 0, 0
+        sequence = self.sequences[min(sample, len(self.sequences) - 1)]
+        return sequence.drafted, sequence.accepted
+
     def _score(self, position: int, logits: NDArray[np.float32]) -> None:
         assert self.prompt_logprobs is not None
         for index, row in enumerate(logits[: len(self.prompt) - 1 - position], position + 1):

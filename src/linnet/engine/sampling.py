@@ -18,7 +18,7 @@ from linnet.engine.constraint import Constraint
 from linnet.engine.ngrams import Ngrams
 from linnet.engine.params import SamplingParams
 from linnet.errors import InvalidRequestError, LinnetError
-from linnet.ops.base import Ops
+from linnet.ops.base import Draw, Ops
 from linnet.ops.sampling import members, set_of
 
 _MASK = 2**64 - 1
@@ -67,6 +67,8 @@ def token_logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLog
     top_logprobs = tuple((int(i), float(value - log_sum)) for i, value in zip(candidates, others, strict=True))
     return TokenLogprob(token, float(chosen - log_sum), max(0.0, float(log_sum - mean) / math.log(2)), top_logprobs)
 
+
+_NO_TOKENS, _NO_COUNTS = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
 _NO_WEIGHT = -1000.0
 """A difference of logits whose exponential is 0 in float64."""
@@ -133,6 +135,28 @@ class Sampler:
             self.constraint.advance(token)
         return token
 
+    def draw(self, position: int, generated: int, guessed: int = 0) -> Draw | None:
+        """What `next_token` would do at `position`, the next one or so many guessed tokens after it, for an op set that draws by itself.
+        None where it takes the logits here: for log-probabilities, constraints, the caller's functions, or tokens yet to be seen."""
+        p = self.params
+        if self.constraint is not None or p.choose is not None or p.logits_processor is not None or p.logprobs is not None:
+            return None
+        if guessed and (self._seen is not None or self._ngrams is not None):
+            return None
+        seen, counts = (_NO_TOKENS, _NO_COUNTS) if self._seen is None else self._seen.arrays()
+        forbidden = _NO_TOKENS if self._ngrams is None else np.array(self._ngrams.forbidden(), np.int64)
+        if generated < p.min_tokens:
+            forbidden = np.union1d(forbidden, self._ends)
+        penalties = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty)
+        number = uniform(self.seed, self.sample, position) if p.temperature > 0.0 else 0.0
+        adjusted = (self._bias_ids, self._bias, seen, counts, *penalties, forbidden)
+        return Draw(*adjusted, p.temperature, p.top_k, p.top_p, p.min_p, number)
+
+    def take(self, token: int) -> int:
+        """The next token, as an op set drew it."""
+        self._remember(token)
+        return token
+
     def _remember(self, token: int) -> None:
         for past in (self._seen, self._ngrams):
             if past is not None:
@@ -193,7 +217,7 @@ class Sampler:
     def _adjust(self, logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float32]:
         """Bias, penalties and the caller's processor; changes `logits` in place."""
         processor, logits = self.params.logits_processor, self._penalise(logits)
-        return logits if processor is None else _processed(processor(list(tokens), logits), logits.shape)
+        return logits if processor is None else processed(processor(list(tokens), logits), logits.shape)
 
     def _penalise(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Bias and penalties; changes `logits` in place."""
@@ -234,7 +258,7 @@ class _Seen:
         return self._ids[: len(self._slots)], self._counts[: len(self._slots)]
 
 
-def _processed(logits: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def processed(logits: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """What the caller's `logits_processor` gave, checked."""
     try:
         result = np.ascontiguousarray(logits, dtype=np.float32)

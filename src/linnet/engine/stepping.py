@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import islice
+from typing import TypeAlias
 
 from linnet.engine.batch import Chunk, batch_of
 from linnet.engine.counters import Outcome, Tally
@@ -16,9 +15,12 @@ from linnet.engine.sampling import token_logprob
 from linnet.engine.scheduler import Scheduler
 from linnet.engine.speculative import Speculator
 from linnet.errors import DeadlineError, LinnetError
-from linnet.ops.base import Step
+from linnet.ops.base import DeviceLogits, DeviceStep, Draw, Logits, Step, on_host
 
 logger = logging.getLogger("linnet.engine")
+
+Drawn: TypeAlias = dict[Sequence, list[int]]
+"""The tokens that an op set drew for some of a step's sequences."""
 
 
 class Stepping:
@@ -66,25 +68,34 @@ class Stepping:
             return
         computed = time.perf_counter()
         self.speculator.record(plan, computed - ready)
-        for part, result in results:
+        for part, result, drawn in results:
             row = 0
             for chunk in part:
                 rows = result[row : row + chunk.rows]
                 row += chunk.rows
                 if not chunk.sequence.request.done:  # else another of its samples has just failed
-                    self._share(chunk, rows)
+                    self._share(chunk, rows, drawn.get(chunk.sequence))
         self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
 
-    def _run(self, plan: list[Chunk]) -> list[tuple[list[Chunk], NDArray[np.float32]]]:
-        """The rows that those of the plan get who want logits, and those who want hidden states: one forward each."""
+    def _run(self, plan: list[Chunk]) -> list[tuple[list[Chunk], Logits, Drawn]]:
+        """The rows that those of the plan get who want logits, and those who want hidden states: one forward each; and the tokens that
+        the op set has drawn already."""
         assert self.run is not None  # Engine.close failed every request
         assert self.run_hidden is not None
         hidden = [chunk for chunk in plan if chunk.sequence.request.hidden]
         if not hidden:
-            return [(plan, self.run(batch_of(plan, self.scheduler.tables)))]
+            return [self._run_logits(plan)]
         others = [chunk for chunk in plan if not chunk.sequence.request.hidden]
-        found = [(hidden, self.run_hidden(batch_of(hidden, self.scheduler.tables)))]
-        return [*found, (others, self.run(batch_of(others, self.scheduler.tables)))] if others else found
+        states = self.run_hidden(batch_of(hidden, self.scheduler.tables))
+        return [(hidden, states, {}), *([self._run_logits(others)] if others else [])]
+
+    def _run_logits(self, plan: list[Chunk]) -> tuple[list[Chunk], Logits, Drawn]:
+        assert self.run is not None
+        batch = batch_of(plan, self.scheduler.tables)
+        if not isinstance(self.run, DeviceStep):
+            return plan, self.run(batch), {}
+        logits = self.run.on_device(batch)
+        return plan, logits, _drawn(plan, logits)
 
     def fail(self, request: Request, error: Exception) -> None:
         if not request.done:
@@ -121,11 +132,11 @@ class Stepping:
             waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
             logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
 
-    def _share(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
+    def _share(self, chunk: Chunk, rows: Logits, drawn: list[int] | None) -> None:
         """Gives a sequence its rows of a step's logits; what a caller's callable does wrong there fails its request alone."""
         try:
             self.accepting = True
-            self._accept(chunk, rows)
+            self._accept(chunk, rows, drawn)
         except Exception as error:
             self.fail(chunk.sequence.request, error)
         except BaseException:  # Ctrl-C in whoever has the turn: this token may be half taken, the others' are not touched
@@ -134,13 +145,14 @@ class Stepping:
         finally:
             self.accepting = False
 
-    def _accept(self, chunk: Chunk, rows: NDArray[np.float32]) -> None:
-        """Hands prompt logits out, and chooses the next token where it is due, and those after it as long as they are what was guessed."""
+    def _accept(self, chunk: Chunk, rows: Logits, drawn: list[int] | None) -> None:
+        """Hands prompt logits out, and chooses the next token where it is due, and those after it as long as they are what was guessed.
+        drawn: these tokens, where the op set drew them."""
         sequence, request = chunk.sequence, chunk.sequence.request
         owed = sequence.owed(chunk.count)
         if owed:
             assert request.prompt_logits is not None
-            request.prompt_logits(sequence.scored, rows[len(rows) - owed :])
+            request.prompt_logits(sequence.scored, on_host(rows[len(rows) - owed :]))
             sequence.scored += owed
         self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
@@ -151,8 +163,9 @@ class Stepping:
             self._emit(sequence, Output(0, None, None, "length", time.perf_counter()))
             return
         came = 0
-        for guess, logits in zip([*chunk.guesses, None], rows[chunk.wanted - 1 :], strict=True):
-            self._choose(sequence, logits)
+        for row, guess in enumerate([*chunk.guesses, None], chunk.wanted - 1):
+            token = None if drawn is None else drawn[row - chunk.wanted + 1]
+            self._choose(sequence, rows[row : row + 1], token)
             came += sequence.tokens[-1] == guess
             if sequence.tokens[-1] != guess or sequence.slot < 0:
                 break
@@ -161,11 +174,15 @@ class Stepping:
             self.speculator.settle(chunk, came)
             self.tally.draft(len(chunk.guesses), came)
 
-    def _choose(self, sequence: Sequence, logits: NDArray[np.float32]) -> None:
-        """The next token of a sequence whose pages hold all of it, from the logits [vocab] after its last."""
+    def _choose(self, sequence: Sequence, logits: Logits, drawn: int | None) -> None:
+        """The next token of a sequence whose pages hold all of it, from the logits [1, vocab] after its last; or as it was drawn."""
         request, top = sequence.request, sequence.request.params.logprobs
-        token = sequence.sampler.next_token(logits, sequence.tokens, sequence.generated)
-        logprob = None if top is None else token_logprob(logits, token, top)
+        if drawn is not None and drawn >= 0:
+            token, logprob = sequence.sampler.take(drawn), None
+        else:
+            [row] = on_host(logits)
+            token = sequence.sampler.next_token(row, sequence.tokens, sequence.generated)
+            logprob = None if top is None else token_logprob(row, token, top)
         sequence.tokens.append(token)
         if not request.cache:
             sequence.computed = 0
@@ -191,6 +208,27 @@ class Stepping:
         self.unfinished.discard(request)
         self.tally.end(outcome, time.perf_counter() - request.submitted_at)
         request.done = True
+
+
+def _drawn(plan: list[Chunk], logits: DeviceLogits) -> Drawn:
+    """The next tokens of those of a step's sequences that want one and no more, drawn where the logits are: of each the token, and those
+    after its guesses."""
+    asked: dict[Sequence, list[Draw]] = {}
+    places: list[int] = []
+    row = 0
+    for chunk in plan:
+        sequence, first = chunk.sequence, row + chunk.wanted - 1
+        row += chunk.rows
+        if chunk.count < sequence.lacking or not sequence.limit:
+            continue
+        length, made = len(sequence.tokens), sequence.generated
+        draws = [sequence.sampler.draw(length + i, made + i, i) for i in range(1 + len(chunk.guesses))]
+        found = [draw for draw in draws if draw is not None]
+        if len(found) == len(draws):
+            asked[sequence] = found
+            places += range(first, first + len(found))
+    tokens = iter(logits.draw(places, [draw for draws in asked.values() for draw in draws]) if asked else ())
+    return {sequence: list(islice(tokens, len(draws))) for sequence, draws in asked.items()}
 
 
 _OUTCOMES: dict[type, Outcome] = {type(None): "cancelled", DeadlineError: "timed_out"}

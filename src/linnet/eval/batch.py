@@ -77,7 +77,7 @@ class Score:
             raise InvalidRequestError(f"{llm.spec.family} reads its prompts both ways, so that their likelihood says nothing")
         self._engine = llm.engine
         # The last token is only asked about, so that it takes no place in the context.
-        self._request = Request(self.tokens[:-1], SamplingParams(max_tokens=0), 0, prompt_logits=self._take, logits_from=self.start_at - 1)
+        self._request = Request(self.tokens[:-1], SCORING, 0, prompt_logits=self._take, logits_from=self.start_at - 1)
         self._engine.submit(self._request)
         return self._request
 
@@ -110,6 +110,9 @@ class Score:
             self.logprobs += logprobs.tolist()
             self.greedy = self.greedy and bool((best == target).all())
 
+
+SCORING = SamplingParams(max_tokens=0)
+"""Of a request whose prompt is scored."""
 
 _BLOCK = 2**16
 """Logits that are worked on at once."""
@@ -177,6 +180,14 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Generator[tuple[int, R], None, No
     finally:
         for _, job, _ in running:
             job.cancel()
+
+
+def check(llm: LLM, tokens: Sequence[int], params: SamplingParams, place: str) -> None:
+    """Raises what a request for these tokens would meet (too long, say), and its place: before others have run."""
+    try:
+        llm.engine.check(Request(list(tokens), params, 0))
+    except LinnetError as error:
+        raise type(error)(f"{place}: {error}") from None
 
 
 def _entries(items: Iterable[Item[Any]]) -> Iterator[_Entry]:

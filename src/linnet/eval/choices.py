@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from linnet.errors import InvalidRequestError
-from linnet.eval.batch import Item, Score
+from linnet.eval.batch import SCORING, Item, Score, check
 from linnet.eval.rows import Choice, check_rows
 from linnet.eval.task import Sample, Task, complete, digest
 from linnet.eval.text_metrics import Measured
@@ -59,13 +60,14 @@ class Choices(Task):
         self.rows, self.delimiter, self.tokenizer = rows, delimiter, llm.tokenizer
         self.settings = {"delimiter": delimiter}
         self.digest = digest([(row.prompt, row.choices, row.answer) for row in rows])
+        self.spans = [[self._span(llm, place, row.prompt, choice) for choice in row.choices] for place, row in enumerate(rows)]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def item(self, index: int) -> Item[Sample]:
         row = self.rows[index]
-        scores = [Score(*continuation(self.tokenizer, row.prompt, self.delimiter + choice)) for choice in row.choices]
+        scores = [Score(tokens, start) for tokens, start in self.spans[index]]
 
         def finish() -> Sample:
             logprobs = [score.logprob for score in scores]
@@ -87,6 +89,12 @@ class Choices(Task):
         chosen = [f"{text} ({logprob:.2f})" for text, logprob in zip(choices, sample["logprobs"], strict=True)]
         named = {"right": choices[sample["answer"]], "chosen": choices[sample["chosen"]], "choices and log-likelihoods": "\n".join(chosen)}
         return {"prompt": self.rows[row].prompt, **named}
+
+    def _span(self, llm: LLM, place: int, prompt: str, choice: str) -> tuple[array[int], int]:
+        """Tokens, and from which on they are the choice's; refused here rather than when it is their turn."""
+        tokens, start = continuation(self.tokenizer, prompt, self.delimiter + choice)
+        check(llm, tokens[:-1], SCORING, f"row {place}")
+        return array("l", tokens), start
 
 
 def _best(values: Sequence[float]) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from linnet.engine.params import SamplingParams
-from linnet.errors import InvalidRequestError
+from linnet.errors import ChatTemplateError, InvalidRequestError
 from linnet.eval.generation import DEFAULTS
 from linnet.eval.plan import Plan, plan
 from linnet.eval.sample_log import SampleLog
@@ -120,12 +121,13 @@ def carry_out(
     """Runs what `plan` made. Raises what concerns the model, and a run that cannot be resumed."""
     if resume and samples is None:
         raise InvalidRequestError("resume goes on where a file of samples ends; name it")
+    started_at = time.perf_counter()
     task = planned.task(llm)
     log = None
     if samples is not None:
         what = {"kind": task.kind, "data": task.digest, "count": len(task), "model": fingerprint(llm), "settings": task.settings}
         log = SampleLog(Path(samples), what, resume)
-    started_at, before = time.perf_counter(), 0 if log is None else len(log.samples)
+    before = 0 if log is None else len(log.samples)
     try:
         found = complete(llm, task, log, progress)
     finally:
@@ -156,6 +158,8 @@ def fingerprint(llm: LLM) -> str:
     found.update(repr(llm.spec).encode())
     if llm.tokenizer is not None:
         acts = [llm.tokenizer.vocab_size, llm.tokenizer.encode(_PANGRAM), dict(llm.tokenizer.chat_templates)]
+        with suppress(ChatTemplateError):  # there is none, or another one than the tokenizer's was given
+            acts.append(llm.tokenize([{"role": "user", "content": _PANGRAM}]))
         found.update(digest(acts).encode())
     return found.hexdigest()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from linnet.engine.params import SamplingParams
-from linnet.errors import InvalidRequestError
-from linnet.eval.batch import Generate, Item, Score
+from linnet.errors import InvalidRequestError, LinnetError
+from linnet.eval.batch import SCORING, Generate, Item, Score, check
 from linnet.eval.perplexity import Perplexity
 from linnet.eval.rows import Question
 from linnet.eval.task import Sample, Task, digest
@@ -62,18 +63,17 @@ class Questions(Task):
         self.llm, self.scored = llm, "perplexity" in self.metrics
         self.settings = {**_changed(params), "chat": chat, "system": system, "perplexity": self.scored}
         self.digest = digest([(row.prompt, row.references) for row in rows])
+        self.prompts = [self._tokens(place, row) for place, row in enumerate(rows)]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def item(self, index: int) -> Item[Sample]:
-        row = self.rows[index]
-        prompt = self._prompt(row.prompt)
-        answer = Generate(prompt, self.params)
+        row, ids = self.rows[index], self.prompts[index]
+        answer = Generate(ids.tolist(), self.params)
         if not self.scored:
             return Item([answer], lambda: self._sample(row, answer))
-        ids = self.llm.tokenize(prompt)
-        score = Score([*ids, *self._tokenizer.encode(row.references[0], bos=False)], len(ids))
+        score = Score([*ids, *self._reference(row)], len(ids))
         return Item([answer, score], lambda: {**self._sample(row, answer), "logprob": score.logprob, "tokens": len(score.logprobs)})
 
     def measure(self, samples: Sequence[Sample]) -> Measured:
@@ -103,16 +103,36 @@ class Questions(Task):
         each = [s["logprob"] / size / math.log(2) for s, size in zip(samples, sizes, strict=True)]
         return Measured(total.figures(), {"bits_per_byte": each})
 
-    def _prompt(self, prompt: Prompt) -> Prompt:
+    def _tokens(self, place: int, row: Question) -> array[int]:
+        """Of a row's prompt. What the model cannot take is refused here, rather than when it is the row's turn."""
+        ids = self._read(row.prompt, f"row {place}")
+        check(self.llm, ids, self.params, f"row {place}")
+        if self.scored:
+            reference = self._reference(row)
+            if not reference:
+                raise InvalidRequestError(f"row {place}: the reference is empty, and has no perplexity; leave out the row or the metric")
+            check(self.llm, [*ids, *reference[:-1]], SCORING, f"row {place}, the prompt and its reference")
+        return array("l", ids)
+
+    def _read(self, prompt: Prompt, place: str) -> list[int]:
+        """Token ids, by the tokenizer that was given or else as the model reads prompts."""
         if isinstance(prompt, str) and self.chat:
             user = {"role": "user", "content": prompt}
             prompt = [user] if self.system is None else [{"role": "system", "content": self.system}, user]
-        if self.other is None:
-            return prompt
-        if isinstance(prompt, str):
-            return self.other.encode(prompt)
-        messages = [message for message in prompt if not isinstance(message, int)]
-        return self.other.apply_chat_template(messages) if messages else prompt
+        elif self.system is not None:
+            raise InvalidRequestError(f"{place}: a system message goes before prompts that are texts, and this one is none; leave it out")
+        try:
+            if self.other is None:
+                return self.llm.tokenize(prompt)
+            if isinstance(prompt, str):
+                return self.other.encode(prompt)
+            messages = [message for message in prompt if isinstance(message, Mapping)]
+            return self.other.apply_chat_template(messages) if len(messages) == len(prompt) else self.llm.tokenize(prompt)
+        except LinnetError as error:
+            raise type(error)(f"{place}: {error}") from None
+
+    def _reference(self, row: Question) -> list[int]:
+        return self._tokenizer.encode(row.references[0], bos=False)
 
     @property
     def _tokenizer(self) -> Tokenizer:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from linnet.errors import MissingDependencyError
 from linnet.eval.evaluation import Evaluation
+from linnet.html_page import html_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,23 +30,18 @@ def check_report() -> None:
 
 def report_page(found: Evaluation, worst: int = 20) -> str:
     """The page. worst: how many rows it shows, those that did worst first."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    folder = files("linnet.eval")
-    source, style = (folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html", "css"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     facts = {"data": found.data, "items": f"{len(found.samples):,}", "seconds": f"{found.seconds:.1f}"}
     facts |= {name.replace("_", " "): str(value) for name, value in found.task.settings.items() if value not in (None, False)}
-    return environment.from_string(source).render(
+    return html_page(
+        "linnet.eval",
+        "report",
+        title=f"An evaluation of {found.model}",
         model=found.model,
-        facts=facts,
+        facts=facts.items(),
         metrics={name: _shown(value) for name, value in found.metrics.items()},
         failed=found.failed,
         plots=plots(found),
         worst=[_row(found, row) for row in found.worst(worst)],
-        style=Markup(style),
-        digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
 
 

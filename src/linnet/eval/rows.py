@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -202,7 +203,7 @@ def _read_text(path: Path, text: str) -> list[dict[str, Any]]:
 def _read_csv(path: Path, text: str) -> list[dict[str, Any]]:
     limit = csv.field_size_limit(sys.maxsize if sys.maxsize < 2**31 else 2**31 - 1)  # a cell may hold a whole document
     try:
-        reader = csv.reader(text.splitlines(keepends=True), strict=True)
+        reader = csv.reader(StringIO(text, newline=""), strict=True)
         header = next(reader, [])
         repeated = next((name for name in header if header.count(name) > 1), None)
         if repeated is not None:

@@ -104,5 +104,8 @@ class SampleLog:
         return InvalidRequestError(f"{self.path}: line {number} is damaged; delete the line, and its item is run again")
 
     def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(f"{json.dumps(entry, ensure_ascii=False)}\n".encode())
-        self._file.flush()
+        try:
+            self._file.write(f"{json.dumps(entry, ensure_ascii=False)}\n".encode())
+            self._file.flush()
+        except OSError as error:
+            raise InvalidRequestError(f"{self.path}: cannot be written ({error.strerror}); what it holds can be resumed") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from numbers import Real
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from linnet.errors import InvalidRequestError, MissingDependencyError
+from linnet.errors import InvalidRequestError
+from linnet.eval.bleu import Bleu
+from linnet.eval.rouge import NAMES, Rouge
 from linnet.eval.rows import Question
 
 Reference: TypeAlias = str | Sequence[str]
@@ -19,7 +20,13 @@ Reference: TypeAlias = str | Sequence[str]
 Metric: TypeAlias = Callable[[str, Any], float]
 """A measure of the caller's own: called with an answer and its reference as the row has it; the mean over all rows is reported."""
 
-ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+BUILT_IN = {
+    "exact_match": ("exact_match",),
+    "bleu": ("bleu", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "brevity_penalty", "bleu_signature"),
+    "rouge": NAMES,
+    "perplexity": ("perplexity", "byte_perplexity", "bits_per_byte"),
+}
+"""The metrics that have a name, and their figures. perplexity: of the reference given the prompt, not of the answer."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +48,7 @@ def compute_bleu(
     a hundredth of bleu; `brevity_penalty` from 0 to 1; `bleu_signature` says all that decides the figures. tokenize: as sacrebleu calls
     it. Raises InvalidRequestError for lists of different lengths or none, MissingDependencyError without sacrebleu.
     """
-    bleu = _sacrebleu()
-    streams = _streams(predictions, references)
-    try:
-        scorer = bleu(tokenize=tokenize, lowercase=lowercase)
-    except (KeyError, AssertionError, RuntimeError) as error:
-        raise InvalidRequestError(f"tokenize is {tokenize!r}, which sacrebleu does not take ({error})") from None
-    whole = scorer.corpus_score(list(predictions), streams)
-    figures: dict[str, float | str] = {"bleu": whole.score}
-    for order in (1, 2, 3, 4):
-        counts = (list(whole.counts[:order]), list(whole.totals[:order]), whole.sys_len, whole.ref_len)
-        figures[f"bleu_{order}"] = bleu.compute_bleu(*counts, smooth_method=scorer.smooth_method, max_ngram_order=order).score / 100
-    return {**figures, "brevity_penalty": whole.bp, "bleu_signature": str(scorer.get_signature())}
+    return Bleu(tokenize, lowercase).score(predictions, _pairs(predictions, references))[0]
 
 
 def compute_rouge(predictions: Sequence[str], references: Sequence[Reference], *, stemmer: bool = False) -> dict[str, float]:
@@ -60,19 +56,19 @@ def compute_rouge(predictions: Sequence[str], references: Sequence[Reference], *
 
     Lsum takes lines for sentences. stemmer: compare English words without their endings. Raises as `compute_bleu` does.
     """
-    each = _rouge_each(predictions, references, stemmer)
+    each = _rouge(predictions, references, stemmer)
     return {name: fmean(values) for name, values in each.items()}
 
 
 def compute_exact_match(predictions: Sequence[str], references: Sequence[Reference]) -> float:
     """Share of the predictions that equal a reference, white space around both left aside."""
-    _streams(predictions, references)
     return fmean(_matches(predictions, references))
 
 
 def check_metrics(metrics: Sequence[str | Metric]) -> dict[str, str | Metric]:
     """The metrics by name. Raises InvalidRequestError for unknown and repeated ones, MissingDependencyError for what they need."""
     named: dict[str, str | Metric] = {}
+    taken = {figure for figures in BUILT_IN.values() for figure in figures} | {"failed", *BUILT_IN}
     for metric in metrics:
         if isinstance(metric, str) and metric not in BUILT_IN:
             raise InvalidRequestError(
@@ -81,15 +77,15 @@ def check_metrics(metrics: Sequence[str | Metric]) -> dict[str, str | Metric]:
         if not isinstance(metric, str) and not callable(metric):
             raise InvalidRequestError(f"{metric!r} is no metric; it must be a name or a function (answer, reference) -> number")
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
-        if name in named or (not isinstance(metric, str) and name in BUILT_IN):
+        if name in named or (not isinstance(metric, str) and name in taken):
             raise InvalidRequestError(f"there are two metrics of the name {name!r}; give each a name of its own")
         named[name] = metric
     if not named:
         raise InvalidRequestError("there are no metrics; name at least one")
     if "bleu" in named:
-        _sacrebleu()
+        Bleu()
     if "rouge" in named:
-        _rouge_scorer()
+        Rouge()
     return named
 
 
@@ -97,11 +93,10 @@ def measure(metric: str | Metric, predictions: Sequence[str], questions: Sequenc
     """One metric over all answers. Raises what the caller's function raises, and InvalidRequestError where it gives no finite number."""
     references = [question.references for question in questions]
     if metric == "bleu":
-        sentence = _sacrebleu()(effective_order=True)
-        each = [sentence.sentence_score(text, list(several)).score for text, several in zip(predictions, references, strict=True)]
-        return Measured(compute_bleu(predictions, references), {"bleu": each})
+        figures, scores = Bleu().score(predictions, _pairs(predictions, references))
+        return Measured(figures, {"bleu": scores})
     if metric == "rouge":
-        values = _rouge_each(predictions, references, False)
+        values = _rouge(predictions, references)
         return Measured({name: fmean(each) for name, each in values.items()}, values)
     if metric == "exact_match":
         matches = _matches(predictions, references)
@@ -110,10 +105,6 @@ def measure(metric: str | Metric, predictions: Sequence[str], questions: Sequenc
     name = getattr(metric, "__name__", type(metric).__name__)
     own = [_number(metric(text, _as_given(row)), index) for index, (text, row) in enumerate(zip(predictions, questions, strict=True))]
     return Measured({name: fmean(own)}, {name: own})
-
-
-BUILT_IN = ("exact_match", "bleu", "rouge", "perplexity")
-"""perplexity: of the reference given the prompt (see `Likelihood`), not of the answer."""
 
 
 def _as_given(question: Question) -> Any:
@@ -127,46 +118,24 @@ def _number(value: Any, index: int) -> float:
 
 
 def _matches(predictions: Sequence[str], references: Sequence[Reference]) -> list[float]:
-    pairs = zip(predictions, references, strict=True)
-    return [float(text.strip() in [reference.strip() for reference in _several(given)]) for text, given in pairs]
+    pairs = zip(predictions, _pairs(predictions, references), strict=True)
+    return [float(text.strip() in [reference.strip() for reference in several]) for text, several in pairs]
 
 
-def _rouge_each(predictions: Sequence[str], references: Sequence[Reference], stemmer: bool) -> dict[str, list[float]]:
-    new_scorer = _rouge_scorer()
-    _streams(predictions, references)
-    scorer = new_scorer(list(ROUGE), use_stemmer=stemmer)
-    scores = [scorer.score_multi(_several(given), text) for text, given in zip(predictions, references, strict=True)]
-    return {name: [float(score[name].fmeasure) for score in scores] for name in ROUGE}
+def _rouge(predictions: Sequence[str], references: Sequence[Reference], stemmer: bool = False) -> dict[str, list[float]]:
+    scorer = Rouge(stemmer)
+    scores = [scorer.score(given, text) for text, given in zip(predictions, _pairs(predictions, references), strict=True)]
+    return {name: [score[name] for score in scores] for name in NAMES}
 
 
-def _several(reference: Reference) -> list[str]:
-    return [reference] if isinstance(reference, str) else list(reference)
-
-
-def _streams(predictions: Sequence[str], references: Sequence[Reference]) -> list[list[str | None]]:
-    """The references as sacrebleu takes them: the first of each prediction, the second of each, with None where there is none."""
+def _pairs(predictions: Sequence[str], references: Sequence[Reference]) -> list[list[str]]:
+    """The references of each prediction, of which there is at least one."""
     if len(predictions) != len(references):
         raise InvalidRequestError(f"there are {len(predictions)} predictions and {len(references)} references; give one for each")
     if not predictions:
         raise InvalidRequestError("there are no predictions; give at least one")
-    several = [_several(given) for given in references]
+    several = [[given] if isinstance(given, str) else list(given) for given in references]
     empty = next((index for index, given in enumerate(several) if not given), None)
     if empty is not None:
         raise InvalidRequestError(f"references[{empty}] is empty; give at least one text")
-    return [list(stream) for stream in zip_longest(*several)]
-
-
-def _sacrebleu() -> Any:
-    try:
-        from sacrebleu.metrics.bleu import BLEU
-    except ImportError:
-        raise MissingDependencyError('BLEU needs sacrebleu: pip install "linnet[eval]"') from None
-    return BLEU
-
-
-def _rouge_scorer() -> Any:
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise MissingDependencyError('ROUGE needs rouge-score: pip install "linnet[eval]"') from None
-    return RougeScorer
+    return several

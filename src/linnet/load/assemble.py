@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, Literal
 
 from linnet.arch.fields import layer_fields, outer_fields
@@ -37,12 +38,14 @@ def assemble(
     naming: Naming = "hf",
     strict: bool = True,
     cut: Cut | None = None,
+    elsewhere: Mapping[int, WeightOps] = MappingProxyType({}),
 ) -> Weights:
     """The weights of `spec`, converted by `ops`, whose copies replace the source's pages as they are made.
 
     Matrices in a type without kernels are converted to one that has them (see `convert.py`), with a warning for each type.
     `target` re-encodes the matrices whose columns its block divides; the others keep their type, with a warning, as do those that
     choose or gate (`field.KEPT`), and vectors stay float32. `cut` says what of each tensor is loaded (None: all).
+    `elsewhere`: what converts the weights of these layers, in place of `ops`.
 
     Before any of it, raises one ModelFileError that lists every tensor that is missing, unexpected (unless not `strict`) or of the
     wrong shape, and every field that spec and table disagree about; UnsupportedModelError for types that do not run, and
@@ -55,7 +58,8 @@ def assemble(
     uses = Counter(name for slot in slots for name in slot.names)
     for slot in sorted(slots, key=lambda slot: -1 if slot.layer is None else slot.layer):  # so that what shares a tensor lies together
         fields = outside if slot.layer is None else layers[slot.layer]
-        fields[slot.field], reads_source = load_field(ops, source, slot, target, cut)
+        placed = ops if slot.layer is None else elsewhere.get(slot.layer, ops)
+        fields[slot.field], reads_source = load_field(placed, source, slot, target, cut)
         for name in slot.names:
             uses[name] -= not reads_source  # never 0 for a tensor of which a part is still read
             if not uses[name]:

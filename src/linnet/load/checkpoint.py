@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,15 @@ class Checkpoint:
     encoding: str | None = None
     slides: bool = False
 
-    def assemble(self, ops: WeightOps, target: TensorType | None = None, cut: Cut | None = None) -> Weights:
+    def assemble(
+        self,
+        ops: WeightOps,
+        target: TensorType | None = None,
+        cut: Cut | None = None,
+        elsewhere: Mapping[int, WeightOps] = MappingProxyType({}),
+    ) -> Weights:
         """The weights, converted by `ops`; see `linnet.load.assemble.assemble`."""
-        return assemble(ops, self.spec, self.table, self.source, target, self.naming, self.strict, cut)
+        return assemble(ops, self.spec, self.table, self.source, target, self.naming, self.strict, cut, elsewhere)
 
     def close(self) -> None:
         """Closes the source; weights that still read it keep it mapped."""

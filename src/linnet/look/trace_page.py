@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from linnet.html_page import html_page
 from linnet.outputs import Candidate, TraceStep
 
 if TYPE_CHECKING:
@@ -51,20 +49,12 @@ class _Token:
 
 def trace_page(model: str, prompt: Sequence[tuple[int, str]], steps: Sequence[TraceStep], facts: Sequence[tuple[str, str]]) -> str:
     """The page. prompt: ids and texts of its tokens, of which the steps may tell more. facts: what else to say, names and values."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    folder = files("linnet.look")
-    source, style, script = (folder.joinpath(f"trace_page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["digest"] = _digest
     scale = entropy_scale([step.entropy for step in steps])
     told = {step.position: _told(step, scale) for step in steps if step.in_prompt}
     given = [told.get(position) or _Token(token, _shown(token, text)) for position, (token, text) in enumerate(prompt)]
     answer = [_told(step, scale) for step in steps if not step.in_prompt]
-    return environment.from_string(source).render(
-        model=model, prompt=given, answer=answer, scale=scale, facts=facts, style=Markup(style), script=Markup(script)
-    )
+    title = f"A trace of {model}"
+    return html_page("linnet.look", "trace_page", title=title, model=model, facts=facts, prompt=given, answer=answer, scale=scale)
 
 
 def entropy_scale(entropies: Sequence[float]) -> int:
@@ -135,8 +125,3 @@ def _percent(probability: float) -> str:
 
 def _width(probability: float) -> str:
     return f"{100 * probability:.2f}"
-
-
-def _digest(text: str) -> str:
-    """What a Content-Security-Policy calls a style or script that it lets pass."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -7,9 +7,10 @@ that row's sequence alone), so that the same request gives the same bits in any 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
 from linnet.tensors import RawTensor, TensorType
@@ -54,6 +55,68 @@ class Batch:
 
 Step = Callable[[Batch], "NDArray[np.float32]"]
 """Runs a batch: float32 logits [len(batch.rows), vocab]."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a token is drawn from a row of logits: what is done to them first, in this order, then what `Ops.sample` is told.
+
+    biased, bias: int64, float32 [k]; tokens, and what is added to each. seen, counts: int64, float32 [m]; the distinct tokens so far, and
+    how often each was generated, for the three penalties. forbidden: int64; tokens that may not come.
+    """
+
+    biased: NDArray[np.int64]
+    bias: NDArray[np.float32]
+    seen: NDArray[np.int64]
+    counts: NDArray[np.float32]
+    repetition: float
+    presence: float
+    frequency: float
+    forbidden: NDArray[np.int64]
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    uniform: float
+
+    @property
+    def adjusts(self) -> bool:
+        return bool(len(self.biased) or len(self.seen) or len(self.forbidden))
+
+
+class DeviceLogits(ABC):
+    """Float32 [rows, vocab] where the op set computed them: tokens can be drawn there, so that only these travel."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, rows: slice) -> DeviceLogits: ...
+
+    @abstractmethod
+    def host(self) -> NDArray[np.float32]:
+        """A copy."""
+
+    @abstractmethod
+    def draw(self, rows: Sequence[int], draws: Sequence[Draw]) -> list[int]:
+        """A token from each of these rows, the same that `Ops.sample` draws; -1 where the largest logit is not finite."""
+
+
+class DeviceStep(ABC):
+    """A `Step` that can also leave the logits where they are."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> NDArray[np.float32]: ...
+
+    @abstractmethod
+    def on_device(self, batch: Batch) -> DeviceLogits: ...
+
+
+Logits: TypeAlias = "NDArray[np.float32] | DeviceLogits"
+
+
+def on_host(logits: Logits) -> NDArray[np.float32]:
+    return logits.host() if isinstance(logits, DeviceLogits) else logits
 
 
 class Ops(Protocol):

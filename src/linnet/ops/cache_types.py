@@ -35,4 +35,5 @@ def _through_q8_0(x: X) -> X:
         whole = np.floor(np.abs(scaled))
         integers = np.sign(scaled) * (whole + np.floor(2 * (np.abs(scaled) - whole)))
         kept = integers * scale.astype(np.float16).astype(np.float32)
-    return kept.reshape(padded.shape)[..., :width]
+    whole_heads: X = kept.reshape(padded.shape)
+    return whole_heads[..., :width]

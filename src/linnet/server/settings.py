@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("linnet.server")
 
-MODEL_OPTIONS = tuple(f.name for f in fields(ModelOptions) if f.metadata["letter"] is None and f.name != "backend")
-"""Options of opening a model that a server passes on: those that are built."""
+MODEL_OPTIONS = tuple(f.name for f in fields(ModelOptions) if f.metadata["letter"] is None and f.name != "trust_remote_code")
+"""Options of opening a model that a server passes on: those that are built, and what no file and no variable may turn on is not there."""
 
 MAX_QUEUE = 256
 """Most requests that wait for a place in a model's batch, unless told otherwise: a server must not take what it cannot do."""
@@ -60,7 +60,9 @@ def read_settings(models: Sequence[str], flags: Mapping[str, Any], config: Path 
     entries: Mapping[str, Any] = _named(models) if models else configured
     if not entries:
         raise InvalidRequestError("no model to serve; name one: linnet serve MODEL, or models: in the configuration file")
-    return Settings(server, tuple(_model(name, entry, shared) for name, entry in entries.items()), _api_keys(server))
+    return Settings(
+        server, tuple(_model(name, entry, shared, server.memory is not None) for name, entry in entries.items()), _api_keys(server)
+    )
 
 
 def _merged(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def model_name(model: str) -> str:
     return model
 
 
-def _model(name: str, entry: str | Mapping[str, Any], shared: Mapping[str, Any]) -> ModelSettings:
+def _model(name: str, entry: str | Mapping[str, Any], shared: Mapping[str, Any], budgeted: bool) -> ModelSettings:
     own = {"path": entry} if isinstance(entry, str) else {str(key).replace("-", "_"): value for key, value in entry.items()}
     path = own.pop("path", None)
     if not _MODEL_NAME.fullmatch(name):
@@ -154,9 +156,11 @@ def _model(name: str, entry: str | Mapping[str, Any], shared: Mapping[str, Any])
         raise InvalidRequestError(f"models.{name}.{unknown[0]}: there is no such option of a model; they are {', '.join(MODEL_OPTIONS)}")
     options = {"max_queue": MAX_QUEUE, **shared, **own}
     try:
-        ModelOptions(**options)
+        checked = ModelOptions(**options)
     except InvalidRequestError as error:
         raise InvalidRequestError(f"model {name}: {error}") from None
+    if budgeted and checked.backend != "linnet":
+        raise InvalidRequestError(f"model {name}: --memory is for Linnet's own engine, and its backend is {checked.backend!r}; drop one")
     locate(path)
     return ModelSettings(name, path, options)
 

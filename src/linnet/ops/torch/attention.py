@@ -48,7 +48,7 @@ def _by_definition(
 
 def _hidden(part: Part, attention: Attention) -> Tensor:
     """What a row does not see: bool [sequences, 1, queries, length]."""
-    at = torch.arange(part.places.shape[1], device=part.places.device)
+    at = torch.arange(part.length, device=part.tables.device)
     hidden = at > part.ends[..., None]
     if attention.window is not None:
         hidden = hidden | (at <= part.positions[..., None] - attention.window)
@@ -57,5 +57,5 @@ def _hidden(part: Part, attention: Attention) -> Tensor:
 
 def _alibi(part: Part, slopes: Tensor) -> Tensor:
     """Float32 [sequences, heads, queries, length]."""
-    at = torch.arange(part.places.shape[1], device=part.places.device)
+    at = torch.arange(part.length, device=part.tables.device)
     return slopes[:, None, None] * (at - part.positions[:, None, :, None]).float()

@@ -70,9 +70,11 @@ class Cache:
     def __init__(self, attentions: list[Attention], pages: int, kv_dtype: str, device: torch.device) -> None:
         if kv_dtype not in DTYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
+        self.pages = [pages]
+        """Of each group: the number of its pages, and the number of one more, which is nobody's."""
         try:
-            self.keys = [Store(pages, a.kv_heads, a.head_dim, kv_dtype, device) for a in attentions]
-            self.values = [Store(pages, a.kv_heads, a.value_head_dim, kv_dtype, device) for a in attentions]
+            self.keys = [Store(pages + 1, a.kv_heads, a.head_dim, kv_dtype, device) for a in attentions]
+            self.values = [Store(pages + 1, a.kv_heads, a.value_head_dim, kv_dtype, device) for a in attentions]
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(
                 f"device {device} has no room for {pages} pages of KV cache; lower context, max_batch or kv_memory"

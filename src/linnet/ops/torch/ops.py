@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,7 +20,10 @@ from linnet.ops.base import Batch, Step
 from linnet.ops.sampling import sample
 from linnet.ops.torch.attention import attend
 from linnet.ops.torch.cache import Cache
+from linnet.ops.torch.decode import Capture, DecodeSteps, Inputs
+from linnet.ops.torch.draw import TorchStep
 from linnet.ops.torch.experts import route
+from linnet.ops.torch.matrices import Matrix, Offloaded, Packed, Plain, pack, product, rows_of
 from linnet.ops.torch.shards import Partial
 from linnet.ops.torch.step import DeviceBatch
 from linnet.tensors import BF16, F16, F32, RawTensor, TensorType
@@ -35,76 +38,91 @@ class TorchOps:
     """`Ops` in PyTorch. Matrices and X are tensors [rows, width] of `dtype`, vectors are float32.
 
     device: where everything lies and is computed. Norms, rotation, routing and the logits are float32 whatever `dtype` is.
-    Quantized weights are computed with in `dtype`, the values that their type holds.
+    capture: how steps of one token for each sequence are captured, once for each of a few sizes (`decode.py`); None: every step is asked
+    of PyTorch op by op. Quantized weights stay integers (`matrices.py`) and are computed with in `dtype`, the values that their type holds.
     """
 
     name = "torch"
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(self, device: torch.device, dtype: torch.dtype, capture: Capture | None = None) -> None:
+        self.device, self.dtype, self.capture = device, dtype, capture
         self.cache: Cache | None = None
-        self.step: DeviceBatch
+        self.step: DeviceBatch | Inputs
         self._slopes: dict[tuple[float, ...], Tensor] = {}
         self._told: set[str] = set()
 
     # ---- weights
-    def matrix(self, raw: RawTensor, target: TensorType | None = None) -> Tensor:
-        return self._on_device(self._values(raw, target), raw.name)
+    def matrix(self, raw: RawTensor, target: TensorType | None = None) -> Plain:
+        return self._on_device(self.encoded([raw], target), raw.name)
 
-    def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> Tensor:
-        return self._on_device(torch.stack([self._values(raw, target) for raw in raws]), raws[0].name)
+    def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> Plain:
+        return self._on_device(self.encoded(raws, target, stacked=True), raws[0].name)
 
     def vector(self, raw: RawTensor) -> Tensor:
         return torch.from_numpy(dequantize(raw)).to(self.device)
 
-    def owns(self, matrix: Tensor) -> bool:
+    def owns(self, matrix: Matrix) -> bool:
         return True
 
-    def _values(self, raw: RawTensor, target: TensorType | None) -> Tensor:
-        """The tensor's values in `dtype`, on the processor, in memory of their own."""
-        if target is not None and target != raw.type:
-            raw = encoded(raw, target)
-        if raw.type in DTYPES:
-            stored = torch.from_numpy(raw.data.copy()).view(DTYPES[raw.type]).view(raw.shape)
-            return stored.to(self.dtype)
-        if raw.type.name not in self._told:
-            self._told.add(raw.type.name)
-            logger.warning("%s weights are computed with as %s: they take more memory than in their file", raw.type.name, self.dtype)
-        return torch.from_numpy(dequantize(raw)).to(self.dtype)
+    def encoded(self, raws: Sequence[RawTensor], target: TensorType | None, stacked: bool = False) -> Plain:
+        """A matrix, or several stacked, as it is computed with, on the processor, in memory of its own."""
+        if target is not None and target != raws[0].type:
+            raws = [encoded(raw, target) for raw in raws]
+        type = raws[0].type
+        if type in DTYPES:
+            stored = [torch.from_numpy(raw.data.copy()).view(DTYPES[type]).view(raw.shape).to(self.dtype) for raw in raws]
+            return torch.stack(stored) if stacked else stored[0]
+        packed = pack(raws, self.dtype, stacked)
+        if type.name not in self._told:
+            self._told.add(type.name)
+            kept, bits = str(packed.scales.dtype).removeprefix("torch."), 4 if packed.low else 8
+            logger.info("%s weights are kept as %d-bit integers with %s scales, and computed with as %s", type.name, bits, kept, self.dtype)
+        return packed
 
-    def _on_device(self, values: Tensor, name: str) -> Tensor:
+    def _on_device(self, matrix: Plain, name: str) -> Plain:
         try:
-            return values.to(self.device)
+            return matrix.to(self.device)
         except torch.OutOfMemoryError:
-            raise OutOfMemoryError(f"device {self.device} has no room for tensor {name!r} {tuple(values.shape)} in {self.dtype}") from None
+            raise OutOfMemoryError(f"device {self.device} has no room for tensor {name!r} {tuple(matrix.shape)} in {self.dtype}") from None
 
     # ---- running a forward
     def stepper(self, spec: ModelSpec, build: Callable[[], Tensor]) -> Step:
-        def step(batch: Batch) -> NDArray[np.float32]:
-            try:
-                with torch.inference_mode():
-                    self.step = DeviceBatch(batch, self.device, spec.bidirectional_prompt)
-                    result: NDArray[np.float32] = build().float().cpu().numpy()
-            except torch.OutOfMemoryError as error:
-                rows, wanted = len(batch.tokens), len(batch.rows)
-                reason = str(error).splitlines()[0]
-                raise OutOfMemoryError(
-                    f"device {self.device} has no room for a step of {rows} tokens with logits of {wanted} ({reason}); "
-                    "lower prefill_chunk or max_batch"
-                ) from None
-            return result
+        decode = None if self.capture is None else DecodeSteps(self, spec, build, self.capture)
 
-        return step
+        def compute(batch: Batch) -> Tensor:
+            with self._named_shortage(batch):
+                if decode is not None and decode.suits(batch):
+                    return decode(batch)
+                return self.compute(spec, build, batch)
+
+        return TorchStep(compute)
+
+    def compute(self, spec: ModelSpec, build: Callable[[], Tensor], batch: Batch) -> Tensor:
+        """What a forward gives for a batch, float32."""
+        self.step = DeviceBatch(batch, self.device, spec.bidirectional_prompt)
+        return build().float()
+
+    @contextmanager
+    def _named_shortage(self, batch: Batch) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            rows, wanted = len(batch.tokens), len(batch.rows)
+            reason = str(error).splitlines()[0]
+            raise OutOfMemoryError(
+                f"device {self.device} has no room for a step of {rows} tokens with logits of {wanted} ({reason}); "
+                "lower prefill_chunk or max_batch"
+            ) from None
 
     # ---- ops of a forward
-    def embed(self, table: Tensor, source: Literal["tokens", "previous", "positions"], offset: int = 0) -> Tensor:
+    def embed(self, table: Matrix, source: Literal["tokens", "previous", "positions"], offset: int = 0) -> Tensor:
         if source == "previous":
             previous = self.step.previous
-            return torch.where(previous[:, None] >= 0, table[previous.clamp(min=0)], 0)
-        return table[self.step.tokens if source == "tokens" else self.step.positions + offset]
+            return torch.where(previous[:, None] >= 0, rows_of(table, previous.clamp(min=0), self.dtype), 0)
+        return rows_of(table, self.step.tokens if source == "tokens" else self.step.positions + offset, self.dtype)
 
     def norm(self, x: Tensor, weights: NormWeights, norm: Norm, groups: int = 1) -> Tensor:
-        parts = x.view(len(x), groups, -1).float()
+        parts = x.view(len(x), groups, x.shape[1] // groups).float()  # of no rows too
         if norm.kind == "layer":
             parts = functional.layer_norm(parts, parts.shape[-1:], eps=norm.epsilon)
         else:
@@ -115,11 +133,11 @@ class TorchOps:
             parts = parts + weights.bias.view(-1, parts.shape[-1])
         return parts.to(x.dtype).view(x.shape)
 
-    def linear(self, x: Tensor, matrix: Tensor | Partial, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, matrix: Matrix | Partial, bias: Tensor | None) -> Tensor:
         bias = None if bias is None else bias.to(x.dtype)
         if not isinstance(matrix, Partial):
-            return functional.linear(x, matrix, bias)
-        x = self.summed(functional.linear(x, matrix.values))
+            return product(x, matrix, bias)
+        x = self.summed(product(x, matrix.values))
         return x if bias is None else x + bias
 
     def summed(self, terms: Tensor) -> Tensor:
@@ -141,12 +159,13 @@ class TorchOps:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, attention: Attention, sinks: Tensor | None) -> Tensor:
         assert self.cache is not None
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        keys.write(self.step.places, k)
-        values.write(self.step.places, v)
+        group = 0
+        keys.write(self.step.places[group], k)
+        values.write(self.step.places[group], v)
         out = q.new_empty(len(q), attention.output_width)
         for part in self.step.parts:
             queries = q[part.rows].view(*part.positions.shape, attention.heads, attention.head_dim)
-            k, v = keys.read(part.places, q.dtype), values.read(part.places, q.dtype)
+            k, v = keys.read(part.places[group], q.dtype), values.read(part.places[group], q.dtype)
             result = attend(queries, k, v, part, attention, self._alibi(attention), sinks)
             out[part.rows] = result.reshape(-1, attention.output_width)
         return out
@@ -160,33 +179,49 @@ class TorchOps:
 
     def experts(self, x: Tensor, logits: Tensor, weights: MlpWeights, moe: Moe, correction: Tensor | None) -> Tensor:
         chosen, shares = route(logits.float(), moe.router, correction)
-        flat = chosen.flatten()  # of row r: entries r * active and on
-        order = flat.argsort(stable=True)
-        counts = torch.bincount(flat, minlength=moe.experts).tolist()
-        out = x.new_empty(len(flat), x.shape[1])
-        for expert, rows in enumerate(torch.split(order, counts)):
-            if len(rows):
-                out[rows] = self._expert(x[rows // moe.router.active], weights, moe, expert)
-        out = out.view(*chosen.shape, -1)
+        out = (self._gathered if isinstance(self.step, Inputs) else self._grouped)(x, chosen, weights, moe)
         if isinstance(weights.down.matrix, Partial):
             out = self.summed(out)
         if weights.down.bias is not None:
             out = out + weights.down.bias[chosen].to(x.dtype)
         return (out.float() * shares[..., None]).sum(1).to(x.dtype)
 
-    def _expert(self, x: Tensor, weights: MlpWeights, moe: Moe, expert: int) -> Tensor:
-        """Without the last bias, and of a `Partial` block the term that this device has."""
+    def _grouped(self, x: Tensor, chosen: Tensor, weights: MlpWeights, moe: Moe) -> Tensor:
+        """What the chosen experts give, [n, active, hidden], without their last bias: expert by expert, of all its rows."""
+        flat = chosen.flatten()  # of row r: entries r * active and on
+        order = flat.argsort(stable=True)
+        counts = torch.bincount(flat, minlength=moe.experts).tolist()
+        out = x.new_empty(len(flat), x.shape[1])
+        for expert, rows in enumerate(torch.split(order, counts)):
+            if len(rows):
+                project = partial(self._project, expert)
+                out[rows] = self._block(x[rows // moe.router.active], weights, moe, project)
+        return out.view(*chosen.shape, -1)
+
+    def _project(self, expert: int, x: Tensor, linear: Linear) -> Tensor:
+        return self.linear(x, linear.matrix[expert], None if linear.bias is None else linear.bias[expert])
+
+    def _gathered(self, x: Tensor, chosen: Tensor, weights: MlpWeights, moe: Moe) -> Tensor:
+        """The same with a copy of each row's experts: for few rows, and without asking the device which they are."""
+        flat = chosen.flatten()
 
         def project(x: Tensor, linear: Linear) -> Tensor:
-            return self.linear(x, linear.matrix[expert], None if linear.bias is None else linear.bias[expert])
+            matrices = linear.matrix[flat]
+            matrices = matrices.values(x.dtype) if isinstance(matrices, Packed) else matrices
+            out = torch.bmm(matrices, x[..., None])[..., 0]
+            return out if linear.bias is None else out + linear.bias[flat].to(x.dtype)
 
+        return self._block(x.repeat_interleave(moe.router.active, 0), weights, moe, project).view(*chosen.shape, -1)
+
+    def _block(self, x: Tensor, weights: MlpWeights, moe: Moe, project: Callable[[Tensor, Linear], Tensor]) -> Tensor:
+        """A feed-forward block without the last bias, and of a `Partial` one the term that this device has."""
         if moe.expert.gated:
             assert weights.gate is not None
             x = self.gate(project(x, weights.gate), project(x, weights.up), moe.expert.activation)
         else:
             x = self.activate(project(x, weights.up), moe.expert.activation)
         down = weights.down.matrix
-        return functional.linear(x, (down.values if isinstance(down, Partial) else down)[expert])
+        return project(x, Linear(down.values if isinstance(down, Partial) else down))
 
     def activate(self, x: Tensor, activation: Activation) -> Tensor:
         return ACTIVATIONS[activation](x)
@@ -213,9 +248,9 @@ class TorchOps:
         return torch.cat([x.view(len(x), heads, -1), shared[:, None].expand(-1, heads, -1)], dim=2).flatten(1)
 
     def take(self, x: Tensor) -> Tensor:
-        return x[self.step.rows]
+        return x if self.step.rows is None else x[self.step.rows]
 
-    def logits(self, x: Tensor, matrix: Tensor, bias: Tensor | None, output: Output) -> Tensor:
+    def logits(self, x: Tensor, matrix: Matrix, bias: Tensor | None, output: Output) -> Tensor:
         logits = self.linear(x, matrix, bias).float() * output.scale
         return logits if output.softcap is None else output.softcap * torch.tanh(logits / output.softcap)
 
@@ -231,6 +266,28 @@ class TorchOps:
         self.cache.copy_page(source, target)
 
     sample = staticmethod(sample)
+
+
+class HostWeights:
+    """The loading half of an op set, for layers whose matrices stay in host memory; vectors are too small to matter."""
+
+    def __init__(self, ops: TorchOps) -> None:
+        self.ops, self.vector = ops, ops.vector
+
+    def matrix(self, raw: RawTensor, target: TensorType | None = None) -> Offloaded:
+        return self._held(self.ops.encoded([raw], target))
+
+    def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> Offloaded:
+        return self._held(self.ops.encoded(raws, target, stacked=True))
+
+    def owns(self, matrix: Offloaded) -> bool:
+        return True
+
+    def _held(self, matrix: Plain) -> Offloaded:
+        """Pinned where a device reads host memory by itself, which it then does at full speed."""
+        if self.ops.device.type == "cuda":
+            matrix = matrix.pinned() if isinstance(matrix, Packed) else matrix.pin_memory()
+        return Offloaded(matrix, self.ops.device)
 
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -19,16 +19,28 @@ from linnet.ops.base import PAGE_SIZE, Batch
 class Part:
     """Rows of a step that attend alike: `rows` of them, whose sequences see up to `length` positions.
 
-    places: int64 [sequences, length], where those lie in the pool; positions, ends: int64 [sequences, queries], of each row, and the
-    last that it sees. One sequence with all its rows, or many with one row each.
+    tables: int64 [groups, sequences, pages], where those lie; positions, ends: int64 [sequences, queries], of each row, and the last that
+    it sees. One sequence with all its rows, or many with one row each. causal: whether the rows are those of the whole sequence, from
+    its first on, each seeing those before it.
     """
 
     rows: slice | Tensor
-    places: Tensor
+    tables: Tensor
     positions: Tensor
     ends: Tensor
+    length: int
     causal: bool
-    """Whether the rows are those of the whole sequence, from its first on, each seeing those before it."""
+
+    @cached_property
+    def places(self) -> Tensor:
+        """int64 [groups, sequences, length], in the pool."""
+        within = torch.arange(PAGE_SIZE, device=self.tables.device)
+        return (self.tables[..., None] * PAGE_SIZE + within).flatten(-2)[..., : self.length]
+
+
+def page_tables(batch: Batch) -> NDArray[np.int32]:
+    """[groups, sequences, widest]."""
+    return batch.page_table[None]
 
 
 class DeviceBatch:
@@ -50,14 +62,15 @@ class DeviceBatch:
 
     @cached_property
     def places(self) -> Tensor:
-        """Where each row's keys and values are written: int64 [n]."""
+        """Where each row's keys and values are written: int64 [groups, n]."""
         batch = self.batch
-        pages = batch.page_table[batch.sequence, batch.positions // PAGE_SIZE]
+        pages = page_tables(batch)[:, batch.sequence, batch.positions // PAGE_SIZE]
         assert (pages >= 0).all(), "a position without a page"
         return self._move(pages * PAGE_SIZE + batch.positions % PAGE_SIZE)
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each float32 [n, 1, dim / 2]."""
+        rope = replace(rope, start=0)  # no angle depends on it
         if rope not in self._angles:
             batch = self.batch
             positions = rotary_positions(rope, batch.positions, batch.prompt_lengths[batch.sequence])
@@ -83,14 +96,12 @@ class DeviceBatch:
         """rows: [sequences, queries]."""
         batch = self.batch
         length = int(ends[rows].max()) + 1
-        pages = np.maximum(
-            batch.page_table[batch.sequence[rows[:, 0]], : -(-length // PAGE_SIZE)], 0
-        )  # those past a shorter end are masked
-        places = (pages[:, :, None] * PAGE_SIZE + np.arange(PAGE_SIZE)).reshape(len(rows), -1)[:, :length]
+        tables = page_tables(batch)[:, batch.sequence[rows[:, 0]], : -(-length // PAGE_SIZE)]
+        tables = np.maximum(tables, 0)  # those past a shorter end are masked
         flat = rows.reshape(-1)
         together = slice(int(flat[0]), int(flat[-1]) + 1) if len(flat) == flat[-1] - flat[0] + 1 else self._move(flat)
         causal = rows.shape[1] == length and not self.bidirectional
-        return Part(together, self._move(places), self._move(batch.positions[rows]), self._move(ends[rows]), causal)
+        return Part(together, self._move(tables), self._move(batch.positions[rows]), self._move(ends[rows]), length, causal)
 
     def _move(self, array: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(np.asarray(array, np.int64)).to(self.device, non_blocking=True)

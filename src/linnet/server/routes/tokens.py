@@ -71,7 +71,7 @@ async def detokenize(body: DetokenizeBody, service: ServiceOf) -> Detokenized:
     """The text of token ids."""
     async with service.models.use(service.model_name(body.model)) as llm:
         tokenizer = service.tokenizer(llm)
-        most = max(tokenizer.vocab_size, llm.spec.vocab_size)
+        most = max(tokenizer.vocab_size, llm.vocab_size)
         if body.tokens and max(body.tokens) >= most:
             raise ApiError(400, f"token id {max(body.tokens)} is outside the model's {most}", param="tokens")
         return Detokenized(prompt=await asyncio.to_thread(tokenizer.decode, body.tokens))

@@ -126,38 +126,35 @@ async function answer(question, begun = []) {
   const node = add(conversation, question.id, "assistant", "");
   const controller = new AbortController();
   busy({ node, controller });
-  conversation.model = byId("model").value;
   showList();
   showThread();
-  const thread = byId("thread");
-  const body = thread.querySelector(`[data-id="${node.id}"] .body`);
-  body.classList.add("waiting");
   node.tokens = [...begun];
-  scrollToEnd(true);
+  scrollToEnd();
   const system = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
   const messages = [...system, ...path({ nodes: conversation.nodes, leaf: question.id }).map(({ role, content }) => ({ role, content }))];
-  const request = { model: conversation.model, messages, top: CANDIDATES, ...sampling() };
+  const request = { messages, top: CANDIDATES, ...sampling() };
   if (begun.length) request.begin = begun.map((token) => token.id);
-  let drawn = 0;
+  let drawing = null;
   try {
+    await connecting.catch(() => {}); // where the models are not known, the server takes its first
+    request.model = byId("model").value || undefined;
     for await (const event of chat(request, controller.signal)) {
       if (event.done) finish(node, event);
       else {
         node.content += event.text;
         node.tokens.push(...(event.tokens ?? []));
       }
-      const now = performance.now();
-      if (body.isConnected && now - drawn > Math.min(400, 30 + node.content.length / 100)) {
-        drawn = now;
-        fill(body, node, false, acts);
-        scrollToEnd(false);
-      }
+      drawing ??= setTimeout(() => {
+        drawing = null;
+        draw(node);
+      }, Math.min(400, 30 + node.content.length / 100));
     }
     say("The answer is complete.");
   } catch (error) {
     if (error.name !== "AbortError") node.error = error instanceof Failure ? error.message : `The page failed: ${error.message}`;
     else node.reason = "stopped";
   }
+  clearTimeout(drawing);
   if (state.running?.node === node) busy(null);
   persist();
   if (state.current === conversation) {
@@ -165,6 +162,15 @@ async function answer(question, begun = []) {
     showList();
   }
   showMemory();
+}
+
+/** What has come of an answer that runs, where it is looked at. */
+function draw(node) {
+  const body = byId("thread").querySelector(`[data-id="${node.id}"] .body`);
+  if (!body) return;
+  const near = nearEnd();
+  fill(body, node, false, acts);
+  if (near) scrollToEnd();
 }
 
 function finish(node, event) {
@@ -183,10 +189,13 @@ function stop() {
   busy(null);
 }
 
-function scrollToEnd(force) {
-  const thread = byId("thread");
-  const near = thread.scrollHeight - thread.scrollTop - thread.clientHeight < 120;
-  if (near || force) thread.scrollTop = thread.scrollHeight;
+const nearEnd = () => {
+  const { scrollHeight, scrollTop, clientHeight } = byId("thread");
+  return scrollHeight - scrollTop - clientHeight < 120;
+};
+
+function scrollToEnd() {
+  byId("thread").scrollTop = byId("thread").scrollHeight;
 }
 
 const acts = {
@@ -206,17 +215,22 @@ const acts = {
 };
 
 // ---- the model
-async function connect() {
-  try {
-    const names = await models();
-    byId("model").replaceChildren(...names.map((name) => h("option", { value: name }, name)));
-    notice("");
-    await showModel();
-  } catch (error) {
+let connecting = null;
+
+/** Asks for the models; what is sent meanwhile waits for them. */
+function connect() {
+  notice("");
+  connecting = showModels();
+  connecting.then(showModel).catch((error) => {
     const retry = h("button", { type: "button" }, "Try again");
     retry.addEventListener("click", connect);
     notice(error.message, retry);
-  }
+  });
+}
+
+async function showModels() {
+  const names = await models();
+  byId("model").replaceChildren(...names.map((name) => h("option", { value: name }, name)));
 }
 
 async function showModel() {
@@ -329,6 +343,6 @@ plot(byId("speed"), [], "");
 plot(byId("memory"), [], "");
 if (state.conversations.length) select([...state.conversations].sort((a, b) => b.created - a.created)[0]);
 else begin();
-await connect();
+connect();
 if (stored.broken) notice("The conversations stored in this browser could not be read. They were put aside, not thrown away, and the page begins anew.");
 showMemory();

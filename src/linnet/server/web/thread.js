@@ -11,7 +11,7 @@ const LONGEST_RENDERED = 200_000;
 export function messageElement(conversation, node, { busy, tokens }, acts) {
   const mine = node.role === "user";
   const article = h("article", { class: `message ${node.role}`, "data-id": node.id, "aria-label": mine ? "You" : "Model" });
-  const body = h("div", { class: "body" });
+  const body = h("div", { class: busy ? "body waiting" : "body" });
   fill(body, node, tokens && !busy, acts);
   article.append(h("h2", { class: "who" }, mine ? "You" : "Model"), body);
   if (node.error) article.append(failed(node, acts));

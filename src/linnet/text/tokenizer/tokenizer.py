@@ -50,6 +50,14 @@ class Tokenizer:
             ids = self._framed(ids, special, bool(bos))
         return [*ids, self._needed(self.eos_id, "eos")] if eos else ids
 
+    def encode_whole(self, text: str) -> list[int]:
+        """Ids of a text that an encoder reads whole: between the tokens that the tokenizer's file puts around it, or else as `encode`
+        begins, with the end token. Raises InvalidRequestError for lone surrogates."""
+        frame = self._vocabulary.frame
+        if frame is None:
+            return self.encode(text, eos=self.eos_id is not None)
+        return [*frame[0], *self.encode(text, bos=False), *frame[1]]
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids past the vocabulary (padding rows) are nothing."""
         skipped = self.special_ids if skip_special else frozenset()

@@ -162,13 +162,22 @@ class _JsonVocabulary:
             eos_id=eos_id,
             eos_ids=frozenset() if eos_id is None else frozenset({eos_id}),
             beginning=beginning,
+            frame=self.frame(id_of),
             named_tokens=named,
             chat_templates=self.config.chat_templates,
         )
 
+    def frame(self, id_of: Callable[[str], int | None]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """What the post-processor puts before and after a text, for models that read it whole; None where there is none."""
+        written = _template_frame(_section(self.full.post_processor))
+        if written is None:
+            return None
+        before, after = (tuple(id for id in map(id_of, side) if id is not None) for side in written)
+        return before, after
+
     def beginning(self, id_of: Callable[[str], int | None]) -> tuple[int | None, tuple[int, ...]]:
         """(id of the beginning token, ids that texts start with): as the config says, else as the post-processor does."""
-        written = _template_beginning(_section(self.full.post_processor))
+        written, _ = _template_frame(_section(self.full.post_processor)) or ([], [])
         content = self.config.named.get("bos_token", written[0] if written else None)
         bos_id = None if content is None else id_of(content)
         stated = self.config.flag("add_bos_token")
@@ -178,15 +187,21 @@ class _JsonVocabulary:
         return bos_id, tuple(id for id in ids if id is not None)
 
 
-def _template_beginning(processor: Mapping[str, Any] | None) -> list[str]:
-    """The tokens that a TemplateProcessing or BertProcessing puts before a text."""
+def _template_frame(processor: Mapping[str, Any] | None) -> tuple[list[str], list[str]] | None:
+    """The tokens that a TemplateProcessing or BertProcessing puts before and after a text; None: it is neither."""
     if processor is None:
-        return []
+        return None
     kind = processor.get("type")
     if kind == "Sequence":
-        return next((tokens for part in processor["processors"] if (tokens := _template_beginning(part))), [])
+        return next((frame for part in processor["processors"] if (frame := _template_frame(part)) is not None), None)
     if kind in ("BertProcessing", "RobertaProcessing"):
-        return [str(processor["cls"][0])]
+        return [str(processor["cls"][0])], [str(processor["sep"][0])]
     if kind != "TemplateProcessing":
-        return []
-    return [str(piece["SpecialToken"]["id"]) for piece in takewhile(lambda piece: "SpecialToken" in piece, processor["single"])]
+        return None
+    before, after = (_special_tokens(pieces) for pieces in (processor["single"], processor["single"][::-1]))
+    return before, after[::-1]
+
+
+def _special_tokens(pieces: list[Mapping[str, Any]]) -> list[str]:
+    """Those that a template begins with."""
+    return [str(piece["SpecialToken"]["id"]) for piece in takewhile(lambda piece: "SpecialToken" in piece, pieces)]

@@ -1,0 +1,1 @@
+"""Engines that are not Linnet's own, behind the same `LLM`."""

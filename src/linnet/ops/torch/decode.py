@@ -1,0 +1,164 @@
+"""Steps of one token for each sequence, out of buffers of fixed sizes: what runs for them can be captured once and replayed.
+
+Sizes come in few steps: batches of 1, 2, 4, 8 and on, page tables of as many pages. Of each pair that occurs one graph is captured, at its
+first step. Rows that only fill a batch up write to a page of their own, the last of the pool, and nobody looks at what comes of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linnet.arch.rope import angles, rotary_positions
+from linnet.arch.spec import ModelSpec, Moe, Rope
+from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.torch.step import Part, page_tables
+
+if TYPE_CHECKING:
+    from linnet.ops.torch.ops import TorchOps
+
+logger = logging.getLogger("linnet.ops")
+
+Run: TypeAlias = Callable[[], Tensor]
+Capture: TypeAlias = Callable[[Run], Run]
+"""From a run that has nothing to say but to the device, to one that does the same again on the same memory. It may run it meanwhile, which
+is harmless: a step that is run twice writes the same keys and values to the same places."""
+
+LEAST_WIDTH = 8
+"""Pages: 256 positions."""
+
+MOST_ROWS = 256
+"""A batch that is larger gains nothing by being captured."""
+
+MOST_EXPERTS = 16
+"""Matrices of experts that a captured step copies for its rows; with more, it is quicker to ask which rows go to which expert."""
+
+
+class Inputs:
+    """What a step of `size` rows looks up, each of a sequence with up to `width` pages: a `DeviceBatch` in buffers that are filled anew.
+
+    ropes: without their `start`, which no angle depends on. tokens, positions, previous, ends: int64 [size]. places: int64
+    [groups, size]. tables: int64 [groups, size, width].
+    """
+
+    rows: Tensor | None = None
+    """All rows are wanted."""
+
+    def __init__(self, size: int, width: int, groups: int, ropes: Sequence[Rope], device: torch.device) -> None:
+        self.size, self.width, self.groups, self.ropes = size, width, groups, ropes
+        self.integers = torch.zeros(size * (4 + groups + groups * width), dtype=torch.int64, device=device)
+        self.floats = torch.zeros(size * sum(rope.dim for rope in ropes), dtype=torch.float32, device=device)
+        table = (4 + groups) * size
+        self.tokens, self.positions, self.previous, self.ends = self.integers[: 4 * size].view(4, size)
+        self.places, self.tables = self.integers[4 * size : table].view(groups, size), self.integers[table:].view(groups, size, width)
+        ends = np.cumsum([size * rope.dim for rope in ropes])
+        self._angles = [self.floats[end - size * r.dim : end].view(2, size, 1, -1) for r, end in zip(ropes, ends.tolist(), strict=True)]
+        self.parts: list[Part] = []
+
+    def fill(self, batch: Batch, bidirectional: bool, spare: Sequence[int]) -> None:
+        """Takes a batch over; spare: of each group, the page that nobody owns."""
+        count, order = len(batch.tokens), batch.sequence
+        ends = np.maximum(batch.positions, batch.prompt_lengths[order] - 2) if bidirectional else batch.positions
+        plain = np.zeros((4, self.size), np.int64)
+        plain[:, :count] = batch.tokens, batch.positions, batch.previous, ends
+        tables = np.broadcast_to(np.array(spare, np.int64)[:, None, None], (self.groups, self.size, self.width)).copy()
+        given = page_tables(batch)[:, order, : self.width]
+        tables[:, :count, : given.shape[2]] = np.maximum(given, 0)
+        pages = np.take_along_axis(tables, plain[1][None, :, None] // PAGE_SIZE, axis=2)[..., 0]
+        places = pages * PAGE_SIZE + plain[1] % PAGE_SIZE
+        self.integers.copy_(_flat([plain, places, tables]))
+        if self.ropes:
+            lengths, prompts = batch.rope_lengths[order], batch.prompt_lengths[order]
+            self.floats.copy_(_flat([self._turns(rope, batch, lengths, prompts) for rope in self.ropes]))
+
+    def _turns(self, rope: Rope, batch: Batch, lengths: NDArray[np.int32], prompts: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Cosines and sines, float32 [2, size, dim / 2]."""
+        turns = np.zeros((2, self.size, rope.dim // 2), np.float32)
+        turns[:, : len(lengths)] = angles(rope, rotary_positions(rope, batch.positions, prompts), lengths)
+        return turns
+
+    def begin(self) -> None:
+        """What follows from the buffers alone, and so belongs to what is captured."""
+        part = Part(slice(0, self.size), self.tables, self.positions[:, None], self.ends[:, None], self.width * PAGE_SIZE, causal=False)
+        self.parts = [part]
+
+    def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
+        cosines, sines = self._angles[self.ropes.index(replace(rope, start=0))]
+        return cosines, sines
+
+
+class DecodeSteps:
+    """Runs `build`, a forward over `ops`, for batches that it `suits`."""
+
+    def __init__(self, ops: TorchOps, spec: ModelSpec, build: Run, capture: Capture) -> None:
+        self.ops, self.spec, self.build, self.capture = ops, spec, build, capture
+        self.ropes = list(dict.fromkeys(replace(rope, start=0) for layer in spec.layers for rope in layer.attention.ropes))
+        active = max((layer.mlp.router.active for layer in spec.layers if isinstance(layer.mlp, Moe)), default=0)
+        self.most = max(1, MOST_EXPERTS // active) if active else MOST_ROWS
+        self._captured: dict[tuple[int, int], tuple[Inputs, Run]] = {}
+
+    def suits(self, batch: Batch) -> bool:
+        count = len(batch.tokens)
+        return len(batch.rows) == count == len(set(batch.sequence.tolist())) and 0 < count <= self.most
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Float32 logits [n, vocab], in memory that the next step overwrites."""
+        assert self.ops.cache is not None
+        count = len(batch.tokens)
+        pages = int(batch.positions.max()) // PAGE_SIZE + 1
+        size, width = _at_least(count, 1), _at_least(pages, LEAST_WIDTH)
+        inputs, run = self._captured.get((size, width), (None, None))
+        if inputs is None or run is None:
+            inputs = Inputs(size, width, len(self.ops.cache.pages), self.ropes, self.ops.device)
+        inputs.fill(batch, self.spec.bidirectional_prompt, self.ops.cache.pages)
+        if run is None:
+            run = self.capture(lambda: self._run(inputs))
+            self._captured[size, width] = inputs, run
+            logger.debug("decoding of %d sequences with %d pages is captured", size, width)
+        return run()[:count]
+
+    def _run(self, inputs: Inputs) -> Tensor:
+        inputs.begin()
+        self.ops.step = inputs
+        return self.build().float()
+
+
+def cuda_graph() -> Capture:
+    """Captures CUDA graphs, which share one pool of memory: only one of them runs at a time, and its result is read before the next.
+    As https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs describes it."""
+    pool = torch.cuda.graph_pool_handle()
+
+    def capture(run: Run) -> Run:
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries set themselves up at their first calls, which no graph may hold
+            for _ in range(2):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            result = run()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
+
+    return capture
+
+
+def _flat(arrays: Sequence[NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.concatenate([array.reshape(-1) for array in arrays]))
+
+
+def _at_least(count: int, least: int) -> int:
+    """The next power of two."""
+    return max(least, 1 << (count - 1).bit_length())

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+from tiny_models import MODELS
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory):
+    """The folder of a tiny model by its name, made when first asked for."""
+    pytest.importorskip("transformers")
+    made = {}
+
+    def folder(name):
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp(name)
+            MODELS[name](made[name])
+        return made[name]
+
+    return folder

@@ -1,0 +1,330 @@
+"""How `backend="transformers"` takes requests, refuses them, fails and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import linnet
+from linnet import (
+    LLM,
+    CancelledError,
+    ClosedError,
+    ContextLengthError,
+    DeadlineError,
+    InvalidRequestError,
+    MissingDependencyError,
+    ModelFileError,
+    OutOfMemoryError,
+    QueueFullError,
+    SamplingParams,
+    UnsupportedModelError,
+)
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True)
+PROMPT = [9, 20, 31]
+
+
+@pytest.fixture(scope="module")
+def t5(folders):
+    with LLM(folders("t5"), backend="transformers", max_batch=4) as llm:
+        yield llm
+
+
+@pytest.fixture(scope="module")
+def gpt2(folders):
+    with LLM(folders("gpt2"), backend="transformers", max_batch=4) as llm:
+        yield llm
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"presence_penalty": 0.5},
+        {"frequency_penalty": 0.5},
+        {"choose": np.argmax},
+        {"regex": "a+"},
+        {"json_object": True},
+        {"json_schema": {"type": "object"}},
+        {"choice": ["a", "b"]},
+        {"grammar": 'start: "a"'},
+        {"speculation": "lookup"},
+        {"n": 5},
+        {"prompt_logprobs": 1},
+        {"max_tokens": 0},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_transformers_has_not_is_refused_by_name(t5, options):
+    name = next(iter(options))
+    with pytest.raises(InvalidRequestError, match="cannot be scored" if name in ("prompt_logprobs", "max_tokens") else f"^{name}"):
+        t5.generate(PROMPT, SamplingParams(**options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ops": "native"},
+        {"weights": "q8_0"},
+        {"threads": 2},
+        {"kv_dtype": "f32"},
+        {"kv_memory": 1},
+        {"draft": "tiny"},
+        {"low_memory": True},
+        {"tp": 2},
+        {"overflow": "slide"},
+        {"prefill_chunk": 7},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_of_linnets_own_engine_are_refused_by_name(folders, options):
+    with pytest.raises(InvalidRequestError, match=f"^{next(iter(options))} is for Linnet's own engine"):
+        LLM(folders("t5"), backend="transformers", **options)
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda m: m.spec, lambda m: m.engine, lambda m: m.session(), lambda m: m.embed("a"), lambda m: m.score("a")]
+)
+def test_what_only_linnets_own_engine_has_says_so(t5, ask):
+    with pytest.raises(InvalidRequestError, match=r"only Linnet's own has this|cannot be scored"):
+        ask(t5)
+
+
+def test_a_decoder_is_scored_as_transformers_does(gpt2, folders):
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folders("gpt2")).eval()
+    with torch.no_grad():
+        logits = theirs(torch.tensor([PROMPT])).logits[0]
+    np.testing.assert_allclose(gpt2.logits(PROMPT), logits.numpy(), atol=1e-5)
+    wanted = torch.log_softmax(logits.double(), -1)
+    assert [entry.logprob for entry in gpt2.score(PROMPT)] == pytest.approx([float(wanted[i, PROMPT[i + 1]]) for i in range(2)], abs=1e-5)
+    assert [step.chosen.token_id for step in gpt2.trace(PROMPT, params=GREEDY)] == gpt2.generate(PROMPT, GREEDY)[0].token_ids
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error", "words"),
+    [
+        ([], InvalidRequestError, "the prompt is empty"),
+        ([5, 300], InvalidRequestError, "token id 300 in the prompt is outside the model's 300"),
+        ([5] * 96, ContextLengthError, "96 tokens and max_tokens is 6, and the context holds 96"),
+        ([{"role": "user", "content": "Hi"}], linnet.ChatTemplateError, "has no chat template"),
+    ],
+)
+def test_bad_prompts_are_refused_before_any_work(gpt2, prompt, error, words):
+    before = gpt2.counters().submitted
+    with pytest.raises(error, match=words):
+        gpt2.generate([prompt], GREEDY)
+    assert gpt2.counters().submitted == before
+
+
+def test_a_chat_goes_by_its_template(folders):
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with LLM(folders("gpt2"), backend="transformers", chat_template=template) as llm:
+        answer = llm.chat([{"role": "user", "content": "a linnet"}], GREEDY)
+        assert answer.prompt_token_ids == llm.tokenize("a linnet")
+        assert "".join(chunk.text for chunk in llm.chat([{"role": "user", "content": "a linnet"}], GREEDY, stream=True)) == answer.text
+
+
+def test_callables_of_one_request_do_not_touch_another(gpt2):
+    def forty_two(tokens, logits):
+        assert tokens[: len(PROMPT)] == PROMPT
+        logits = np.full_like(logits, -np.inf)
+        logits[42] = 0.0
+        return logits
+
+    def broken(tokens, logits):
+        raise KeyError("mine")
+
+    plain = gpt2.generate(PROMPT, GREEDY)[0].token_ids
+    handles = [
+        gpt2.submit(PROMPT, SamplingParams(temperature=0.0, max_tokens=6, ignore_eos=True, logits_processor=given))
+        for given in (forty_two, None, broken, lambda tokens, logits: logits[:3])
+    ]
+    assert handles[0].result()[0].token_ids == [42] * 6
+    assert handles[1].result()[0].token_ids == plain
+    with pytest.raises(KeyError, match="mine"):
+        handles[2].result()
+    with pytest.raises(InvalidRequestError, match=r"logits_processor gave shape \(3,\)"):
+        handles[3].result()
+
+
+class Held:
+    """A logits_processor that waits in its first call until it is let go."""
+
+    def __init__(self):
+        self.inside, self.release = threading.Event(), threading.Event()
+
+    def __call__(self, tokens, logits):
+        self.inside.set()
+        assert self.release.wait(60)
+        return logits
+
+
+@pytest.fixture
+def busy(folders):
+    """(llm, held): an LLM whose engine stands in a step until `held.release` is set."""
+    held = Held()
+    with LLM(folders("gpt2"), backend="transformers", max_batch=2, max_queue=1) as llm:
+        first = llm.submit(PROMPT, SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True, logits_processor=held))
+        assert held.inside.wait(60)
+        try:
+            yield llm, held, first
+        finally:
+            held.release.set()
+
+
+def test_a_full_queue_says_so_and_cancelling_makes_room(busy):
+    llm, held, first = busy
+    second = llm.submit(PROMPT, GREEDY)
+    third = llm.submit(PROMPT, GREEDY)
+    with pytest.raises(QueueFullError, match="3 requests run or wait"):
+        llm.submit(PROMPT, GREEDY)
+    assert (llm.counters().running, llm.counters().waiting) == (1, 2)
+    first.cancel()
+    second.cancel()
+    held.release.set()
+    assert len(third.result()[0].token_ids) == 6
+    with pytest.raises(CancelledError):
+        first.result()
+    assert llm.counters().outcomes["cancelled"] == 2
+
+
+def test_a_request_whose_time_is_over_fails_alone(busy):
+    llm, held, first = busy
+    late = llm.submit(PROMPT, SamplingParams(temperature=0.0, max_tokens=6, timeout=0.0))
+    held.release.set()
+    with pytest.raises(DeadlineError):
+        late.result()
+    assert len(first.result()[0].token_ids) == 40
+
+
+def test_coroutines_and_priorities(busy):
+    llm, held, _ = busy
+    order = []
+
+    async def follow(name, priority):
+        async for _ in llm.submit(
+            PROMPT, SamplingParams(temperature=0.0, max_tokens=2, ignore_eos=True, priority=priority, logit_bias={name: 1.0})
+        ):
+            pass
+        order.append(name)
+
+    async def all_of_them():
+        late, soon = asyncio.create_task(follow(1, 0)), asyncio.create_task(follow(2, -5))
+        await asyncio.sleep(0)
+        held.release.set()
+        await asyncio.gather(late, soon)
+
+    asyncio.run(all_of_them())
+    assert order == [2, 1]
+    assert llm.drain()
+    with pytest.raises(ClosedError, match="being shut down"):
+        llm.submit(PROMPT, GREEDY)
+
+
+def test_closing_fails_what_runs_and_lets_the_model_go(folders):
+    held = Held()
+    llm = LLM(folders("gpt2"), backend="transformers")
+    model = weakref.ref(llm._engine._model.model)
+    running = llm.submit(PROMPT, SamplingParams(max_tokens=40, ignore_eos=True, logits_processor=held))
+    assert held.inside.wait(60)
+    threading.Timer(0.05, held.release.set).start()
+    llm.close()
+    llm.close()
+    with pytest.raises(ClosedError):
+        running.result()
+    with pytest.raises(ClosedError):
+        llm.generate(PROMPT, GREEDY)
+    gc.collect()
+    assert model() is None
+
+
+def test_memory_that_runs_out_in_a_step_fails_its_request_and_no_other(gpt2, monkeypatch):
+    model = gpt2._engine._model.model
+    forward = model.transformer.forward
+    for error in (MemoryError("Unable to allocate 9 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")):
+
+        def failing(*args, error=error, **kwargs):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model.transformer, "forward", failing)
+            with pytest.raises(OutOfMemoryError, match=r"memory ran out in a step \(.*allocate.*\), with \d+ bytes .* lower max_tokens"):
+                gpt2.generate(PROMPT, GREEDY)
+        assert model.transformer.forward == forward
+        assert len(gpt2.generate(PROMPT, GREEDY)[0].token_ids) == 6
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(folders, monkeypatch):
+    place = "linnet.backends.transformers.loading"
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.available_memory", lambda: 50_000)
+        with pytest.raises(OutOfMemoryError, match=r"its weights take \d+ bytes in torch.bfloat16 and 50000 can be taken on cpu; choose"):
+            LLM(folders("gpt2"), backend="transformers")
+    count = sum(p.numel() for p in transformers.AutoModelForCausalLM.from_pretrained(folders("gpt2")).parameters())
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{place}.available_memory", lambda: 3 * count)
+        with LLM(folders("gpt2"), backend="transformers") as llm:
+            assert llm._engine._model.model.dtype == torch.bfloat16
+        with pytest.raises(OutOfMemoryError, match="or dtype='bf16'"):
+            LLM(folders("gpt2"), backend="transformers", dtype="f32")
+
+
+def test_missing_packages_and_models_are_said_to_be_missing(folders, monkeypatch, tmp_path):
+    with pytest.raises(ModelFileError, match="no such file or folder"):
+        LLM("nowhere", backend="transformers")
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    with pytest.raises(UnsupportedModelError, match="opens folders"):
+        LLM(file, backend="transformers")
+    monkeypatch.setitem(__import__("sys").modules, "transformers", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "linnet\[transformers\]"'):
+        LLM(folders("gpt2"), backend="transformers")
+
+
+def test_models_that_make_no_text_are_refused(tmp_path):
+    from transformers import BertConfig, BertForMaskedLM
+
+    BertForMaskedLM(
+        BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="BertForMaskedLM makes no text"):
+        LLM(tmp_path, backend="transformers")
+
+
+def test_files_that_contradict_the_config_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+    from tiny_models import gpt2 as make
+
+    make(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors.pop("transformer.h.1.mlp.c_fc.weight")
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelFileError, match=r"1 weights of GPT2LMHeadModel are missing, transformer.h.1.mlp.c_fc.weight"):
+        LLM(tmp_path, backend="transformers")
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ModelFileError, match="transformers cannot load it"):
+        LLM(tmp_path, backend="transformers")
+
+
+def test_a_tokenizer_of_older_files_is_read_by_way_of_transformers(folders, tmp_path):
+    """vocab.json and merges.txt, as BART's first releases have them."""
+    import json
+    import shutil
+
+    folder = tmp_path / "older"
+    shutil.copytree(folders("bart"), folder)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(merge) for merge in model["merges"]))
+    with LLM(folder, backend="transformers") as older, LLM(folders("bart"), backend="transformers") as newer:
+        assert older.tokenize("the linnet, a bird") == newer.tokenize("the linnet, a bird")
