@@ -12,7 +12,7 @@ from test_gguf_reader import build, info
 
 from linnet.arch.config import Config
 from linnet.arch.registry import build as build_spec
-from linnet.errors import MissingDependencyError, UnsupportedModelError
+from linnet.errors import MissingDependencyError, ModelFileError, UnsupportedModelError
 from linnet.load.assemble import assemble, plan
 from linnet.load.convert import check_decoder, convert, loaded_as
 from linnet.load.dequantize import dequantize
@@ -135,11 +135,18 @@ def test_values_are_those_of_the_gguf_package_as_encoders_store_them(quant, targ
     assert np.square(dequantize(found) - values).mean() <= 1.001 * np.square(rounded - values).mean() + float16
 
 
-def test_blocks_that_decode_to_nonsense_convert_all_the_same():
+def test_blocks_that_decode_to_nonsense_are_refused_where_it_is_not_finite():
     for quant in CONVERTED:
         block, size = GGML_QUANT_SIZES[quant]
         for byte in (0x00, 0x7F, 0x80, 0xFF):
-            convert(RawTensor("w", (2, block), as_ours(quant), np.full(2 * size, byte, np.uint8)), Q8_0)
+            raw = RawTensor("w", (2, block), as_ours(quant), np.full(2 * size, byte, np.uint8))
+            with np.errstate(all="ignore"):
+                finite = np.isfinite(gguf.quants.dequantize(raw.data, quant)).all()
+            if finite:
+                assert convert(raw, Q8_0).type == Q8_0
+            else:
+                with pytest.raises(ModelFileError, match="w as q8_0: row 0 holds a value that is not finite"):
+                    convert(raw, Q8_0)
 
 
 def test_memory_is_bounded(monkeypatch):
