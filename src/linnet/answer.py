@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from linnet.engine.constraint import AfterToken
@@ -20,7 +20,6 @@ from linnet.text.tool_calls.tools import ToolCall
 if TYPE_CHECKING:
     from linnet.text.grammar import GrammarCompiler
     from linnet.text.tokenizer import Tokenizer
-    from linnet.text.tool_calls.parser import ToolCallParser
     from linnet.text.tool_calls.use import ToolUse
 
 
@@ -43,9 +42,11 @@ class Answer:
         shown = frozenset() if tool_use is None else tool_use.shown
         for _ in range(params.n):
             decoder = None if tokenizer is None else StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown)
-            self._samples.append(_Sample(decoder, None if tool_use is None else tool_use.parser()))
+            self._samples.append(_Sample(decoder, tool_use))
         if tokenizer is not None:
             self.request.stop_rule = lambda sample, token: self._samples[sample].push(token)
+            if params.stop and params.num_beams > 1:
+                self.request.text = StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown)
         elif params.stop:
             raise InvalidRequestError("stop texts need a tokenizer, and this model has none; pass tokenizer=, or use stop_token_ids")
 
@@ -97,6 +98,7 @@ class Answer:
             seed=request.seed,
             timings=Timings(first_s, ended_at - request.submitted_at, (count - 1) / after_first_s if after_first_s > 0 else None),
             tool_calls=sample.calls,
+            beam_score=request.beam_scores[index] if request.beam_scores else None,
             stop_text=None if sample.decoder is None else sample.decoder.stopped,
         )
 
@@ -104,8 +106,9 @@ class Answer:
 class _Sample:
     """The text of one sample. The engine pushes tokens, possibly ahead of the reader, who takes the pieces one by one."""
 
-    def __init__(self, decoder: StreamDecoder | None, parser: ToolCallParser | None) -> None:
-        self.decoder, self.parser = decoder, parser
+    def __init__(self, decoder: StreamDecoder | None, tool_use: ToolUse | None) -> None:
+        self.decoder, self.parser = decoder, None if tool_use is None else tool_use.parser()
+        self.watcher = None if tool_use is None or tool_use.parallel else tool_use.parser()  # reads what is pushed, ahead of the reader
         self.pieces: deque[str] = deque()
         self.texts: list[str] = []
         self.token_ids: list[int] = []
@@ -118,6 +121,8 @@ class _Sample:
         """Takes a token that does not end the answer by its id; True where its text does."""
         assert self.decoder is not None
         self.pieces.append(self.decoder.push((token,)))
+        if self.watcher is not None and _call_ended(self.watcher.push(self.pieces[-1])):
+            return True
         return self.decoder.stopped is not None
 
     def take(self, last: bool) -> list[Event]:
@@ -129,6 +134,8 @@ class _Sample:
             events: list[Event] = [TextDelta(text)] if text else []
         else:
             events = self.parser.push(text) + (self.parser.finish() if last else [])
+            if self.watcher is not None and (end := _call_ended(events)):
+                events = events[:end]  # the token that ends the call may begin what follows it
         for event in events:
             self._keep(event)
         return events
@@ -143,3 +150,8 @@ class _Sample:
             self._begun = ToolCall(call.id, call.name, call.arguments_json + event.text)
         elif isinstance(event, CallEnded):
             self.calls.append(call)
+
+
+def _call_ended(events: Sequence[Event]) -> int:
+    """How many events there are up to the end of the first call; 0 where none ends."""
+    return next((count for count, event in enumerate(events, 1) if isinstance(event, CallEnded)), 0)

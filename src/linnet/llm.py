@@ -67,7 +67,7 @@ class LLM:
         overflow: str = "auto",
         kv_dtype: str = "auto",
         kv_memory: int | None = None,
-        max_batch: int = 16,
+        max_batch: int | None = None,
         prefill_chunk: int = 512,
         max_queue: int | None = None,
         prefix_cache: bool = True,
@@ -169,8 +169,8 @@ class LLM:
 
     @property
     def generation_config(self) -> Mapping[str, Any]:
-        """What the model's publishers advise: generation_config.json as it stands, empty where there is none. The shell follows
-        it; this class applies nothing that was not asked for."""
+        """What the model's publishers advise: generation_config.json as it stands, empty where there is none. The shell and
+        the server follow it; this class applies nothing that was not asked for."""
         return self._model.generation
 
     def generate(
@@ -180,7 +180,8 @@ class LLM:
         *,
         cache: bool = True,
     ) -> list[Completion]:
-        """Completes one prompt or many, which run together: a Completion for every sample of every prompt, in order.
+        """Completes one prompt or many, which run together: a Completion for every sample of every prompt, in order; with `num_beams`, for
+        the n best, or fewer where there are not so many.
 
         prompts: a text, token ids, or messages; or a list of these. params: for all, or a list with one for each. cache=False
         recomputes everything for each token, to the same answer. Raises InvalidRequestError, ContextLengthError,
@@ -201,6 +202,7 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Generator[Chunk, None, None]:
         """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
         early ends the request and frees what it held."""
+        _params(params).refuse_beams("a stream")
         return self._stream(self._answer(self._reader.read(prompt), params, cache))
 
     def submit(
@@ -210,11 +212,13 @@ class LLM:
         *,
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         cache: bool = True,
     ) -> Handle:
         """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
-        QueueFullError where `max_queue` requests wait already. tools, tool_choice: as in `chat`; the prompt must be messages then."""
-        ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice)
+        QueueFullError where `max_queue` requests wait already. tools, tool_choice, parallel_tool_calls: as in `chat`; the prompt must be
+        messages then."""
+        ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice, parallel_tool_calls)
         answer = self._answer(ids, params, cache, tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
@@ -228,6 +232,7 @@ class LLM:
         *,
         tools: Sequence[Tool] | None = ...,
         tool_choice: ToolChoice = ...,
+        parallel_tool_calls: bool = ...,
         cache: bool = ...,
     ) -> Completion: ...
 
@@ -240,6 +245,7 @@ class LLM:
         stream: Literal[True],
         tools: Sequence[Tool] | None = ...,
         tool_choice: ToolChoice = ...,
+        parallel_tool_calls: bool = ...,
         cache: bool = ...,
     ) -> Generator[Chunk, None, None]: ...
 
@@ -251,19 +257,22 @@ class LLM:
         *,
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
         cache: bool = True,
     ) -> Completion | Generator[Chunk, None, None]:
         """Answers a conversation, a list of {"role": ..., "content": ...}: a Completion, or with `stream` its Chunks.
 
         tools: what the model may call (`Completion.tool_calls`): Python functions with type hints and a docstring, or {"type":
         "function", "function": {"name", "description", "parameters": a JSON schema}}. tool_choice: "auto", "none" (the model is not
-        told of them), "required", or the name of one. Raises ChatTemplateError where the model has no chat template, or it refuses the
-        messages, or has no place for tools.
+        told of them), "required", or the name of one. parallel_tool_calls=False: the first call ends the answer. Raises
+        ChatTemplateError where the model has no chat template, or it refuses the messages, or has no place for tools.
         """
         params = _params(params)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and chat gives one answer; generate([messages], params) gives {params.n}")
-        ids, tool_use = self._reader.read_chat(messages, tools, tool_choice)
+        if stream:
+            params.refuse_beams("a stream")
+        ids, tool_use = self._reader.read_chat(messages, tools, tool_choice, parallel_tool_calls)
         answer = self._answer(ids, params, cache, tool_use)
         return self._stream(answer) if stream else self._run([answer])[0]
 
@@ -317,6 +326,7 @@ class LLM:
         params = replace(_params(params), logprobs=top)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
+        params.refuse_beams("a trace")
         answer = self._answer(self._reader.read(prompt), params, True)
         steps = self._trace(answer)
         return steps if stream else list(steps)

@@ -25,7 +25,7 @@ def option(
     low: float | None = None,
     high: float | None = None,
     *,
-    choices: tuple[str, ...] | None = None,
+    choices: tuple[bool | str, ...] | None = None,
     later: tuple[str, ...] = (),
     letter: str | None = None,
 ) -> Any:
@@ -97,7 +97,7 @@ def _checked(f: Field[Any], value: Any) -> Any:
     if value in bounds["later"]:
         raise InvalidRequestError(f"{name}={value!r} is not built yet; there are {', '.join(choices)}")
     if choices is not None and value not in choices:
-        raise InvalidRequestError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+        raise InvalidRequestError(f"{name} is {value!r}; it must be one of {', '.join(map(str, choices))}")
     return value
 
 
@@ -122,6 +122,12 @@ def _number(name: str, value: Any) -> float:
 def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequestError(f"{name} is {value!r}; it must be True or False")
+    return value
+
+
+def _flag_or_text(name: str, value: Any) -> bool | str:
+    if not isinstance(value, (bool, str)):
+        raise InvalidRequestError(f"{name} is {value!r}; it must be True, False or a text")
     return value
 
 
@@ -195,6 +201,7 @@ _CONVERT: dict[str, Callable[[str, Any], Any]] = {
     "float": _number,
     "bool": _flag,
     "str": _text,
+    "bool | str": _flag_or_text,
     "Callable": _function,
     "str | Mapping[str, Any]": _json_object,
     "Sequence[int]": _token_ids,

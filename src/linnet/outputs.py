@@ -50,7 +50,8 @@ class Completion:
     "stop" (end token, stop id or stop text), "tool_calls" (the same, where there are any), or "length" (max_tokens or the context).
     logprobs: one entry a token, where asked for.
     prompt_logprobs: one entry a prompt token, None for the first, where asked for or max_tokens is 0. seed: what
-    reproduces the answer. stop_text: the stop that ended it, if one did. tool_calls: the calls that the model made of tools that
+    reproduces the answer. beam_score: what beam search compared it by: the sum of its log-probabilities over length**length_penalty.
+    stop_text: the stop that ended it, if one did. tool_calls: the calls that the model made of tools that
     it was given, all complete.
     """
 
@@ -66,6 +67,7 @@ class Completion:
     timings: Timings
     tool_calls: list[ToolCall] = field(default_factory=list)
     stop_text: str | None = None
+    beam_score: float | None = None
 
     @property
     def message(self) -> dict[str, Any]:

@@ -75,11 +75,15 @@ class PromptReader:
         tokenizer, tools = self.needed("messages"), None if tool_use is None else tool_use.tools
         return tokenizer.apply_chat_template(with_calls_read(messages), tools=tools, chat_template=self.chat_template)
 
-    def read_with_tools(self, prompt: Any, tools: Sequence[Tool] | None, choice: ToolChoice) -> tuple[list[int], ToolUse | None]:
+    def read_with_tools(
+        self, prompt: Any, tools: Sequence[Tool] | None, choice: ToolChoice, parallel: bool
+    ) -> tuple[list[int], ToolUse | None]:
         """Any prompt, if it comes without tools; else a conversation."""
-        return (self.read(prompt), None) if tools is None and choice == "auto" else self.read_chat(prompt, tools, choice)
+        return (self.read(prompt), None) if tools is None and choice == "auto" else self.read_chat(prompt, tools, choice, parallel)
 
-    def read_chat(self, messages: Any, tools: Sequence[Tool] | None, choice: ToolChoice) -> tuple[list[int], ToolUse | None]:
+    def read_chat(
+        self, messages: Any, tools: Sequence[Tool] | None, choice: ToolChoice, parallel: bool
+    ) -> tuple[list[int], ToolUse | None]:
         """The same of a conversation with tools, and what these are; None where none are to be called."""
         if not tools and choice in ("auto", "none"):
             return self.read_messages(messages), None
@@ -87,7 +91,7 @@ class PromptReader:
 
         if isinstance(messages, str) or not isinstance(messages, Sequence) or not _all_are(list(messages), Mapping):
             raise InvalidRequestError(f"tools go with messages, since a chat template tells of them, and the prompt is {_short(messages)}")
-        tool_use = read_tool_use(tools, choice, self.needed("tools"), self.chat_template, self.tool_format)
+        tool_use = read_tool_use(tools, choice, self.needed("tools"), self.chat_template, self.tool_format, parallel)
         ids = self.read_messages(messages, tool_use)
         if tool_use is not None and tool_use.opening:
             ids += self.needed("tools").encode(tool_use.opening, bos=False, special=True)
@@ -96,7 +100,8 @@ class PromptReader:
     def needed(self, what: str) -> Tokenizer:
         """The tokenizer, which `what` cannot do without."""
         if self.tokenizer is None:
-            raise InvalidRequestError(f"{self.model} has no tokenizer, which {what} needs; pass tokenizer=, or use token ids")
+            model = self.model.rpartition("/")[2]  # who asks need not know where it lies
+            raise InvalidRequestError(f"{model} has no tokenizer, which {what} needs; pass tokenizer=, or use token ids")
         return self.tokenizer
 
 

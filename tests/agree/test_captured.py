@@ -13,6 +13,9 @@ from harness import Session, difference, load, random_tokens
 from recorded_graph import Graphs
 
 from linnet import LLM, SamplingParams
+from linnet.errors import MissingDependencyError
+from linnet.ops.torch import devices
+from linnet.ops.torch.decode import compiled
 from linnet.ops.torch.ops import TorchOps
 from models import NAMED, Draw
 
@@ -50,15 +53,15 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
     """Every torch op set that is opened captures its steps."""
     made = Graphs()
     begin = TorchOps.__init__
-    monkeypatch.setattr(TorchOps, "__init__", lambda self, device, dtype, capture: begin(self, device, dtype, made))
+    monkeypatch.setattr(TorchOps, "__init__", lambda self, device, dtype, *_: begin(self, device, dtype, made))
     return made
 
 
-def answers(**options: Any) -> list[list[int]]:
+def answers(most: int = len(PROMPTS), **options: Any) -> list[list[int]]:
     """Requests of several lengths that come and go, so that batches of one to five sequences occur."""
     params = [SamplingParams(max_tokens=3 + 6 * i, temperature=0.4 * i, seed=i, ignore_eos=True) for i in range(len(PROMPTS))]
     with LLM("tiny", ops="torch", kv_dtype="f32", context=512, **options) as llm:
-        handles = [llm.submit(prompt, own) for prompt, own in zip(PROMPTS, params, strict=True)]
+        handles = [llm.submit(prompt, own) for prompt, own in zip(PROMPTS[:most], params[:most], strict=True)]
         return [handle.result()[0].token_ids for handle in handles]
 
 
@@ -69,3 +72,30 @@ def test_replayed_steps_give_the_same_tokens(options: dict[str, Any], graphs: Gr
     assert graphs.replays > 15
     monkeypatch.undo()
     assert answers(**options) == replayed
+
+
+def test_a_step_is_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced whole by torch.compile, for one size, then for any; run as it was traced."""
+    torch.compiler.reset()
+    begin = TorchOps.__init__
+    monkeypatch.setattr(TorchOps, "__init__", lambda self, device, dtype, *_: begin(self, device, dtype, compiled(backend="eager")))
+    traced = answers(2)
+    monkeypatch.undo()
+    assert answers(2) == traced
+
+
+@pytest.mark.slow
+def test_a_compiled_model_answers_the_same() -> None:
+    question = [{"role": "user", "content": "What is 17 + 25?"}]
+    with LLM("tiny", ops="torch", compile=True) as llm:
+        assert llm.chat(question, SamplingParams(max_tokens=64, temperature=0.0)).text.endswith("42")
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(MissingDependencyError, match=r"needs a C\+\+ compiler: install g\+\+ or clang"):
+        LLM("tiny", ops="torch", compile=True)
+    monkeypatch.setattr(devices, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="pip install triton"):
+        devices.check_compiler(torch.device("cuda", 0))

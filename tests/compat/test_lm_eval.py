@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from linnet import InvalidRequestError, SamplingParams
+from linnet import ChatTemplateError, InvalidRequestError, SamplingParams
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "models" / "tiny"
@@ -98,6 +99,51 @@ def test_all_kinds_of_tasks_are_as_through_hf(tasks: Path) -> None:
     for found, expected in zip(our_answers["birds_choice"], their_answers["birds_choice"], strict=True):
         assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
         assert [logprob for logprob, _ in found] == pytest.approx([logprob for logprob, _ in expected], rel=1e-4, abs=1e-5)
+
+
+TEXTS = ["One bird", " sings", "<|system|>One", "<|user|>What is 1 + 2?<|assistant|>", "naïve 🐦", ""]
+CHAT = [{"role": "user", "content": "What is 1 + 2?"}, {"role": "assistant", "content": "so 1 "}]
+TRIMMING = "{% for m in messages %}[{{ m.role }}] {{ m.content | trim }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+NO_SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{{ m.content }}|{% endfor %}"
+
+
+@pytest.mark.parametrize(("begins", "template"), [(False, None), (True, TRIMMING), (True, NO_SYSTEM)])
+def test_tokens_and_chats_are_those_of_hf(tmp_path: Path, begins: bool, template: str | None) -> None:
+    """Texts begin with a token or not; templates keep white space, trim it, or refuse system messages."""
+    from lm_eval.models.huggingface import HFLM
+
+    from linnet.compat.lm_eval import LinnetLM
+
+    folder = shutil.copytree(TINY, tmp_path / "model", ignore=shutil.ignore_patterns("*.py", "*.md", "*.txt", "__pycache__"))
+    if begins:
+        tokenizer, config = (json.loads((folder / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json"))
+        tokenizer["post_processor"]["single"].insert(0, {"SpecialToken": {"id": "<|system|>", "type_id": 0}})
+        tokenizer["post_processor"]["special_tokens"] = {"<|system|>": {"id": "<|system|>", "ids": [3], "tokens": ["<|system|>"]}}
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "bos_token": "<|system|>"}))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    ours, theirs = LinnetLM(str(folder), threads=1), HFLM(pretrained=str(folder), dtype="float32", device="cpu")
+    assert ours.prefix_token_id == theirs.prefix_token_id
+    assert ours.eot_token_id == theirs.eot_token_id
+    for text in TEXTS:
+        assert ours.tok_encode(text) == theirs.tok_encode(text)
+        assert ours.tok_encode(text, add_special_tokens=False) == theirs.tok_encode(text, add_special_tokens=False)
+    assert ours._encode_pair("One bird ", "sings") == theirs._encode_pair("One bird ", "sings")
+    for chat in (CHAT[:1], [{"role": "system", "content": "Be brief."}, *CHAT[:1]]):
+        assert ours.apply_chat_template(chat) == theirs.apply_chat_template(chat)
+    assert ours.apply_chat_template(CHAT, False) == theirs.apply_chat_template(CHAT, False)
+    assert ours.chat_template(True) == theirs.chat_template(True)
+
+
+def test_a_template_that_is_given_is_used() -> None:
+    from linnet.compat.lm_eval import LinnetLM
+
+    model = LinnetLM("tiny", chat_template=TRIMMING, threads=1)
+    assert model.apply_chat_template(CHAT[:1]) == "[user] What is 1 + 2?\n[assistant]"
+    assert model.chat_template(True) == TRIMMING
+    with pytest.raises(ChatTemplateError, match="does not write the last message"):
+        LinnetLM("tiny", chat_template="{{ messages[0].content }}", threads=1).apply_chat_template(CHAT, False)
 
 
 @pytest.mark.slow

@@ -50,6 +50,8 @@ class EngineMachine(RuleBasedStateMachine):
                 "max_tokens": st.integers(0, 60),
                 "temperature": st.sampled_from([0.0, 0.9]),
                 "n": st.integers(1, 3),
+                "num_beams": st.sampled_from([1, 1, 1, 2, 3]),
+                "stop_token_ids": st.sampled_from([[], [], [3, 7]]),
                 "priority": st.sampled_from([-1, 0, 0, 0, 2]),
                 "cache": st.sampled_from([True, True, True, False]),
                 "frequency_penalty": st.sampled_from([0.0, 0.3]),
@@ -57,6 +59,8 @@ class EngineMachine(RuleBasedStateMachine):
         ),
     )
     def submit(self, text: int, length: int, options: dict[str, Any]) -> None:
+        if options["num_beams"] > 1:
+            options["n"] = min(options["n"], options["num_beams"])
         made = request(TEXTS[text][:length], seed=len(self.requests), **options)
         try:
             self.engine.submit(made)
@@ -72,7 +76,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.engine._drive(lambda: False)
             if before is not None and not self.overtaken(before[0]):
                 sequence, progress = before
-                assert progress != (sequence.generated, sequence.computed) or sequence.request.done, "the first in order stood still"
+                assert progress != self.progress(sequence) or sequence.request.done, "the first in order stood still"
             self.check_budgets(rows)
 
     @precondition(lambda self: self.live())
@@ -157,7 +161,7 @@ class EngineMachine(RuleBasedStateMachine):
         for session in self.sessions:
             session.close()
         self.sessions.clear()
-        for _ in range(20_000):
+        for _ in range(100_000):
             if not self.live():
                 break
             self.step(1)
@@ -166,7 +170,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert self.engine.pool.free_count == self.engine.pool.count
         assert [*self.engine.scheduler.running, *self.engine.scheduler.waiting, *self.engine.scheduler.trunks] == []
         alone = mock_engine(
-            max_batch=1, prefill_chunk=512, prefix_cache=False, slides=self.engine.slides, window=self.engine.scheduler.window
+            max_batch=3, prefill_chunk=512, prefix_cache=False, slides=self.engine.slides, window=self.engine.scheduler.window
         )
         for made, options in self.requests:
             found, whole = tokens_of(made, list(made.outputs)), run(alone, request(made.prompt, seed=made.seed, **options))
@@ -177,9 +181,14 @@ class EngineMachine(RuleBasedStateMachine):
     def live(self) -> list[Request]:
         return [made for made, _ in self.requests if not made.done]
 
-    def first_running(self) -> tuple[Any, tuple[int, int]] | None:
+    def first_running(self) -> tuple[Any, list[tuple[int, int]]] | None:
         running = self.engine.scheduler.running
-        return (running[0], (running[0].generated, running[0].computed)) if running else None
+        return (running[0], self.progress(running[0])) if running else None
+
+    def progress(self, sequence: Any) -> list[tuple[int, int]]:
+        """How far a sequence is; of a beam, how far its search."""
+        together = [sequence] if sequence.request.beams is None else sequence.request.sequences
+        return [(each.generated, each.computed) for each in together]
 
     def overtaken(self, sequence: Any) -> bool:
         """By one that came with a higher priority."""

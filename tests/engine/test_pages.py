@@ -83,10 +83,13 @@ def test_available_memory_is_plausible() -> None:
 
 def test_cached_files_of_a_control_group_are_available(tmp_path: Path) -> None:
     """A container that has just read its model has it in the page cache, which counts as used."""
-    limit = 2**23
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text(f"{limit - 1000}\n")
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 4000000\nactive_file 2000000\nslab 9\n")
+    limit, group = 2**23, tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemAvailable: 65536 kB\n")
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{limit - 1000}\n")
+    (group / "memory.stat").write_text("anon 5\ninactive_file 4000000\nactive_file 2000000\nslab 9\n")
     assert available_memory(tmp_path) == 6001000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory(tmp_path) > limit
+    (group / "memory.max").write_text("max\n")
+    assert available_memory(tmp_path) == 2**26

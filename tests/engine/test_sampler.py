@@ -50,7 +50,7 @@ def adjusted(logits: np.ndarray, prompt: list[int], answer: list[int], **options
     ops = CaptureOps()
     sampler = Sampler(ops, SamplingParams(**options), 0, 0, prompt, [])
     for token in answer:
-        sampler._remember(token)
+        sampler.take(token)
     before = logits.copy()
     with pytest.raises(Adjusted) as caught:
         sampler.next_token(logits, prompt + answer, len(answer))

@@ -156,7 +156,12 @@ def test_weights_are_re_encoded(weights: str) -> None:
         ({"tp": 2, "ops": "native"}, "tp is 2, but ops='native' runs on the cpu as one"),
         ({"tp": 0}, "tp is 0"),
         ({"tp": 3}, "tp is 3, and layer 0 of the model cannot be divided so"),
-        ({"compile": True}, "compile is not built yet"),
+        ({"compile": True}, "compile is for ops='torch'"),
+        ({"compile": True, "tp": 2}, "compile goes with one device, and tp is 2"),
+        ({"offload": 1}, "offload is for ops='torch'"),
+        ({"offload": True, "ops": "torch"}, "offload is True; it must be an integer"),
+        ({"offload": 1, "tp": 2}, "offload is 1 and tp is 2"),
+        ({"offload": 5, "ops": "torch"}, "offload is 5, and the model has 4 layers"),
         ({"tokenizer": 5}, "tokenizer is 5; it must be a Tokenizer or a path"),
         ({"adapters": {"a": "b"}}, "adapters is not built yet"),
     ],
@@ -281,7 +286,7 @@ def test_the_signature_is_the_options() -> None:
     signature = {n: p.default for n, p in inspect.signature(LLM).parameters.items() if n != "model"}
     assert signature == {f.name: f.default for f in fields(ModelOptions)}
     weights = next(f for f in fields(ModelOptions) if f.name == "weights")
-    assert set(weights.metadata["choices"]) == {"auto", *TYPES}
+    assert set(weights.metadata["choices"]) == {"auto", "stored", *TYPES}
     for f in fields(ModelOptions):
         assert f.default is not MISSING
         assert len(f.metadata["help"]) > 10, f.name

@@ -55,6 +55,25 @@ def test_calls_come_whole_and_streamed(llm: LLM) -> None:
     assert chunks[-1].finish_reason == "tool_calls"
 
 
+def test_one_call_at_a_time_ends_the_answer(llm: LLM) -> None:
+    """Whatever of a second call the token brings that ends the first: none of it is in the answer, whole or streamed."""
+    answer = ANSWERS[llm.format]  # type: ignore[attr-defined]
+    both = llm.chat(USER, forced(llm, answer), tools=[WEATHER])
+    one = llm.chat(USER, forced(llm, answer), tools=[WEATHER], parallel_tool_calls=False)
+    assert [(call.name, call.arguments) for call in one.tool_calls] == [("get_weather", {"city": "Bern"})]
+    assert (one.finish_reason, one.text) == ("tool_calls", both.text)
+    assert one.usage.completion_tokens < both.usage.completion_tokens
+    chunks = list(llm.chat(USER, forced(llm, answer), stream=True, tools=[WEATHER], parallel_tool_calls=False))
+    kinds = [type(event) for chunk in chunks for event in chunk.events if not isinstance(event, (TextDelta, ArgumentsDelta))]
+    assert kinds == [CallBegun, CallEnded]
+    assert "".join(chunk.text for chunk in chunks) == one.text
+    plain = llm.chat(USER, forced(llm, "It rains."), tools=[WEATHER], parallel_tool_calls=False)
+    assert (plain.text, plain.finish_reason) == ("It rains.", "stop")
+    assert pool_is_whole(llm)
+    with pytest.raises(InvalidRequestError, match="parallel_tool_calls is 'no'"):
+        llm.chat(USER, tools=[WEATHER], parallel_tool_calls="no")  # type: ignore[arg-type]
+
+
 def test_functions_are_told_of_and_called_and_their_results_read(llm: LLM) -> None:
     asked = llm.chat(USER, forced(llm, ANSWERS[llm.format]), tools=[get_weather])  # type: ignore[attr-defined]
     assert "Tells the weather." in llm.tokenizer.decode(asked.prompt_token_ids)  # type: ignore[union-attr]

@@ -132,10 +132,10 @@ def test_bad_thread_counts_and_instruction_sets_are_named() -> None:
 def test_threads_follow_the_quota_of_a_container(tmp_path: Path) -> None:
     cores = default_threads(tmp_path)  # no control group there
     for quota, threads in (("max 100000", cores), ("100000 100000", 1), ("50000 100000", 1), ("99900000 100000", cores)):
-        folder = tmp_path / quota.replace(" ", "-")
-        folder.mkdir()
+        folder = tmp_path / quota.replace(" ", "-") / "sys/fs/cgroup"
+        folder.mkdir(parents=True)
         (folder / "cpu.max").write_text(quota + "\n")
-        assert default_threads(folder) == threads
+        assert default_threads(folder.parents[2]) == threads
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linnet import LLM, SamplingParams
-from linnet.errors import InvalidRequestError, OutOfMemoryError
+from linnet.errors import OutOfMemoryError
 from linnet.forward import forward
 from linnet.load.checkpoint import open_checkpoint
 from linnet.load.dequantize import dequantize
@@ -159,12 +159,3 @@ def test_a_device_that_is_too_small_is_helped_out(
     monkeypatch.setattr(devices, "free_memory", lambda device: 500_000)
     with pytest.raises(OutOfMemoryError, match=r"which has room for 425000; choose smaller weights"):
         LLM("tiny", ops="torch", context=128)
-
-
-def test_what_offload_cannot_do() -> None:
-    with pytest.raises(InvalidRequestError, match="offload is 5, and the model has 4 layers"):
-        LLM("tiny", ops="torch", offload=5)
-    with pytest.raises(InvalidRequestError, match="offload is for ops='torch'"):
-        LLM("tiny", offload=1)
-    with pytest.raises(InvalidRequestError, match="offload is 1 and tp is 2"):
-        LLM("tiny", tp=2, offload=1)

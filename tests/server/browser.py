@@ -7,26 +7,25 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
+from playwright.sync_api import expect
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from linnet.server.guards.keys import Keys
 from linnet.server.routes.page import router
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 )
-INFO = dict.fromkeys(("parameters", "layers", "hidden", "vocab_size", "context", "file_bytes"), 1) | {
-    "name": "m",
-    "family": "llama",
-    "types": {},
-}
+INFO = {"name": "m", "family": "llama", "parameters": 1_100_048_384, "layers": 22, "hidden": 2048, "vocab_size": 32_000, "context": 2048}
+INFO |= {"file_bytes": 637_699_456, "types": {"q4_0": 606_534_656, "f32": 368_640}, "has_chat_template": True, "sampling": {"top_k": 40}}
 
 
 def _set() -> threading.Event:
@@ -35,10 +34,47 @@ def _set() -> threading.Event:
     return event
 
 
+ANSWERED = ".message.assistant footer"
+PATIENCE_MS = 120_000
+"""Only what fails ever waits so long."""
+
+Page = Any
+
+
+def opened(browser: Any, url: str, **options: Any) -> Iterator[Page]:
+    """The page there, in a browser of its own, once it knows the models; at the end it must have thrown nothing."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(url)
+    page.locator("#model option").first.wait_for(state="attached")
+    yield page
+    context.close()
+    assert not faults
+
+
+def send(page: Page, text: str) -> None:
+    page.fill("#message", text)
+    page.keyboard.press("Enter")
+
+
+def ask(page: Page, text: str, answers: int = 1) -> None:
+    """Sends it, and waits until there are so many answers, whole or failed."""
+    send(page, text)
+    expect(page.locator(ANSWERED)).to_have_count(answers)
+
+
+def last_answer(page: Page) -> Any:
+    return page.locator(".message.assistant .body").last
+
+
 @dataclass
 class Script:
     """What the server says next: words; then, once `goes_on` is set, the end, an `error` event, or nothing more (`drops`). Or a status
-    at once. lists: once it is set, it tells of its models. asked: the bodies of requests."""
+    at once. lists: once it is set, it tells of its models. metrics: the status of its counters, by which one more page is in use each
+    time. asked: the bodies of requests."""
 
     words: list[str] = field(default_factory=lambda: ["Hello", " there."])
     status: int = 200
@@ -46,6 +82,8 @@ class Script:
     drops: bool = False
     goes_on: threading.Event = field(default_factory=_set)
     lists: threading.Event = field(default_factory=_set)
+    metrics: int = 200
+    pages_used: int = 0
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     async def events(self) -> AsyncIterator[bytes]:
@@ -69,14 +107,19 @@ async def _until(event: threading.Event) -> None:
         await asyncio.sleep(0.01)
 
 
+def _refused(status: int) -> Response:
+    return JSONResponse({"error": {"message": "as the script says"}}, status)
+
+
 def _event(data: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(data)}\n\n".encode()
 
 
 @contextmanager
-def scripted() -> Iterator[tuple[str, Script]]:
-    """The page's files, and an API of one model that does as the script says; its URL."""
+def scripted(keys: Sequence[str] = ()) -> Iterator[tuple[str, Script]]:
+    """The page's files, and an API of one model that does as the script says, behind keys if there are any; its URL."""
     script, app = Script(), FastAPI()
+    app.add_middleware(Keys, keys=keys)
     app.include_router(router)
 
     @app.get("/v1/models")
@@ -90,13 +133,17 @@ def scripted() -> Iterator[tuple[str, Script]]:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return PlainTextResponse('linnet_pages{model="m"} 12.0\nlinnet_pages_used{model="m"} 3.0\n')
+        if script.metrics != 200:
+            return _refused(script.metrics)
+        script.pages_used += 1
+        text = f'linnet_pages{{model="m"}} 200.0\nlinnet_pages_used{{model="m"}} {script.pages_used}.0\nlinnet_pages{{model="other"}} 1.0\n'
+        return PlainTextResponse(text + "process_resident_memory_bytes 1.25e+09\n")
 
     @app.post("/api/chat")
     async def chat(request: Request) -> Response:
         script.asked.append(await request.json())
         if script.status != 200:
-            return JSONResponse({"error": {"message": "as the script says"}}, script.status)
+            return _refused(script.status)
         return StreamingResponse(script.events(), media_type="text/event-stream")
 
     listener = socket.create_server(("127.0.0.1", 0))

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from linnet import SamplingParams, Tokenizer
+from linnet import LLM, SamplingParams, Tokenizer
 from linnet.server.app import create_app
+from linnet.server.schema import Body
 from linnet.server.service import Service
 from linnet.server.settings import read_settings
 
@@ -26,17 +27,18 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 
 
 class ScriptedService(Service):
-    """prompts: what the model was asked, as text. fails: whether it fails after the answer, instead of ending it."""
+    """answer: the text, or what makes it of a request's body. prompts: what the model was asked, as text. fails: whether it fails after
+    the answer, instead of ending it."""
 
-    def __init__(self, answer: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, answer: str | Callable[[Any], str], options: Mapping[str, Any]) -> None:
         super().__init__(read_settings(["tiny"], {"chat_template": TEMPLATE, **options}))
         self.answer, self.fails = answer, False
         self.prompts: list[str] = []
 
-    def within_time(self, params: SamplingParams) -> SamplingParams:
-        [llm] = self.models.open.values()
+    def sampling(self, llm: LLM, body: Body, params: SamplingParams) -> SamplingParams:
         tokenizer: Tokenizer = self.tokenizer(llm)
-        script = iter([*tokenizer.encode(self.answer, bos=False), *[tokenizer.eos_id] * (not self.fails)])
+        answer = self.answer if isinstance(self.answer, str) else self.answer(body)
+        script = iter([*tokenizer.encode(answer, bos=False), *[tokenizer.eos_id] * (not self.fails)])
 
         seen: list[bool] = []
 
@@ -46,7 +48,7 @@ class ScriptedService(Service):
             seen.append(True)
             return logits
 
-        return replace(super().within_time(params), choose=lambda logits: next(script), logits_processor=note)
+        return replace(super().sampling(llm, body, params), choose=lambda logits: next(script), logits_processor=note)
 
 
 def ask(use: Callable[[Any, ScriptedService], Awaitable[T]], answer: str = CALLING, **options: Any) -> T:

@@ -63,6 +63,16 @@ def test_tools_are_used_and_their_results_read() -> None:
     anthropic_ask(use)
 
 
+def test_one_use_at_a_time() -> None:
+    async def use(client: Client, _: ScriptedService) -> None:
+        choice: Any = {"type": "auto", "disable_parallel_tool_use": True}
+        answer = await client.messages.create(model="tiny", max_tokens=400, messages=USER, tools=TOOLS, tool_choice=choice)
+        assert [block.type for block in answer.content] == ["text", "tool_use"]
+        assert answer.stop_reason == "tool_use"
+
+    anthropic_ask(use)
+
+
 @pytest.mark.parametrize(("answer", "types"), [(CALLING, ["text", "tool_use", "tool_use"]), ("It rains.", ["text"]), ("", [])])
 def test_streams_add_up_to_the_whole(answer: str, types: list[str]) -> None:
     async def use(client: Client, _: ScriptedService) -> None:

@@ -42,12 +42,14 @@ FIELDS = [
     (CHATS, {"logit_bias": {"1328": 1}}, None, "token id 1328 in logit_bias is outside the model's 1328"),
     (CHATS, {"top_logprobs": 2}, "top_logprobs", "needs logprobs"),
     (CHATS, {"logprobs": True, "top_logprobs": 21}, "top_logprobs", "less than or equal to 20"),
+    (CHATS, {"stream": False, "stream_options": {"include_usage": True}}, "stream_options", "needs stream: true"),
+    (TEXTS, {"stream": None, "stream_options": {}}, "stream_options", "needs stream: true"),
     (CHATS, {"stream": "yes"}, "stream", "boolean"),
     (CHATS, {"timeout": -1}, "timeout", "greater than or equal to 0"),
     (CHATS, {"max_token": 3}, "max_token", "unknown field"),
     (CHATS, {"chat_template": "{{ 7 * 7 }}"}, "chat_template", "unknown field"),
     (CHATS, {"functions": []}, "functions", "unknown field"),
-    (CHATS, {"store": True}, "store", "unknown field"),
+    (CHATS, {"store": True}, "store", "False"),
     (CHATS, {"logits_processor": "x"}, "logits_processor", "unknown field"),
     (CHATS, {"messages": []}, "messages", "at least 1 item"),
     (CHATS, {"messages": "hello"}, "messages", "list"),
@@ -61,7 +63,7 @@ FIELDS = [
     (CHATS, {"tools": [{"type": "function", "function": {"name": "f"}}]}, None, "tool"),
     (CHATS, {"tools": [{"type": "web_search"}]}, None, "tools[0]"),
     (CHATS, {"tool_choice": "required"}, None, "tool"),
-    (CHATS, {"parallel_tool_calls": False}, "parallel_tool_calls", "True"),
+    (CHATS, {"parallel_tool_calls": "no"}, "parallel_tool_calls", "boolean"),
     (CHATS, {"response_format": {"type": "xml"}}, "response_format", "json_object"),
     (CHATS, {"model": "gpt-4"}, "model", "there are: tiny"),
     (CHATS, {"model": 3}, "model", "string"),
@@ -129,6 +131,25 @@ def test_a_body_that_is_none(http: httpx.Client, content: bytes, message: str) -
     assert message in answer.json()["error"]["message"]
 
 
+SURROGATES = [
+    r'{"model": "\udc80"}',
+    r'{"model": "tiny", "\uD800": 1}',
+    r'{"model": "tiny", "prompt": "\ud83d\ud83d\ude00", "input": [{"x": ["\udfff"]}]}',
+    r'{"model": "tiny", "messages": [{"role": "user", "content": [{"type": "text", "text": "\ud83d"}]}], "max_tokens": 1}',
+]
+
+
+def test_a_lone_surrogate_is_refused_by_every_route(http: httpx.Client) -> None:
+    """No answer could repeat it, nor any tokenizer read it."""
+    paths = [path for path, methods in http.get("/openapi.json").json()["paths"].items() if "requestBody" in methods.get("post", {})]
+    assert len(paths) > 8
+    for path in paths:
+        for body in SURROGATES:
+            answer = http.post(path, content=body, headers={"content-type": "application/json"})
+            assert answer.status_code == 400, (path, body, answer.text)
+            assert "lone surrogate (U+D" in answer.json()["error"]["message"]
+
+
 def test_of_many_mistakes_few_are_collected() -> None:
     for body in (
         {**TEXT, "prompt": [-1] * 9999},
@@ -141,8 +162,10 @@ def test_of_many_mistakes_few_are_collected() -> None:
 
 
 def test_what_is_no_json_at_all(http: httpx.Client) -> None:
-    assert http.post(CHATS, data={"model": "tiny"}).status_code == 400
-    assert http.post(CHATS, files={"file": b"x"}).status_code == 400
+    for content in ({"data": {"model": "tiny"}}, {"files": {"file": b"x"}}, {"content": json.dumps(CHAT)}):
+        answer = http.post(CHATS, **content)
+        assert answer.status_code == 400
+        assert "send the header content-type: application/json" in answer.json()["error"]["message"]
     assert http.get(CHATS).status_code == 405
     assert http.post("/v1/none", json=CHAT).json()["error"]["code"] == "not_found"
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,11 @@ import httpx
 import openai
 import pytest
 from server_process import Server, in_process, running
+from victims import VICTIM, connect, counter, expected, no_unexplained_failures, request, victims, wait_until_idle
 
-from linnet import LLM, SamplingParams
 from linnet.ops.native import NativeOps
 from linnet.server.service import Service
 from linnet.server.settings import read_settings
-
-VICTIM = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 900, "seed": 11, "ignore_eos": True}
-
-
-@pytest.fixture(scope="module")
-def expected() -> str:
-    """What the victim must get."""
-    with LLM("tiny") as llm:
-        return llm.generate(VICTIM["prompt"], SamplingParams(max_tokens=900, seed=11, ignore_eos=True))[0].text
 
 
 @pytest.fixture(scope="module")
@@ -40,69 +29,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@contextmanager
-def victims(server: Server, expected: str, until: float = 0.0) -> Iterator[None]:
-    """Streams, one after another until some time has passed and the block is over, each of which must be whole."""
-    texts: list[str] = []
-    over = threading.Event()
-
-    def follow() -> None:
-        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=5)
-        body = {name: value for name, value in VICTIM.items() if name != "ignore_eos"}
-        while not texts or not over.is_set():
-            stream = client.completions.create(**body, stream=True, extra_body={"ignore_eos": True, "priority": -1000})
-            texts.append("".join(chunk.choices[0].text for chunk in stream))
-
-    thread = threading.Thread(target=follow)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(120)
-    assert not thread.is_alive()
-    assert set(texts) == {expected}
-
-
-def counter(server: Server, name: str) -> float:
-    for line in httpx.get(f"{server.url}/metrics", timeout=60).text.splitlines():
-        if line.startswith(name):
-            return float(line.rpartition(" ")[2])
-    raise AssertionError(name)
-
-
-def wait_until_idle(server: Server) -> None:
-    """Every request over, and every page free."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        if not any(counter(server, f"linnet_{what}") for what in ("running", "waiting", "pages_used")):
-            return
-        time.sleep(0.05)
-    raise AssertionError("requests or pages are left over")
-
-
-def connect(server: Server) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", server.port), timeout=60)
-
-
-def request(path: str, body: dict[str, object]) -> bytes:
-    content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
-
-
-def no_unexplained_failures(server: Server) -> None:
-    """No 500 in the log without what caused it, on a line under the same id."""
-    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
-    explained = {line.get("request_id") for line in lines if line["level"] == "error"}
-    assert not [line for line in lines if line.get("status") == 500 and line["request_id"] not in explained]
-
-
-def test_connections_dropped_at_random_moments(own: Server, expected: str) -> None:
+def test_connections_dropped_at_random_moments(own: Server) -> None:
     """In the head, in the body, in the queue, in a prefill of a thousand tokens, in an answer: pages come back and nobody else notices."""
     draw = random.Random(5)
     long = {"model": "tiny", "prompt": "word " * 450, "max_tokens": 400, "ignore_eos": True}
-    with victims(own, expected):
+    begun = 0
+    with victims(own):
         for i in range(200):
             body = {**long, "stream": bool(i % 2), "n": 1 + i % 3, "seed": i}
             if i % 5 == 0:
@@ -110,17 +42,19 @@ def test_connections_dropped_at_random_moments(own: Server, expected: str) -> No
             data = request("/v1/completions", body)
             with connect(own) as connection:
                 connection.sendall(data[: draw.randrange(len(data))] if i % 4 == 0 else data)
+                if i % 8 == 1:
+                    begun += connection.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"  # its answer runs
                 time.sleep(draw.random() * 0.02)
                 if i % 3 == 0:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not a farewell
     wait_until_idle(own)
-    assert counter(own, 'linnet_outcomes_total{model="tiny",outcome="cancelled"}') > 10
+    assert counter(own, 'linnet_outcomes_total{model="tiny",outcome="cancelled"}') >= begun > 0
     no_unexplained_failures(own)
 
 
-def test_half_a_body_and_slow_readers(own: Server, expected: str) -> None:
+def test_half_a_body_and_slow_readers(own: Server) -> None:
     long = {"model": "tiny", "prompt": "1", "max_tokens": 900, "ignore_eos": True, "stream": True, "logprobs": 20}
-    with victims(own, expected):
+    with victims(own):
         half, slow = [connect(own) for _ in range(20)], [connect(own) for _ in range(6)]
         for connection in half:
             connection.sendall(request("/v1/completions", long)[:-30])
@@ -162,92 +96,7 @@ def test_a_deadline(own: Server) -> None:
     wait_until_idle(own)
 
 
-def test_random_traffic_beside_a_victim(own: Server, expected: str) -> None:
-    traffic(own, expected, seconds=4)
-
-
-@pytest.mark.slow
-def test_ten_minutes_of_it(own: Server, expected: str) -> None:
-    traffic(own, expected, seconds=60)
-    before = resident_bytes(own)
-    traffic(own, expected, seconds=540)
-    assert resident_bytes(own) < before * 1.1 + 20e6
-
-
-def traffic(server: Server, expected: str, seconds: float) -> None:
-    """Requests good and bad from four threads, of every route, some of them cut off."""
-    until = time.monotonic() + seconds
-
-    def send(seed: int) -> None:
-        draw = random.Random(seed)
-        with httpx.Client(base_url=server.url, timeout=60) as client:
-            while time.monotonic() < until:
-                path, body = _some_request(draw)
-                with suppress(httpx.TimeoutException):
-                    answer = client.post(path, content=body, timeout=draw.choice([0.05, 60, 60]))
-                    assert answer.status_code in (200, 400, 404, 429), answer.text
-
-    with victims(server, expected):
-        failures: list[BaseException] = []
-
-        def guarded(seed: int) -> None:
-            try:
-                send(seed)
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=guarded, args=(seed,)) for seed in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert not failures, failures
-    wait_until_idle(server)
-    no_unexplained_failures(server)
-    assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
-
-
-def _some_request(draw: random.Random) -> tuple[str, bytes]:
-    path = draw.choice(["/v1/completions", "/v1/chat/completions", "/api/chat", "/tokenize", "/detokenize", "/api/trace"])
-    values = [None, -1, 0, 1, 2**31, 2**63, 1e308, -0.5, "x", "", [], {}, True, [["x"]], {"a": 1}, "\x00", "<|end|>", "é" * 300]
-    body: dict[str, object] = {"model": "tiny", "max_tokens": draw.randrange(40), "temperature": draw.random()}
-    if path == "/v1/chat/completions":
-        body["messages"] = [
-            {"role": draw.choice(["user", "system", "assistant", "tool", "x"]), "content": draw.choice(["Hi", "", "<|end|>", "é"])}
-        ]
-    else:
-        body["prompt"] = draw.choice(["Hello", "1 + 1 =", "", "word " * 700, [1, 2, 3], [2000], [[1], [2]], "\ud83d\ude00"])
-    if draw.random() < 0.5:
-        names = [
-            "n",
-            "top_p",
-            "top_k",
-            "seed",
-            "stop",
-            "logprobs",
-            "logit_bias",
-            "stream",
-            "min_tokens",
-            "priority",
-            "timeout",
-            "foo",
-            "tools",
-            "echo",
-        ]
-        body[draw.choice([*names, *body])] = draw.choice(values)
-    data = json.dumps(body).encode()
-    if draw.random() < 0.1:
-        cut = draw.randrange(len(data))
-        data = data[:cut] + draw.choice([b"", b"\xff", b"NaN", b"[[[[", b'"']) + data[cut + 1 :]
-    return path, data
-
-
-def resident_bytes(server: Server) -> int:
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
-
-
-def test_a_signal_under_load_lets_answers_end(tmp_path: Path, expected: str) -> None:
+def test_a_signal_under_load_lets_answers_end(tmp_path: Path) -> None:
     with running(tmp_path, "tiny") as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         body = {name: value for name, value in VICTIM.items() if name != "ignore_eos"}
@@ -256,7 +105,7 @@ def test_a_signal_under_load_lets_answers_end(tmp_path: Path, expected: str) -> 
         with socket.create_connection(("127.0.0.1", server.port)):  # one that is open, and says nothing
             server.process.send_signal(signal.SIGTERM)
             texts = [text + "".join(chunk.choices[0].text for chunk in stream) for text, stream in zip(texts, streams, strict=True)]
-            assert texts == [expected] * 4
+            assert texts == [expected()] * 4
             assert server.process.wait(30) == 0
         with pytest.raises(ConnectionRefusedError):
             connect(server)

@@ -16,7 +16,6 @@ from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.random_weights import open_random
 from linnet.model_options import ModelOptions
 from linnet.ops.native import default_threads
-from linnet.tensors import TYPES
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def prepare(
     what opening the model raises.
     """
     checked = ModelOptions(**options)
-    target = None if checked.weights == "auto" else TYPES[checked.weights]
+    target = checked.target
     opened = open_random(model, target) if skip_load else open_checkpoint(model)
     # Token ids go in and come out: reading the tokenizer could only fail. Where devices share the model, each opens its files.
     checkpoint = replace(opened, path=opened.path if checked.tp > 1 else None, metadata=None)

@@ -64,6 +64,8 @@ def answer_record(completion: Completion) -> dict[str, Any]:
         "usage": {**asdict(completion.usage), "total_tokens": completion.usage.total_tokens},
         "timings": asdict(completion.timings),
     }
+    if completion.beam_score is not None:
+        record["beam_score"] = completion.beam_score
     if completion.logprobs is not None:
         record["logprobs"] = [asdict(entry) for entry in completion.logprobs]
     return record

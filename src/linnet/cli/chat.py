@@ -18,13 +18,14 @@ from linnet.cli.conversation import Conversation
 from linnet.cli.line_editor import turn_reader
 from linnet.cli.opening import ModelArgument, check, require_chat_template
 from linnet.cli.options import model_group, sampling_group, with_options
+from linnet.engine.params import BEAMS
 from linnet.errors import ContextLengthError, InvalidRequestError
 
 if TYPE_CHECKING:
     from linnet.llm import LLM
 
-# One answer a turn, and nothing of it but its text is shown.
-_SAMPLING = sampling_group(without=("n", "logprobs", "prompt_logprobs"))
+# One answer a turn, as it comes, and nothing of it but its text is shown.
+_SAMPLING = sampling_group(without=("n", "logprobs", "prompt_logprobs", *BEAMS))
 
 
 @with_options(sampling=_SAMPLING, load=model_group())

@@ -12,13 +12,10 @@ from typing import Any, NamedTuple, get_type_hints
 
 import typer
 
-from linnet.engine.params import SamplingParams
+from linnet.engine.params import ADVISED, SamplingParams, advice
 from linnet.errors import InvalidRequestError
 from linnet.model_options import ModelOptions
 from linnet.ops.torch.devices import VENDORS
-
-ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-"""What a model's generation_config.json may advise and a command then does unless told otherwise."""
 
 _NEEDS_DRAWS = ("top_k", "top_p", "min_p", "seed", "n")
 """Options that mean nothing to greedy decoding: one of them alone asks for draws."""
@@ -28,6 +25,7 @@ _FLAG_TYPES: dict[str, Any] = {
     "float": float,
     "bool": bool,
     "str": str,
+    "bool | str": str,
     "Any": str,  # the tokenizer: a path, on a command line
     "str | Mapping[str, Any]": str,  # the schema: a file, on a command line
     "Sequence[str]": list[str],
@@ -167,16 +165,17 @@ def shell_params(given: Mapping[str, Any], generation_config: Mapping[str, Any])
     As in transformers, advice to draw counts only under "do_sample": true. An option that only draws can obey, without a
     temperature, means a temperature of 1. Raises InvalidRequestError for bad options and for bad advice.
     """
-    advised = ADVISED if generation_config.get("do_sample") is True else ("repetition_penalty",)
-    advice = {name: generation_config[name] for name in advised if generation_config.get(name) is not None and name not in given}
-    for name, value in advice.items():
+    followed = ADVISED if generation_config.get("do_sample") is True else ("repetition_penalty",)
+    advised = {name: value for name, value in advice(generation_config).items() if name in followed and name not in given}
+    for name, value in advised.items():
         try:
             SamplingParams(**{name: value})
         except InvalidRequestError as error:
             flag = f"--{name.replace('_', '-')}"
             raise InvalidRequestError(f"the model's generation_config.json is at fault: {error}; overrule it with {flag}") from None
-    draws = generation_config.get("do_sample") is True or any(name in given for name in _NEEDS_DRAWS)
-    return SamplingParams(**{"temperature": 1.0 if draws else 0.0, **advice, **given})
+    needs = [name for name in _NEEDS_DRAWS if name in given and (name != "n" or "num_beams" not in given)]
+    draws = generation_config.get("do_sample") is True or bool(needs)
+    return SamplingParams(**{"temperature": 1.0 if draws else 0.0, **advised, **given})
 
 
 def read_value(name: str, text: str) -> Any:
@@ -209,7 +208,7 @@ def _flag(f: Field[Any], group: Group) -> inspect.Parameter:
         None,
         f"--{f.name.replace('_', '-')}",
         help=_help(f, kind, group.advised),
-        metavar="|".join(choices) if choices else _METAVARS.get(f.name, _METAVARS.get(kind)),
+        metavar="|".join(str(choice).lower() for choice in choices) if choices else _METAVARS.get(f.name, _METAVARS.get(kind)),
         show_default=False,
         rich_help_panel=group.title,
     )
@@ -239,6 +238,8 @@ def _parsed(name: str, value: Any) -> Any:
     """A flag's value as its option takes it."""
     if name in ("json_schema", "grammar"):
         return _read(name, Path(value))
+    if name == "early_stopping":
+        return {"true": True, "false": False}.get(value, value)
     if name != "logit_bias":
         return value
     biases: dict[int, float] = {}

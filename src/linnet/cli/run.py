@@ -41,8 +41,8 @@ def run(
 ) -> None:
     """Answer one prompt.
 
-    The answer streams to standard output; a last line on standard error says how long it took. A model without a chat
-    template completes the prompt as it stands.
+    The answer streams to standard output, or with --num-beams comes at the end; a last line on standard error says how
+    long it took. A model without a chat template completes the prompt as it stands.
     """
     check_system(system, raw)
     for name in ("logprobs", "prompt_logprobs"):
@@ -56,8 +56,15 @@ def run(
     with LLM(model, **load) as llm:
         load_s = time.perf_counter() - opened_at
         params = shell_params(sampling, llm.generation_config)
-        with one_interrupt(), closing(llm.stream(as_prompt(llm, model, text, system, raw, load), params)) as chunks:
-            completions = _collect(chunks) if as_json else _show(chunks, params.n)
+        asked = as_prompt(llm, model, text, system, raw, load)
+        with one_interrupt():
+            if params.num_beams > 1:
+                completions = llm.generate([asked], params)
+                if not as_json:
+                    _print(completions)
+            else:
+                with closing(llm.stream(asked, params)) as chunks:
+                    completions = _collect(chunks) if as_json else _show(chunks, params.n)
     if as_json:
         print(json.dumps(_record(model, completions, load_s)), flush=True)
     note(figures(completions))
@@ -92,6 +99,12 @@ def _show(chunks: Iterable[Chunk], samples: int) -> list[Completion]:
         write("\n")
         raise
     return [completions[index] for index in range(samples)]
+
+
+def _print(completions: list[Completion]) -> None:
+    for index, completion in enumerate(completions):
+        _heading(index, len(completions))
+        write(completion.text if completion.text.endswith("\n") else completion.text + "\n")
 
 
 def _heading(shown: int, samples: int) -> None:

@@ -16,7 +16,7 @@ from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, page
-from linnet.engine.params import MAX_CANDIDATES, SamplingParams
+from linnet.engine.params import BEAMS, MAX_CANDIDATES, SamplingParams
 from linnet.errors import InvalidRequestError
 from linnet.options import check_writable
 
@@ -33,7 +33,7 @@ _TAIL = 60
 """Characters of the text so far that are shown."""
 
 
-@with_options(sampling=sampling_group(without=("n", "logprobs")), load=model_group())
+@with_options(sampling=sampling_group(without=("n", "logprobs", *BEAMS)), load=model_group())
 def trace(
     model: ModelArgument,
     prompt: Annotated[str | None, typer.Argument(help=PROMPT_HELP, metavar="PROMPT")] = None,

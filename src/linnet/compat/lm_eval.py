@@ -12,10 +12,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from linnet.engine.params import SamplingParams
-from linnet.errors import InvalidRequestError, MissingDependencyError
+from linnet.errors import ChatTemplateError, InvalidRequestError, MissingDependencyError
 from linnet.eval.batch import Generate, Item, Score, run
 from linnet.llm import LLM
 from linnet.model_options import ModelOptions
+from linnet.prompts import read_chat_template
+from linnet.text.chat_template import choose
 
 try:
     from lm_eval.api.model import TemplateLM
@@ -33,6 +35,9 @@ R = TypeVar("R")
 
 Answer = tuple[float, bool]
 """A continuation's log-likelihood, and whether it is what the model would greedily say."""
+
+_MARK = "[the answer goes on here] "
+"""Put after an answer's beginning, to find where it ends in what a template writes."""
 
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 
@@ -68,6 +73,7 @@ class LinnetLM(TemplateLM):  # type: ignore[misc]
         if self.llm.tokenizer is None:
             raise InvalidRequestError(f"{path} has no tokenizer, which tasks of texts need; give one with tokenizer=PATH")
         self.tokenizer = self.llm.tokenizer
+        self.template = read_chat_template(options.get("chat_template"), self.tokenizer)
         self.max_length, self.max_gen_toks = self.llm.context, max_gen_toks
 
     # ---- tokens
@@ -92,7 +98,33 @@ class LinnetLM(TemplateLM):  # type: ignore[misc]
         return self.tokenizer.source.replace("/", "__")
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return self.tokenizer.render_chat_template(chat_history, add_generation_prompt=add_generation_prompt)
+        """Without the prompt for an answer, the last message is the answer's beginning. A system message that the template refuses is left
+        out, which a warning says, as the `hf` class does."""
+        try:
+            return self._rendered(chat_history, add_generation_prompt)
+        except ChatTemplateError as error:
+            rest = [message for message in chat_history if message["role"] != "system"]
+            if len(rest) == len(chat_history):
+                raise
+            logger.warning("the system message is left out, which the chat template does not take: %s", error)
+            return self._rendered(rest, add_generation_prompt)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """What the harness notes with its results."""
+        if self.template is None or chat_template is False:
+            return super().chat_template(chat_template)  # type: ignore[no-any-return]
+        return choose(self.tokenizer.chat_templates, self.template, False, self.llm.name)
+
+    def _rendered(self, messages: list[dict[str, str]], to_answer: bool) -> str:
+        if to_answer:
+            return self.tokenizer.render_chat_template(messages, chat_template=self.template)
+        *before, last = messages
+        marked = [*before, {**last, "content": last["content"] + _MARK}]
+        text = self.tokenizer.render_chat_template(marked, add_generation_prompt=False, chat_template=self.template)
+        begun, mark, rest = text.rpartition(_MARK.strip())
+        if not mark:
+            raise ChatTemplateError("the chat template does not write the last message as it stands, so that no answer can go on from it")
+        return begun if rest.startswith(" ") else begun.rstrip()  # where messages are trimmed, so is this one
 
     # ---- requests
     def _loglikelihood_tokens(

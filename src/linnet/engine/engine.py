@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
+from linnet.engine.beams import BeamSearch
 from linnet.engine.check import check_request, most_tokens
 from linnet.engine.counters import Counters, Tally
 from linnet.engine.draft_model import DraftModel
@@ -102,13 +103,14 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._refuse_closed()
-        check_request(request, self.spec.vocab_size, self.context, self.slides, self.speculator.draft is not None)
-        needed, there = self._need(request), self.pool.count - self.pool.promised
+        check_request(request, self.spec.vocab_size, self.context, self.slides, self.speculator.draft is not None, self.max_batch)
+        beams = self._width(request)
+        needed, there = beams * self._need(request), self.pool.count - self.pool.promised
         if needed > there:
-            tokens = min(needed * PAGE_SIZE, len(request.prompt) + most_tokens(request, self.context, self.slides))
+            tokens = min(needed * PAGE_SIZE, beams * (len(request.prompt) + most_tokens(request, self.context, self.slides)))
+            lower = "max_tokens" if beams == 1 else "max_tokens or num_beams"
             raise OutOfMemoryError(
-                f"the request needs KV cache for {tokens} tokens and the cache holds {there * PAGE_SIZE}; "
-                "lower max_tokens or raise kv_memory"
+                f"the request needs KV cache for {tokens} tokens and the cache holds {there * PAGE_SIZE}; lower {lower} or raise kv_memory"
             )
 
     def submit(self, request: Request) -> None:
@@ -117,6 +119,8 @@ class Engine:
         request.submitted_at = time.perf_counter()
         request.sequences = self._samples(request)
         request.unfinished = len(request.sequences)
+        if self._width(request) > 1:
+            request.beams = BeamSearch(request)
         with self._turns.lock:
             self.check(request)  # again: a session may have taken room meanwhile
             if self._draining:
@@ -224,7 +228,7 @@ class Engine:
     def promise(self, pages: int) -> None:
         """Sets pages aside, in a turn of this thread. Raises OutOfMemoryError where a request that runs or waits needs them."""
         with self._turns.lock:
-            needed = max((sequence.need for request in self._stepping.unfinished for sequence in request.sequences), default=0)
+            needed = max((self._width(request) * request.sequences[0].need for request in self._stepping.unfinished), default=0)
             there = self.pool.count - self.pool.promised
             if pages + needed > there:
                 raise OutOfMemoryError(
@@ -238,8 +242,12 @@ class Engine:
         assert self._stepping.run is not None
         return self._stepping.run(batch)
 
+    def _width(self, request: Request) -> int:
+        """How many of its sequences have to be held at once: all beams, or any one sample."""
+        return request.params.num_beams if most_tokens(request, self.context, self.slides) else 1
+
     def _need(self, request: Request) -> int:
-        """Most pages that each of its samples can come to hold."""
+        """Most pages that each of its samples, or beams, can come to hold."""
         total = len(request.prompt) + most_tokens(request, self.context, self.slides)
         return most_pages(min(total, self.context), self.scheduler.window, self.scheduler.prefill_chunk)
 
@@ -252,7 +260,7 @@ class Engine:
         limit = most_tokens(request, self.context, self.slides)
         need = self._need(request)
         sequences = []
-        for index in range(request.params.n if limit else 1):  # only the first sample scores the prompt
+        for index in range(max(request.params.n, request.params.num_beams) if limit else 1):  # only the first sample scores the prompt
             constraint = None if request.constraint is None else request.constraint.fork()
             sampler = Sampler(self.ops, request.params, request.seed, index, request.prompt, request.ends, constraint)
             sequence = Sequence(request, index, list(request.prompt), limit, need, sampler, scored=request.logits_from)

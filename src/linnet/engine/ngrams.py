@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from copy import copy
 
 
 class Ngrams:
@@ -15,6 +16,12 @@ class Ngrams:
         self._last: tuple[int, ...] = ()  # up to size - 1 tokens
         for token in tokens:
             self.add(token)
+
+    def fork(self) -> Ngrams:
+        """The same text, to grow another way."""
+        new = copy(self)
+        new._followers = defaultdict(set, {run: set(tokens) for run, tokens in self._followers.items()})
+        return new
 
     def add(self, token: int) -> None:
         if len(self._last) == self.size - 1:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from linnet.arch.spec import ModelSpec
+from linnet.control_group import memory_left
 from linnet.errors import OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 
@@ -221,23 +222,27 @@ def cache_budget(reserved: int, memory: int | None = None) -> int:
     return max(0, int(((available_memory() if memory is None else memory) - reserved) * MEMORY_SHARE))
 
 
-def available_memory(control_group: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that can be taken without swapping: the smaller of the machine's and the control group's (Linux), or
-    the installed memory where the system says no more."""
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that can be taken without swapping: the smallest of the machine's, the control groups' and what `ulimit -v` leaves (Linux),
+    or the installed memory where the system says no more. root: the folder that holds proc and sys."""
     try:
-        lines = meminfo.read_text().splitlines()
+        lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
         return _installed_memory()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    limits = (memory_left(root), _address_space_left(root / "proc/self/statm"))
+    return min([available, *(left for left in limits if left is not None)])
+
+
+def _address_space_left(statm: Path) -> int | None:
+    """Bytes that this process may map beside what it has, None: as many as it likes."""
     try:
-        limit = (control_group / "memory.max").read_text().strip()
-        used = int((control_group / "memory.current").read_text())
-        parts = dict(line.split() for line in (control_group / "memory.stat").read_text().splitlines())
-    except OSError:
-        return available
-    # Cached files count as used, model files that were just read among them, but are given back when memory is wanted.
-    used -= int(parts.get("inactive_file", 0)) + int(parts.get("active_file", 0))
-    return available if limit == "max" else min(available, max(0, int(limit) - used))
+        import resource
+
+        limit, pages = resource.getrlimit(resource.RLIMIT_AS)[0], int(statm.read_text().split()[0])
+    except (ImportError, OSError):
+        return None
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - pages * resource.getpagesize())
 
 
 def _installed_memory() -> int:

@@ -19,6 +19,9 @@ MAX_CANDIDATES = 1024
 MAX_CHOICES = 4096
 MAX_GRAMMAR = 2**19
 """Most characters of a schema, a regular expression or a grammar."""
+BEAMS = ("num_beams", "length_penalty", "early_stopping")
+ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+"""What a model's generation_config.json may advise: the shell and the server then do so unless told otherwise."""
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 
 
@@ -33,6 +36,9 @@ class SamplingParams(Options):
     One of json_schema, json_object, regex, choice and grammar constrains the answer: a token that would lead away from it is never
     drawn, and a token that ends the answer only where it is complete; `min_tokens` gives way where nothing can follow. What ends it
     early (max_tokens, stop) can leave it incomplete. See each field's help text, and docs/constraints.md.
+
+    With num_beams, several answers go on side by side as in transformers (docs/beams.md): the order above then holds for
+    log-probabilities in place of logits, and `n` is how many of the best are given.
     """
 
     max_tokens: int | None = option(
@@ -61,9 +67,15 @@ class SamplingParams(Options):
     )
     choose: Callable[[NDArray[np.float32]], int] | None = option(None, "callable logits -> token id, in place of sampling")
     no_repeat_ngram_size: int = option(0, "never complete a run of so many tokens that stood before, prompt included; 0: off", 0, 2**20)
-    num_beams: int = option(1, "beam search width", letter="G2")
-    length_penalty: float = option(1.0, "exponent of the length in beam scores", letter="G2")
-    early_stopping: bool = option(False, "end beam search at the first full set", letter="G2")
+    num_beams: int = option(
+        1, "beam search that keeps so many answers going, and gives the n best; with a temperature, beams are drawn; 1: off", 1, MAX_SAMPLES
+    )
+    length_penalty: float = option(1.0, "beams are compared by the sum of their log-probabilities over length**this", -20.0, 20.0)
+    early_stopping: bool | str = option(
+        False,
+        "beam search ends with num_beams finished answers (true), once a better one is unlikely (false), or impossible (never)",
+        choices=(False, True, "never"),
+    )
     json_schema: str | Mapping[str, Any] | None = option(None, "the answer is JSON that satisfies this schema, an object or its text")
     json_object: bool = option(False, "the answer is a JSON object")
     regex: str | None = option(None, "the answer as a whole matches this regular expression")
@@ -82,6 +94,7 @@ class SamplingParams(Options):
         super().__post_init__()
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequestError(f"min_tokens is {self.min_tokens}, more than max_tokens, which is {self.max_tokens}; lower it")
+        self._check_beams()
         given = [name for name in CONSTRAINTS if getattr(self, name) not in (None, False)]
         if len(given) > 1:
             raise InvalidRequestError(f"{' and '.join(given)} are given, and one answer follows one of them; drop the others")
@@ -92,8 +105,33 @@ class SamplingParams(Options):
             if value == ():
                 raise InvalidRequestError("choice is empty; give at least one text")
 
+    def _check_beams(self) -> None:
+        """What beam search does not go with, by name."""
+        if self.num_beams == 1:
+            for name, default in (("length_penalty", 1.0), ("early_stopping", False)):
+                value = getattr(self, name)
+                if value != default:
+                    raise InvalidRequestError(f"{name} is {value!r} and num_beams 1, so that no beams are compared; raise num_beams")
+            return
+        if self.n > self.num_beams:
+            raise InvalidRequestError(f"n is {self.n}, and num_beams {self.num_beams} give so many answers at most; raise num_beams")
+        if self.choose is not None:
+            raise InvalidRequestError(f"choose takes one token, and num_beams is {self.num_beams}; leave one of them out")
+        if self.speculation in ("lookup", "draft"):
+            raise InvalidRequestError(f"speculation is {self.speculation!r}, and beams are not guessed ahead; leave it at 'auto' or 'off'")
+
+    def refuse_beams(self, what: str) -> None:
+        """Raises InvalidRequestError for beam search, on behalf of what gives tokens as they come."""
+        if self.num_beams > 1:
+            raise InvalidRequestError(f"num_beams is {self.num_beams}, and {what} gives tokens as they come: beams are known at the end")
+
     @property
     def constraint(self) -> tuple[str, Any] | None:
         """What constrains the answer, its name and value; a schema as its JSON text."""
         given = ((name, getattr(self, name)) for name in CONSTRAINTS)
         return next(((name, value) for name, value in given if value not in (None, False)), None)
+
+
+def advice(generation_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's generation_config.json says of sampling, unchecked."""
+    return {name: generation_config[name] for name in ADVISED if generation_config.get(name) is not None}

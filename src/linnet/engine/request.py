@@ -15,6 +15,7 @@ from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
 
 if TYPE_CHECKING:
+    from linnet.engine.beams import BeamSearch, Text
     from linnet.engine.lookup import PairIndex
     from linnet.engine.speculative import Speculation
 
@@ -44,7 +45,10 @@ class Request:
     `prompt_logprobs` where params ask for them or max_tokens is 0. logits_from: the first position that it wants; what stands
     before may come from the prefix cache. hidden: `prompt_logits` gets hidden states, float32 [k, hidden], instead; such a request
     generates nothing (max_tokens is 0). cache=False recomputes the whole sequence for every token.
-    constraint: what every answer must satisfy, at its start; each sample advances a fork of it.
+    constraint: what every answer must satisfy, at its start; each sample advances a fork of it. text: likewise what tells whether a beam
+    ends by its text, where there are stop texts.
+    beams: its search, where it has one: its sequences are beams then, and its outputs come at the end, samples being the best of these;
+    beam_scores: what they were compared by.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
     were found in the prefix cache. started: whether a step has held any of it. pairs: where each two neighbouring tokens of the
     prompt stand, once that is wanted.
@@ -60,6 +64,7 @@ class Request:
     hidden: bool = False
     cache: bool = True
     constraint: Constraint | None = None
+    text: Text | None = None
 
     ends: frozenset[int] = field(init=False)
     sequences: list[Sequence] = field(default_factory=list, init=False)
@@ -73,6 +78,8 @@ class Request:
     trunk: list[int] = field(default_factory=list, init=False)
     cached_tokens: int = field(default=0, init=False)
     pairs: PairIndex | None = field(default=None, init=False)
+    beams: BeamSearch | None = field(default=None, init=False)
+    beam_scores: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.ends = self.end_ids | set(self.params.stop_token_ids)
@@ -95,7 +102,7 @@ class Request:
 
 @dataclass(eq=False)
 class Sequence:
-    """One sample of a request.
+    """One sample of a request, or one beam.
 
     tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold. order: what stands
     before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
@@ -134,6 +141,13 @@ class Sequence:
     def lacking(self) -> int:
         """How many tokens the model sees whose keys and values are not in the pages."""
         return len(self.tokens) - self.start - self.computed
+
+    def append(self, token: int, context: int) -> None:
+        """One token more, with what it makes necessary to compute anew."""
+        self.tokens.append(token)
+        if not self.request.cache:
+            self.computed = 0
+        self.slide(context)
 
     def slide(self, context: int) -> None:
         """Lets go of tokens from the front until the context holds the rest, all of which is then to be computed anew."""

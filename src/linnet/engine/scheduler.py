@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from operator import attrgetter
 
 import numpy as np
@@ -29,6 +31,10 @@ class Scheduler:
     When none is free, the one that is last in order gives all of its pages back and waits, to be computed again with the tokens
     that it has (Kwon et al., PagedAttention, 2023). The first in order always goes on, and the engine admits no request that the pool
     cannot hold alone; so everything ends.
+
+    Beams of one search are chosen from together, so that each waits for the others. They have slots set aside for them from their
+    request's admission on; and where one gave way, it comes back at the expense of whatever came after its request, lest two searches wait
+    for each other. The engine admits no search whose beams the pool cannot hold side by side, sharing nothing.
 
     Samples of one prompt share its pages, which a request keeps as its trunk until each sample has begun; whoever writes to a page
     that others hold too gets a copy of its own. Where every layer has a window, pages before the widest are given back.
@@ -71,7 +77,7 @@ class Scheduler:
 
     def plan(self) -> list[Chunk]:
         """The next step; empty when nothing runs or waits."""
-        while self.waiting and self._slots and self._admit(self.waiting[0]):
+        while any(self._admit(sequence) for sequence in self._next()):
             pass
         chunks = []
         tokens_left, rows_left = self.prefill_chunk, self.logit_rows
@@ -138,6 +144,19 @@ class Scheduler:
         for sequence in request.sequences[1:]:
             self.add(sequence)
 
+    def branch(self, source: Sequence, target: Sequence) -> None:
+        """Has one sequence of a request stand where another does: in the same pages, which they share until one of them writes there."""
+        self.remove(target)
+        target.begun, target.tokens, target.start = True, list(source.tokens), source.start
+        target.names, target.named, target.computed = list(source.names), source.named, source.computed
+        if source.slot < 0:  # it comes to pages of its own as any that gave way
+            target.computed = target.named = 0
+            self.add(target)
+            return
+        self.pool.hold(source.pages)
+        target.pages = list(source.pages)
+        self._seat(target, int(self.rope_lengths[source.slot]))
+
     def remove(self, sequence: Sequence) -> None:
         """Forgets a sequence, wherever it stands, and frees what it held."""
         if sequence.slot >= 0:
@@ -158,7 +177,20 @@ class Scheduler:
             self._reclaim()
         self.pool.promise(count)
 
-    # ---- pages
+    # ---- admission
+    def _next(self) -> list[Sequence]:
+        """Which of those that wait may come next: the first in order, and the first beam for which others wait."""
+        missing = (sequence for sequence in self.waiting if _is_missed(sequence))
+        return [*self.waiting[:1], *islice(missing, 1)]
+
+    def _has_slot(self, request: Request) -> bool:
+        """Whether there is a slot for a sequence of the request, or for all its beams; those that beams of others are yet to take are
+        set aside."""
+        seated = Counter(other.request for other in self.running)
+        missing = sum(len(other.sequences) - count for other, count in seated.items() if other.beams is not None and other is not request)
+        needed = len(request.sequences) - seated[request] if request.beams is not None else 1
+        return len(self._slots) - missing >= needed
+
     def _admit(self, sequence: Sequence) -> bool:
         """Gives a waiting sequence a slot and pages for its tokens, if there are enough."""
         request, pool = sequence.request, self.pool
@@ -173,15 +205,17 @@ class Scheduler:
                 return False
         pool.hold(pages)
         fresh = min(pages_for(seen + 1) - len(pages), sequence.need - _held(pages))
-        spare = sum(_held(other.pages) < other.need for other in self.running) + bool(computed % PAGE_SIZE)
-        while pool.free_count < fresh + spare:
-            if self.running:
+        while not self._has_room(sequence, fresh, copies=bool(computed % PAGE_SIZE)):
+            if self._overtakes(sequence):
+                self._reclaim()
+            elif any(not _search_together(sequence, other) for other in self.running):
                 pool.free(pages)
                 return False
-            if not self.trunks:
-                break  # it is alone, and fits: see Engine.check
-            self.end_trunk(self.trunks[-1])
-        del self.waiting[0]
+            elif self.trunks:
+                self.end_trunk(self.trunks[-1])
+            else:
+                break  # it is alone, but for beams beside it, and fits: see Engine.check
+        self.waiting.remove(sequence)
         sequence.pages = pages + pool.allocate(fresh)
         sequence.computed, sequence.named = computed, computed // PAGE_SIZE
         self._seat(sequence, rope_length)
@@ -192,6 +226,16 @@ class Scheduler:
             elif all(other.begun for other in request.sequences):
                 self.end_trunk(request)
         return True
+
+    def _has_room(self, sequence: Sequence, fresh: int, copies: bool) -> bool:
+        """Whether there is a slot, and so many fresh pages with one for each that may need one next; copies: so does the sequence."""
+        spare = sum(_held(other.pages) < other.need for other in self.running) + copies
+        return self._has_slot(sequence.request) and self.pool.free_count >= fresh + spare
+
+    def _overtakes(self, sequence: Sequence) -> bool:
+        """Whether the last in order is to give way to a sequence that waits."""
+        last = self.running[-1] if self.running else sequence
+        return _is_missed(sequence) and last.order > sequence.order and not _search_together(sequence, last)
 
     def _is_coming(self, sequence: Sequence, index: int, rope_length: int) -> bool:
         """Whether one that came before and is still reading its prompt will fill the page at `index`: it is waited for, rather than have
@@ -210,6 +254,7 @@ class Scheduler:
         self.prompt_lengths[slot] = len(sequence.request.prompt)
         insort(self.running, sequence, key=_order)
 
+    # ---- pages
     def _stop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.pool.free(sequence.pages)
@@ -268,6 +313,15 @@ class Scheduler:
         self.add(victim)
         self.preemptions += 1
         return victim
+
+
+def _is_missed(sequence: Sequence) -> bool:
+    """Whether it is a beam of a search that has begun."""
+    return sequence.request.beams is not None and sequence.generated > 0
+
+
+def _search_together(one: Sequence, other: Sequence) -> bool:
+    return one.request is other.request and one.request.beams is not None
 
 
 def _held(pages: list[int]) -> int:

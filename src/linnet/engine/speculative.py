@@ -126,7 +126,13 @@ class Speculator:
     def _state(self, sequence: Sequence) -> Speculation | None:
         """What is known of a sequence; None where nothing is to be guessed."""
         request, mode = sequence.request, sequence.request.params.speculation
-        if mode == "off" or not request.cache or not sequence.generated or sequence.limit - sequence.generated < 2:
+        if (
+            mode == "off"
+            or request.beams is not None
+            or not request.cache
+            or not sequence.generated
+            or sequence.limit - sequence.generated < 2
+        ):
             return None
         if sequence.speculation is None:
             if request.pairs is None:

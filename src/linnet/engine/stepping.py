@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from itertools import islice
+from collections.abc import Callable
+from functools import partial
+from itertools import islice, repeat
 from typing import TypeAlias
 
 from linnet.engine.batch import Chunk, batch_of
+from linnet.engine.beams import BeamSearch
 from linnet.engine.counters import Outcome, Tally
+from linnet.engine.memory_errors import step_error
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import token_logprob
 from linnet.engine.scheduler import Scheduler
@@ -63,8 +67,9 @@ class Stepping:
             results = self._run(plan)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
+            problem = step_error(error, "lower max_batch, prefill_chunk or context")
             for request in {chunk.sequence.request for chunk in plan} or tuple(self.unfinished):
-                self.fail(request, error)
+                self.fail(request, problem)
             return
         computed = time.perf_counter()
         self.speculator.record(plan, computed - ready)
@@ -74,7 +79,10 @@ class Stepping:
                 rows = result[row : row + chunk.rows]
                 row += chunk.rows
                 if not chunk.sequence.request.done:  # else another of its samples has just failed
-                    self._share(chunk, rows, drawn.get(chunk.sequence))
+                    self._serve(chunk.sequence.request, partial(self._accept, chunk, rows, drawn.get(chunk.sequence)))
+        for request in dict.fromkeys(chunk.sequence.request for chunk in plan):
+            if request.beams is not None and request.beams.is_due and not request.done:
+                self._serve(request, partial(self._advance_beams, request, request.beams))
         self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
 
     def _run(self, plan: list[Chunk]) -> list[tuple[list[Chunk], Logits, Drawn]]:
@@ -132,15 +140,15 @@ class Stepping:
             waiting, free = len(self.scheduler.waiting), self.scheduler.pool.free_count
             logger.debug("step: %d sequences; %d wait, %d pages free", len(plan), waiting, free)
 
-    def _share(self, chunk: Chunk, rows: Logits, drawn: list[int] | None) -> None:
-        """Gives a sequence its rows of a step's logits; what a caller's callable does wrong there fails its request alone."""
+    def _serve(self, request: Request, task: Callable[[], None]) -> None:
+        """Does for a request what follows a step; what a caller's callable does wrong there fails this request alone."""
         try:
             self.accepting = True
-            self._accept(chunk, rows, drawn)
+            task()
         except Exception as error:
-            self.fail(chunk.sequence.request, error)
+            self.fail(request, error)
         except BaseException:  # Ctrl-C in whoever has the turn: this token may be half taken, the others' are not touched
-            self.fail(chunk.sequence.request, LinnetError("the request was interrupted while its token was chosen; submit it again"))
+            self.fail(request, LinnetError("the request was interrupted while its token was chosen; submit it again"))
             raise
         finally:
             self.accepting = False
@@ -156,6 +164,9 @@ class Stepping:
             sequence.scored += owed
         self.scheduler.advance(sequence, chunk.count)
         if sequence.lacking:
+            return
+        if request.beams is not None:
+            request.beams.report(sequence, on_host(rows[-1:])[0])
             return
         if sequence.index == 0 and not sequence.generated and len(request.sequences) > 1:
             self.scheduler.fork(sequence)
@@ -176,19 +187,33 @@ class Stepping:
 
     def _choose(self, sequence: Sequence, logits: Logits, drawn: int | None) -> None:
         """The next token of a sequence whose pages hold all of it, from the logits [1, vocab] after its last; or as it was drawn."""
-        request, top = sequence.request, sequence.request.params.logprobs
+        top = sequence.request.params.logprobs
         if drawn is not None and drawn >= 0:
             token, logprob = sequence.sampler.take(drawn), None
         else:
             [row] = on_host(logits)
             token = sequence.sampler.next_token(row, sequence.tokens, sequence.generated)
             logprob = None if top is None else token_logprob(row, token, top)
-        sequence.tokens.append(token)
-        if not request.cache:
-            sequence.computed = 0
-        sequence.slide(self.context)
+        sequence.append(token, self.context)
         reason = _finish_reason(sequence, token)
         self._emit(sequence, Output(sequence.index, token, logprob, reason, time.perf_counter()))
+
+    def _advance_beams(self, request: Request, beams: BeamSearch) -> None:
+        """Once every beam has its logits. At the end, the best of what was found are the request's samples: all their tokens come now."""
+        beams.advance(self.scheduler)
+        if not beams.over:
+            return
+        found = beams.finished[: request.params.n]
+        request.unfinished, request.beam_scores = len(found), [hypothesis.score for hypothesis in found]
+        now = time.perf_counter()
+        for sequence in request.sequences:
+            self.scheduler.remove(sequence)
+        for index, hypothesis in enumerate(found):
+            logprobs = hypothesis.logprobs or repeat(None)
+            for token, logprob, left in zip(hypothesis.tokens, logprobs, range(len(hypothesis.tokens) - 1, -1, -1), strict=False):
+                if token not in request.ends and request.stop_rule is not None:
+                    request.stop_rule(index, token)
+                self._emit(request.sequences[index], Output(index, token, logprob, None if left else hypothesis.reason, now))
 
     def _emit(self, sequence: Sequence, output: Output) -> None:
         request = sequence.request

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from linnet import _core
 from linnet.arch.rope import effective_length, inverse_frequencies, is_length_dependent
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
+from linnet.control_group import processor_quota
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
 from linnet.tensors import RawTensor, TensorType
@@ -227,9 +228,10 @@ def frequencies_and_factor(rope: Rope, length: int) -> NDArray[np.float32]:
 
 
 @lru_cache
-def default_threads(control_group: Path = Path("/sys/fs/cgroup")) -> int:
+def default_threads(root: Path = Path("/")) -> int:
     """Physical cores among the processors that this process may run on (hyperthreads of one core count once), but no more
-    than a container's quota of processor time is worth: threads past it would wait for each other while they are held up."""
+    than a container's quota of processor time is worth: threads past it would wait for each other while they are held up. root: the
+    folder that holds the system's files of control groups."""
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
@@ -238,8 +240,5 @@ def default_threads(control_group: Path = Path("/sys/fs/cgroup")) -> int:
     for cpu in allowed:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
-    try:
-        quota, period = (control_group / "cpu.max").read_text().split()
-    except OSError:
-        return len(cores)
-    return len(cores) if quota == "max" else max(1, min(len(cores), int(quota) // int(period)))
+    quota = processor_quota(root)
+    return len(cores) if quota is None else max(1, min(len(cores), int(quota)))

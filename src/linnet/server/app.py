@@ -22,6 +22,7 @@ from linnet.server.routes import (
     anthropic_messages,
     chat,
     completions,
+    docs,
     embeddings,
     models,
     operations,
@@ -35,13 +36,13 @@ from linnet.server.service import Service
 
 ROUTERS = tuple(
     module.router
-    for module in (models, chat, completions, embeddings, responses, anthropic_messages, simple, socket, tokens, operations, page)
+    for module in (models, chat, completions, embeddings, responses, anthropic_messages, simple, socket, tokens, operations, docs, page)
 )
 
 
 def create_app(service: Service) -> FastAPI:
     """An ASGI application; whoever serves it does so while the service is `running`."""
-    app = FastAPI(title="Linnet", version=__version__, redoc_url=None, middleware=_guards(service))
+    app = FastAPI(title="Linnet", version=__version__, docs_url=None, redoc_url=None, middleware=_guards(service))
     app.state.service = service
     for router in ROUTERS:
         app.include_router(router, responses=failures(ErrorBody))

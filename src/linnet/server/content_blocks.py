@@ -8,13 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from linnet.server.schema import Body, Items
+from linnet.server.schema import Body, CacheControl, Items
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, Event, TextDelta
 
 MAX_MESSAGES = 4096
-
-# Where a prompt may be cached: this server finds what it has seen by itself, so that it is honoured wherever it stands.
-CacheControl = dict[str, Any] | None
 
 
 class TextBlock(Body):

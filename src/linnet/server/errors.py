@@ -117,6 +117,10 @@ _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_p
 def validation_error(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
     """Of what pydantic found wrong, the thing that lies deepest in the body and is not of another type: where one of several would do,
     that is the one that came nearest."""
+    if isinstance(body, bytes):  # not read as JSON
+        return ApiError(
+            400, "the body is not declared as JSON; send the header content-type: application/json", code="invalid_content_type"
+        )
     error = max(errors, key=lambda error: (len(_place(error["loc"], body)), not error["type"].endswith("_type")))
     kind, place = str(error["type"]), _place(error["loc"], body)
     param = ".".join(place) or None

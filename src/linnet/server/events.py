@@ -10,6 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from linnet.engine.params import SamplingParams
 from linnet.server.errors import api_error
 
 DONE = b"data: [DONE]\n\n"
@@ -23,11 +24,12 @@ def event(data: Mapping[str, Any], name: str | None = None) -> bytes:
 
 class EventStream(Response):
     """Sends events as they come. The first is awaited before the status goes out, so that what is refused gets a status of its own; what
-    fails later is an event, the last one."""
+    fails later is an event, the last one. Raises InvalidRequestError where params ask for what cannot be streamed."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], params: SamplingParams) -> None:
+        params.refuse_beams("a stream")
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self.events = events

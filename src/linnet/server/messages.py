@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from linnet.errors import ChatTemplateError
-from linnet.server.schema import Body, Items
+from linnet.server.schema import Body, CacheControl, Items
 
 MAX_MESSAGES = 4096
 
@@ -17,6 +17,7 @@ MAX_MESSAGES = 4096
 class TextPart(Body):
     type: Literal["text"]
     text: str
+    cache_control: CacheControl = None
 
 
 class FunctionCall(Body):

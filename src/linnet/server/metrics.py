@@ -1,4 +1,4 @@
-"""What /metrics tells Prometheus: requests as they were answered, and what the engines of the open models count."""
+"""What /metrics tells Prometheus: requests as they were answered, what the process takes, and what the engines of the open models count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client import Counter as RequestCounter
 from prometheus_client import Histogram as RequestHistogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -29,6 +29,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, processor time, files: where the system tells (Linux)
         self.requests = RequestCounter("linnet_http_requests", "requests answered", ("route", "method", "status"), registry=self.registry)
         help = "seconds from a request to the end of its answer"
         self.seconds = RequestHistogram("linnet_http_request_seconds", help, ("route",), buckets=_SECONDS, registry=self.registry)

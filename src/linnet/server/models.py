@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from linnet.engine.pages import common_window, most_pages, page_bytes
+from linnet.engine.params import SamplingParams, advice
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.model_options import ModelOptions
 from linnet.server.errors import ApiError, unavailable
@@ -17,6 +19,7 @@ from linnet.server.settings import ModelSettings, Settings
 
 if TYPE_CHECKING:
     from linnet.llm import LLM
+    from linnet.look.report import ModelReport
 
 logger = logging.getLogger("linnet.server")
 
@@ -39,7 +42,7 @@ class Models:
 
     def __init__(self, settings: Settings) -> None:
         self.created = int(time.time())
-        self._budget = settings.server.memory
+        self._budget, self._advised = settings.server.memory, settings.server.generation_config == "auto"
         self._served = {model.name: Served(model) for model in settings.models}
         self._changing = asyncio.Lock()  # one model is opened or closed at a time, so that sizes add up
 
@@ -97,16 +100,14 @@ class Models:
         return await asyncio.shield(served.opening)
 
     async def _load(self, served: Served) -> LLM:
-        from linnet.llm import LLM
-
         started, name = time.perf_counter(), served.settings.name
         try:
             async with self._changing:
                 options = dict(served.settings.options)
-                if self._budget is not None:
-                    options["kv_memory"] = await self._make_room(served, self._budget)
                 try:
-                    served.llm = await asyncio.to_thread(LLM, served.settings.path, **options)
+                    if self._budget is not None:
+                        options["kv_memory"] = await self._make_room(served, self._budget)
+                    served.llm = await asyncio.to_thread(_opened, served.settings.path, options, self._advised)
                 except OutOfMemoryError as error:
                     logger.error("model %s cannot be opened: %s", name, error)
                     raise unavailable(f"there is no memory for the model {name} now; try again, or raise --memory") from None
@@ -121,7 +122,7 @@ class Models:
 
     async def _make_room(self, served: Served, budget: int) -> int:
         """Closes idle models until this one fits, with all of its KV cache if that can be had. Gives the bytes that its cache may take."""
-        weights, cache = await asyncio.to_thread(_needs, served.settings)
+        weights, cache = await asyncio.to_thread(needs, served.settings)
         while (left := budget - sum(other.size for other in self._served.values())) < weights + cache and (idle := self._idle()):
             await self._close(idle[0])
         granted = min(cache, left - weights)
@@ -138,13 +139,41 @@ class Models:
             logger.info("model %s closed", served.settings.name)
 
 
-def _needs(settings: ModelSettings) -> tuple[int, int]:
-    """Bytes of a model's weights in memory, and of the KV cache that it would have if there were memory enough."""
+def _opened(path: str, options: Mapping[str, Any], advised: bool) -> LLM:
+    """The model. advised: its generation_config.json is to be followed. Raises what opening it raises, and InvalidRequestError where that
+    cannot be followed."""
+    from linnet.llm import LLM
+
+    llm = LLM(path, **options)
+    try:
+        if advised:
+            SamplingParams(**advice(llm.generation_config))
+    except InvalidRequestError as error:
+        llm.close()
+        message = f"{path}: its generation_config.json is at fault: {error}; --generation-config linnet passes over it"
+        raise InvalidRequestError(message) from None
+    return llm
+
+
+def needs(settings: ModelSettings) -> tuple[int, int]:
+    """Bytes of the weights in memory of a model and of the draft model that guesses for it, and of the KV cache that they would have if
+    there were memory enough."""
     from linnet.look.report import inspect_model
 
     options = ModelOptions(**settings.options)
-    contexts = None if options.context is None else [options.context]
-    report = inspect_model(settings.path, weights=options.weights, contexts=contexts, batch_sizes=(options.max_batch,))
-    need = [need for need in report.memory if need.kv_dtype == options.kv_type][-1]  # of the longest context
-    cache = need.kv_cache_bytes if options.kv_memory is None else min(need.kv_cache_bytes, options.kv_memory)
-    return 0 if options.low_memory else need.weight_bytes, cache
+    reports = [inspect_model(settings.path, weights=options.weights)]
+    if options.draft is not None:
+        reports.append(inspect_model(options.draft))
+    specs = [report.spec for report in reports]
+    context = specs[0].context if options.context is None else options.context
+    window = common_window(specs[0], specs[1] if options.draft is not None else None)
+    pages = options.batch * most_pages(context, window, options.prefill_chunk)
+    cache = pages * sum(page_bytes(spec, options.kv_type) for spec in specs)
+    weights = sum(_weight_bytes(report, options) for report in reports)
+    return weights, cache if options.kv_memory is None else min(cache, options.kv_memory)
+
+
+def _weight_bytes(report: ModelReport, options: ModelOptions) -> int:
+    if options.op_set == "native":
+        return 0 if options.low_memory else report.memory[0].weight_bytes
+    return report.parameters.total * (2 if options.dtype in ("f16", "bf16") else 4)  # expanded, at most to float32

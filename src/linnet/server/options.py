@@ -26,5 +26,10 @@ class ServerOptions(Options):
     body_timeout: float = option(30.0, "seconds that a client has to send its request", 0.1)
     request_timeout: float = option(600.0, "seconds that a request may take, its wait in the queue included", 0.1)
     drain_timeout: float = option(60.0, "seconds that running requests have to end once the server is told to", 0.0)
+    generation_config: str = option(
+        "auto",
+        "options of sampling that a request leaves out: as the model's generation_config.json says (auto), or Linnet's own (linnet)",
+        choices=("auto", "linnet"),
+    )
     memory: int | None = option(None, "most bytes that all models may take, weights and KV caches; None: what this machine has", 1)
     idle_unload: float | None = option(None, "seconds without requests after which a model gives its memory back; None: never", 1.0)

@@ -26,6 +26,7 @@ _TYPES: dict[str, Any] = {
     "float": float,
     "bool": bool,
     "str": str,
+    "bool | str": bool | str,
     "str | Mapping[str, Any]": str | dict[str, Any],
     "Sequence[int]": TokenIds,
     "Mapping[int, float]": Biases,
@@ -36,6 +37,10 @@ Item = TypeVar("Item")
 
 Items = Annotated[list[Item], Field(fail_fast=True)]
 """A list as long as a body may be: its first mistake is told, and not a million of them collected."""
+
+CacheControl = dict[str, Any] | None
+"""Where a prompt may be cached, by Anthropic's clients: this server finds what it has seen by itself, so that it is honoured wherever it
+stands."""
 
 BodyType = TypeVar("BodyType", bound="Body")
 

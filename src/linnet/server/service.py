@@ -9,18 +9,19 @@ from contextlib import asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from linnet.engine.params import SamplingParams
+from linnet.engine.params import SamplingParams, advice
 from linnet.errors import OutOfMemoryError
 from linnet.server.errors import ApiError
 from linnet.server.health import Pulse
 from linnet.server.metrics import Metrics
 from linnet.server.models import Models
+from linnet.server.schema import Body
 from linnet.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -78,10 +79,16 @@ class Service:
         if n is not None and n > self.options.max_n:
             raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
 
-    def within_time(self, params: SamplingParams) -> SamplingParams:
-        """With the server's own time limit, unless theirs is nearer."""
+    def sampling(self, llm: LLM, body: Body, params: SamplingParams) -> SamplingParams:
+        """The params of a body as they are for this model: what it leaves out as the model's publishers advise, and with the server's own
+        time limit unless theirs is nearer."""
         most = self.options.request_timeout
-        return replace(params, timeout=most if params.timeout is None else min(most, params.timeout))
+        timeout = most if params.timeout is None else min(most, params.timeout)
+        return replace(params, timeout=timeout, **{name: value for name, value in self.advised(llm).items() if getattr(body, name) is None})
+
+    def advised(self, llm: LLM) -> dict[str, Any]:
+        """What of sampling a body may leave out, for the model's publishers advise it."""
+        return advice(llm.generation_config) if self.options.generation_config == "auto" else {}
 
     def model_name(self, asked: str | None) -> str:
         """The first model, where a request does not say which."""
@@ -100,11 +107,20 @@ class Service:
 
     @asynccontextmanager
     async def generating(
-        self, llm: LLM, prompt: Prompt, params: SamplingParams, tools: Sequence[Tool] | None = None, tool_choice: ToolChoice = "auto"
+        self,
+        llm: LLM,
+        body: Body,
+        prompt: Prompt,
+        params: SamplingParams,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+        parallel_tool_calls: bool = True,
     ) -> AsyncIterator[Handle]:
-        """An answer in the making; to leave before its end cancels it. Raises as `LLM.submit` does."""
-        limited = self.within_time(params)
-        submit = partial(copy_context().run, llm.submit, prompt, limited, tools=tools, tool_choice=tool_choice)
+        """An answer in the making to a body, of which the others are made; to leave before its end cancels it. Raises as `LLM.submit`
+        does."""
+        limited = self.sampling(llm, body, params)
+        asked = partial(llm.submit, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls)
+        submit = partial(copy_context().run, asked, prompt, limited)
         # In a thread: templates and tokenizers take their time. A hostile grammar takes as long as it may: nobody else waits for it.
         pool = _compilers if limited.constraint is not None or tools else None
         handle = await asyncio.get_running_loop().run_in_executor(pool, submit)

@@ -161,7 +161,8 @@ def _model(name: str, entry: str | Mapping[str, Any], shared: Mapping[str, Any],
         raise InvalidRequestError(f"model {name}: {error}") from None
     if budgeted and checked.backend != "linnet":
         raise InvalidRequestError(f"model {name}: --memory is for Linnet's own engine, and its backend is {checked.backend!r}; drop one")
-    locate(path)
+    for place in (path, *([] if checked.draft is None else [checked.draft])):
+        locate(place)
     return ModelSettings(name, path, options)
 
 

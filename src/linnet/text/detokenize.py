@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Protocol
 
 
@@ -58,6 +59,14 @@ class StreamDecoder:
         held, self._held = self._held, ""
         return text if self.stopped is not None else text + held
 
+    def fork(self) -> StreamDecoder:
+        """One that goes on from here with other tokens."""
+        new = copy(self)
+        new._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        new._utf8.setstate(self._utf8.getstate())
+        new._stops = None if self._stops is None else self._stops.fork()
+        return new
+
     def _bytes(self, id: int) -> bytes:
         if id in self._skipped or not (data := self._tokenizer.token_bytes(id, False)):
             return b""
@@ -94,6 +103,11 @@ class StopFinder:
         self._borders = [_borders(stop) for stop in self._stops]
         self._matched = [0] * len(self._stops)  # characters of each stop that the text so far ends with
         self._initial = re.compile("[" + "".join(re.escape(c) for c in sorted({stop[0] for stop in stops})) + "]")
+
+    def fork(self) -> StopFinder:
+        new = copy(self)
+        new._matched = list(self._matched)
+        return new
 
     @property
     def pending(self) -> int:

@@ -40,8 +40,6 @@ def _check_beams(params: SamplingParams) -> None:
     for name in ("stop", "logprobs", "logits_processor"):
         if getattr(params, name) not in ((), None):
             raise InvalidRequestError(f"{name} does not go with num_beams and {_BACKEND}; leave one of them out")
-    if params.n > params.num_beams:
-        raise InvalidRequestError(f"n is {params.n} and num_beams {params.num_beams}: there are as many answers as beams; lower n")
 
 
 def _check_room(request: Request, model: TextModel) -> None:

@@ -37,6 +37,9 @@ LEAST_WIDTH = 8
 MOST_ROWS = 256
 """A batch that is larger gains nothing by being captured."""
 
+MOST_PROGRAMS = 64
+"""Programs that torch.compile may make of steps of different sizes, before it is an error: a few are enough."""
+
 MOST_EXPERTS = 16
 """Matrices of experts that a captured step copies for its rows; with more, it is quicker to ask which rows go to which expert."""
 
@@ -51,8 +54,11 @@ class Inputs:
     rows: Tensor | None = None
     """All rows are wanted."""
 
-    def __init__(self, size: int, width: int, groups: int, ropes: Sequence[Rope], device: torch.device) -> None:
-        self.size, self.width, self.groups, self.ropes = size, width, groups, ropes
+    def __init__(self, size: int, width: int, groups: int, spec: ModelSpec, device: torch.device) -> None:
+        self.size, self.width, self.groups = size, width, groups
+        every = {id(rope): rope for layer in spec.layers for rope in layer.attention.ropes}.values()
+        self.ropes = ropes = list(dict.fromkeys(replace(rope, start=0) for rope in every))
+        self.named = [(rope, ropes.index(replace(rope, start=0))) for rope in every]
         self.integers = torch.zeros(size * (4 + groups + groups * width), dtype=torch.int64, device=device)
         self.floats = torch.zeros(size * sum(rope.dim for rope in ropes), dtype=torch.float32, device=device)
         table = (4 + groups) * size
@@ -90,7 +96,8 @@ class Inputs:
         self.parts = [part]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
-        cosines, sines = self._angles[self.ropes.index(replace(rope, start=0))]
+        at = next((index for own, index in self.named if own is rope), -1)  # torch.compile cannot compare them
+        cosines, sines = self._angles[self.ropes.index(replace(rope, start=0)) if at < 0 else at]
         return cosines, sines
 
 
@@ -99,7 +106,6 @@ class DecodeSteps:
 
     def __init__(self, ops: TorchOps, spec: ModelSpec, build: Run, capture: Capture) -> None:
         self.ops, self.spec, self.build, self.capture = ops, spec, build, capture
-        self.ropes = list(dict.fromkeys(replace(rope, start=0) for layer in spec.layers for rope in layer.attention.ropes))
         active = max((layer.mlp.router.active for layer in spec.layers if isinstance(layer.mlp, Moe)), default=0)
         self.most = max(1, MOST_EXPERTS // active) if active else MOST_ROWS
         self._captured: dict[tuple[int, int], tuple[Inputs, Run]] = {}
@@ -116,7 +122,7 @@ class DecodeSteps:
         size, width = _at_least(count, 1), _at_least(pages, LEAST_WIDTH)
         inputs, run = self._captured.get((size, width), (None, None))
         if inputs is None or run is None:
-            inputs = Inputs(size, width, len(self.ops.cache.pages), self.ropes, self.ops.device)
+            inputs = Inputs(size, width, len(self.ops.cache.pages), self.spec, self.ops.device)
         inputs.fill(batch, self.spec.bidirectional_prompt, self.ops.cache.pages)
         if run is None:
             run = self.capture(lambda: self._run(inputs))
@@ -151,6 +157,19 @@ def cuda_graph() -> Capture:
             return result
 
         return replay
+
+    return capture
+
+
+def compiled(then: Capture | None = None, backend: str = "inductor") -> Capture:
+    """Has torch.compile make one program of a step, and captures that with `then`, if with anything. The first step takes from seconds to
+    minutes; the second of another size makes a program for any."""
+
+    def capture(run: Run) -> Run:
+        program: Run = torch.compile(run, fullgraph=True, backend=backend)
+        with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
+            program()
+        return program if then is None else then(program)
 
     return capture
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import shutil
+import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from linnet.errors import InvalidRequestError, MissingDependencyError
 
 if TYPE_CHECKING:
     from torch import device as Device
     from torch import dtype as DType
+
+    from linnet.ops.torch.matrices import Kernels
+
+logger = logging.getLogger("linnet.ops")
 
 DEVICES: dict[str, tuple[str, str | None]] = {
     "cpu": ("a processor", None),
@@ -22,6 +33,9 @@ DEVICES: dict[str, tuple[str, str | None]] = {
     "npu": ("Huawei's Ascend", "torch_npu"),
 }
 """What `device` may be, before a number: what it stands for, and the package that PyTorch drives it with, where that is another."""
+
+_DEVICE_FILES = ("nvidia[0-9]*", "kfd", "dri/renderD*", "dxg")
+"""Under /dev: of NVIDIA's, AMD's, Intel's (and others') GPUs, and of whichever Windows lends to its Linux."""
 
 VENDORS = {"nvidia": "cuda", "cambricon": "mlu", "metax": "cuda", "moore": "musa", "iluvatar": "cuda"}
 """Names of makers, as the command line takes them (--nvidia), by device."""
@@ -76,6 +90,30 @@ def usual_device() -> str:
     return next((kind for kind in ("cuda", "mps", "xpu") if _count(torch, kind)), "cpu")
 
 
+def accelerators() -> list[str]:
+    """Every GPU that PyTorch drives here: "cuda:0" ... Where there can be none, PyTorch is not imported to find out."""
+    if not may_have_gpu():
+        return []
+    torch = import_torch()
+    return [f"{kind}:{index}" for kind in ("cuda", "mps", "xpu") for index in range(_count(torch, kind))]
+
+
+def may_have_gpu(root: Path = Path("/")) -> bool:
+    """Whether PyTorch is installed, was built for GPUs, and the system has a device file of one. root: the folder that holds dev."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    if sys.platform == "darwin":
+        return True
+    try:
+        version = (Path(found.origin).parent / "version.py").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        version = ""
+    if "torch" not in sys.modules and not re.search(r"^(cuda|hip|xpu)\b.*= *['\"]", version, re.MULTILINE):
+        return False
+    return sys.platform != "linux" or any(next((root / "dev").glob(name), None) is not None for name in _DEVICE_FILES)
+
+
 def _count(torch: Any, kind: str) -> int:
     module = getattr(torch, kind, None)
     if module is None or not (torch.backends.mps.is_available() if kind == "mps" else module.is_available()):
@@ -108,6 +146,26 @@ def free_memory(device: Device) -> int | None:
     torch = import_torch()
     probe = getattr(getattr(torch, device.type, None), "mem_get_info", None)
     return None if device.type == "cpu" or probe is None else int(probe(device)[0])
+
+
+def open_kernels(device: Device) -> Kernels | None:
+    """Our kernels in Triton, for a device that it compiles for; None where it is not installed, or where there are none."""
+    if device.type != "cuda":
+        return None
+    try:
+        return cast("Kernels", import_module("linnet.ops.torch.kernels"))
+    except ImportError:
+        logger.warning("Triton is not installed (pip install triton): PyTorch's own operations attend and expand weights, more slowly")
+        return None
+
+
+def check_compiler(device: Device) -> None:
+    """Raises MissingDependencyError where torch.compile has nothing to compile with for the device."""
+    if device.type == "cpu":
+        if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
+            raise MissingDependencyError("compile=True needs a C++ compiler: install g++ or clang++, or leave compile out")
+    elif device.type in ("cuda", "xpu") and find_spec("triton") is None:
+        raise MissingDependencyError("compile=True needs Triton on this device: pip install triton, or leave compile out")
 
 
 def import_torch() -> Any:

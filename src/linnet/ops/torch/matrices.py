@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +13,10 @@ from torch.nn.functional import linear
 
 from linnet.load.dequantize import parts
 from linnet.tensors import IQ4_NL, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, RawTensor, TensorType
+
+if TYPE_CHECKING:
+    from linnet.arch.spec import Attention
+    from linnet.ops.torch.cache import Store
 
 IN_FOUR_BITS = {Q2_K: 0, Q3_K: -4, Q4_0: -8, Q4_1: 0, Q4_K: 0}
 """Types whose integers are packed in four bits, and the least of them; those of the others take eight."""
@@ -89,6 +93,27 @@ class Offloaded:
 Matrix: TypeAlias = "Plain | Offloaded"
 
 
+class Kernels(Protocol):
+    """The module `kernels.py`, where Triton is."""
+
+    FEW_ROWS: int
+
+    def packed_product(self, x: Tensor, matrix: Packed) -> Tensor: ...
+
+    def attend_pages(
+        self,
+        q: Tensor,
+        keys: Store,
+        values: Store,
+        tables: Tensor,
+        positions: Tensor,
+        ends: Tensor,
+        attention: Attention,
+        slopes: Tensor | None,
+        sinks: Tensor | None,
+    ) -> Tensor: ...
+
+
 def pack(raws: Sequence[RawTensor], dtype: torch.dtype, stacked: bool = False) -> Packed:
     """A matrix of blocks of integers, or several of one type stacked, to be computed with in `dtype`. Scales are float16 where theirs are,
     and where they are no further off so than such activations: it takes less memory."""
@@ -129,12 +154,15 @@ def packed_bytes(type: TensorType, shape: tuple[int, ...], dtype: torch.dtype) -
     return count // (2 if type in IN_FOUR_BITS else 1) + count // group * scale_bytes
 
 
-def product(x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
-    """x [n, in] @ matrix.T + bias: [n, out]."""
+def product(x: Tensor, matrix: Matrix, bias: Tensor | None = None, kernels: Kernels | None = None) -> Tensor:
+    """x [n, in] @ matrix.T + bias: [n, out]. kernels: what reads packed weights without expanding them, where there are few rows."""
     if isinstance(matrix, Offloaded):
         matrix = matrix.here()
     if isinstance(matrix, Tensor):
         return linear(x, matrix, bias)
+    if kernels is not None and len(x) <= kernels.FEW_ROWS:
+        out = kernels.packed_product(x, matrix)
+        return out if bias is None else out + bias
     rows = max(1, PIECE // x.shape[1])
     pieces = [linear(x, matrix[start : start + rows].values(x.dtype)) for start in range(0, matrix.shape[0], rows)]
     out = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)

@@ -23,7 +23,7 @@ from linnet.ops.torch.cache import Cache
 from linnet.ops.torch.decode import Capture, DecodeSteps, Inputs
 from linnet.ops.torch.draw import TorchStep
 from linnet.ops.torch.experts import route
-from linnet.ops.torch.matrices import Matrix, Offloaded, Packed, Plain, pack, product, rows_of
+from linnet.ops.torch.matrices import Kernels, Matrix, Offloaded, Packed, Plain, pack, product, rows_of
 from linnet.ops.torch.shards import Partial
 from linnet.ops.torch.step import DeviceBatch
 from linnet.tensors import BF16, F16, F32, RawTensor, TensorType
@@ -38,14 +38,15 @@ class TorchOps:
     """`Ops` in PyTorch. Matrices and X are tensors [rows, width] of `dtype`, vectors are float32.
 
     device: where everything lies and is computed. Norms, rotation, routing and the logits are float32 whatever `dtype` is.
+    Quantized weights stay integers (`matrices.py`) and are computed with in `dtype`, the values that their type holds.
     capture: how steps of one token for each sequence are captured, once for each of a few sizes (`decode.py`); None: every step is asked
-    of PyTorch op by op. Quantized weights stay integers (`matrices.py`) and are computed with in `dtype`, the values that their type holds.
+    of PyTorch op by op. kernels: Triton's, for decoding (`kernels.py`); None: PyTorch's own operations.
     """
 
     name = "torch"
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, capture: Capture | None = None) -> None:
-        self.device, self.dtype, self.capture = device, dtype, capture
+    def __init__(self, device: torch.device, dtype: torch.dtype, capture: Capture | None = None, kernels: Kernels | None = None) -> None:
+        self.device, self.dtype, self.capture, self.kernels = device, dtype, capture, kernels
         self.cache: Cache | None = None
         self.step: DeviceBatch | Inputs
         self._slopes: dict[tuple[float, ...], Tensor] = {}
@@ -136,8 +137,8 @@ class TorchOps:
     def linear(self, x: Tensor, matrix: Matrix | Partial, bias: Tensor | None) -> Tensor:
         bias = None if bias is None else bias.to(x.dtype)
         if not isinstance(matrix, Partial):
-            return product(x, matrix, bias)
-        x = self.summed(product(x, matrix.values))
+            return product(x, matrix, bias, self.kernels)
+        x = self.summed(product(x, matrix.values, None, self.kernels))
         return x if bias is None else x + bias
 
     def summed(self, terms: Tensor) -> Tensor:
@@ -165,6 +166,11 @@ class TorchOps:
         out = q.new_empty(len(q), attention.output_width)
         for part in self.step.parts:
             queries = q[part.rows].view(*part.positions.shape, attention.heads, attention.head_dim)
+            if self.kernels is not None and queries.shape[1] == 1:
+                at = (part.tables[group], part.positions[:, 0], part.ends[:, 0])
+                result = self.kernels.attend_pages(queries[:, 0], keys, values, *at, attention, self._alibi(attention), sinks)
+                out[part.rows] = result.flatten(1)
+                continue
             k, v = keys.read(part.places[group], q.dtype), values.read(part.places[group], q.dtype)
             result = attend(queries, k, v, part, attention, self._alibi(attention), sinks)
             out[part.rows] = result.reshape(-1, attention.output_width)

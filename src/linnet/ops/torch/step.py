@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -30,12 +30,15 @@ class Part:
     ends: Tensor
     length: int
     causal: bool
+    kept: list[Tensor] = field(default_factory=list, repr=False)
 
-    @cached_property
+    @property
     def places(self) -> Tensor:
-        """int64 [groups, sequences, length], in the pool."""
-        within = torch.arange(PAGE_SIZE, device=self.tables.device)
-        return (self.tables[..., None] * PAGE_SIZE + within).flatten(-2)[..., : self.length]
+        """int64 [groups, sequences, length], in the pool; worked out once, if at all (torch.compile knows no cached_property)."""
+        if not self.kept:
+            within = torch.arange(PAGE_SIZE, device=self.tables.device)
+            self.kept.append((self.tables[..., None] * PAGE_SIZE + within).flatten(-2)[..., : self.length])
+        return self.kept[0]
 
 
 def page_tables(batch: Batch) -> NDArray[np.int32]:

@@ -36,8 +36,10 @@ class Keys:
             await self.app(scope, receive, send)
             return
         error = ApiError(401, _WRONG if given else _MISSING, "authentication_error", "invalid_api_key")
-        error.headers = {"www-authenticate": 'Bearer, Basic realm="linnet", charset="UTF-8"'}
-        await error_response(error, scope)(scope, receive, send)
+        answer = error_response(error, scope)
+        for challenge in ("Bearer", 'Basic realm="linnet", charset="UTF-8"'):  # a line for each: Chromium reads but the first of a line
+            answer.headers.append("www-authenticate", challenge)
+        await answer(scope, receive, send)
 
     def _is_known(self, key: bytes) -> bool:
         """In a time that tells nothing of any key: digests are compared, all of them, to the end."""

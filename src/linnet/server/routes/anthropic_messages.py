@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from linnet.engine.params import SamplingParams
 from linnet.outputs import Completion
-from linnet.server.content_blocks import CacheControl, InputMessages, OutputBlocks, TextBlock, as_messages
+from linnet.server.content_blocks import InputMessages, OutputBlocks, TextBlock, as_messages
 from linnet.server.errors import AnthropicErrorBody, failures
 from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
-from linnet.server.schema import Body, Items, Texts, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, CacheControl, Items, Texts, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 
 router = APIRouter(tags=["Anthropic"], route_class=JsonRoute)
@@ -40,13 +40,13 @@ class CustomTool(Body):
 
 class Choice(Body):
     type: Literal["auto", "any", "none"]
-    disable_parallel_tool_use: Literal[False] | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class NamedChoice(Body):
     type: Literal["tool"]
     name: str
-    disable_parallel_tool_use: Literal[False] | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class Metadata(Body):
@@ -110,10 +110,11 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
     tools = None if body.tools is None else [tool.for_model() for tool in body.tools]
     messages = as_messages(body.messages, body.system)
     service.check_size(prompt_size(None, messages, tools))
-    asked = messages, params, tools, body.choice_for_model
+    parallel = body.tool_choice is None or not body.tool_choice.disable_parallel_tool_use
+    asked = messages, params, tools, body.choice_for_model, parallel
     if body.stream:
-        return EventStream(_events(body.model, asked, service))
-    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
+        return EventStream(_events(body, asked, service), params)
+    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         blocks = OutputBlocks()
         async for chunk in handle:
             for piece in chunk.events:
@@ -122,13 +123,13 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
     return _message(body.model, blocks.complete, completion)
 
 
-async def _events(model: str, asked: tuple[Any, ...], service: Service) -> AsyncGenerator[bytes, None]:
-    blocks = OutputBlocks()
+async def _events(body: MessageBody, asked: tuple[Any, ...], service: Service) -> AsyncGenerator[bytes, None]:
+    model, blocks = body.model, OutputBlocks()
 
     def named(data: dict[str, Any]) -> bytes:
         return event(data, data["type"])
 
-    async with service.models.use(model) as llm, service.generating(llm, *asked) as handle:
+    async with service.models.use(model) as llm, service.generating(llm, body, *asked) as handle:
         usage = MessageUsage(input_tokens=len(handle.prompt_token_ids), cache_read_input_tokens=0, output_tokens=0)
         begun = MessageObject(id=_new_id(), model=model, content=[], stop_reason=None, stop_sequence=None, usage=usage)
         yield named({"type": "message_start", "message": begun.model_dump()})

@@ -18,7 +18,7 @@ from linnet.server.events import DONE, EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import chat_logprobs
 from linnet.server.messages import ChatMessages, FunctionCall, ToolCall, as_template_messages, prompt_size
-from linnet.server.routes.usage import StreamOptions, UsageObject, usage
+from linnet.server.routes.usage import StreamedBody, UsageObject, usage
 from linnet.server.schema import Body, Items, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
@@ -30,8 +30,9 @@ _NAMED_OTHERWISE = ("logprobs", "json_schema", "json_object")
 
 
 class JsonSchema(Body):
-    """A schema under the name `schema`. It is always enforced, strict or not."""
+    """A schema under the name `schema`. It is always enforced, strict or not; the model is told neither of it nor of its description."""
 
+    description: str | None = None
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
@@ -54,18 +55,18 @@ ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discr
 
 
 @with_sampling(_NAMED_OTHERWISE)
-class ChatBody(Body):
+class ChatBody(StreamedBody):
     model: str
     messages: ChatMessages
     max_completion_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(default=None, description="the same as max_tokens")
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     logprobs: bool | None = Field(default=None, description="report the log-probability of each token")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="and of so many candidates")
     response_format: ResponseFormat | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
     tools: Items[dict[str, Any]] | None = Field(default=None, description="functions that the model may call")
     tool_choice: str | dict[str, Any] | None = Field(default=None, description="auto, none, required, or a function")
-    parallel_tool_calls: Literal[True] | None = Field(default=None, description="whether a model makes several calls is up to it")
+    parallel_tool_calls: bool | None = Field(default=None, description="false: the first call ends the answer")
+    store: Literal[False] | None = Field(default=None, description="nothing is kept between requests")
+    prompt_cache_key: str | None = Field(default=None, description="beginnings that were seen are found by themselves, whatever the key")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
 
 
@@ -97,12 +98,13 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     """Answers a conversation; with `stream` in chunks, as server-sent events."""
     params = _params(body)
     service.check_samples(params.n)
+    body.check_stream()
     service.check_size(prompt_size(body.messages, body.tools))
     messages = as_template_messages(body.messages)
     if body.stream:
-        return EventStream(_events(body, messages, params, service))
-    asked = messages, params, body.tools, body.tool_choice or "auto"
-    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
+        return EventStream(_events(body, messages, params, service), params)
+    asked = messages, params, body.tools, body.tool_choice or "auto", body.parallel_tool_calls is not False
+    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         found = await handle.aresult()
         choices = [_choice(completion, service.tokenizer(llm)) for completion in found]
     return ChatCompletion(id=_new_id(), created=int(time.time()), model=body.model, choices=choices, usage=usage(found))
@@ -139,8 +141,8 @@ async def _events(body: ChatBody, messages: list[dict[str, Any]], params: Sampli
         return event({**head, "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]})
 
     found: list[Completion] = []
-    asked = messages, params, body.tools, body.tool_choice or "auto"
-    async with service.models.use(body.model) as llm, service.generating(llm, *asked) as handle:
+    asked = messages, params, body.tools, body.tool_choice or "auto", body.parallel_tool_calls is not False
+    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         tokenizer = service.tokenizer(llm)
         for index in range(params.n):
             yield of(index, {"role": "assistant", "content": ""})
@@ -152,7 +154,7 @@ async def _events(body: ChatBody, messages: list[dict[str, Any]], params: Sampli
             if chunk.completion is not None:
                 found.append(chunk.completion)
                 yield of(chunk.index, {}, None, chunk.finish_reason)
-    if body.stream_options is not None and body.stream_options.include_usage:
+    if body.reports_usage:
         yield event({**head, "choices": [], "usage": usage(found).model_dump()})
     yield DONE
 

@@ -21,8 +21,8 @@ from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import CompletionLogprobs
 from linnet.server.merging import merged
 from linnet.server.messages import prompt_size
-from linnet.server.routes.usage import StreamOptions, UsageObject, usage
-from linnet.server.schema import Body, SomeTokenIds, given_options, sampling_names, with_sampling
+from linnet.server.routes.usage import StreamedBody, UsageObject, usage
+from linnet.server.schema import SomeTokenIds, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
 
@@ -38,13 +38,11 @@ _Prompts = Annotated[list[str], _Several] | Annotated[list[SomeTokenIds], _Sever
 
 
 @with_sampling(_NAMED_OTHERWISE)
-class CompletionBody(Body):
+class CompletionBody(StreamedBody):
     model: str
     prompt: str | SomeTokenIds | _Prompts = Field(description="a text, token ids, or several of either")
     echo: bool | None = Field(default=None, description="begin the answer with the prompt, and its log-probabilities with the prompt's")
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="log-probabilities, and so many candidates")
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
 
     @property
@@ -82,8 +80,9 @@ async def create_completion(body: CompletionBody, service: ServiceOf) -> Respons
     service.check_size(prompt_size(None, *(prompt for prompt in body.prompts if isinstance(prompt, str))))
     params = body.params
     service.check_samples(params.n)
+    body.check_stream()
     if body.stream:
-        return EventStream(_events(body, params, service))
+        return EventStream(_events(body, params, service), params)
     async with _answering(body, params, service) as answers:
         found = [await answer.handle.aresult() for answer in answers]
         choices = [answer.choice(completion) for answer, each in zip(answers, found, strict=True) for completion in each]
@@ -130,7 +129,7 @@ async def _answering(body: CompletionBody, params: SamplingParams, service: Serv
         tokenizer = service.tokenizer(llm)
         answers: list[_Answer] = []
         for prompt in body.prompts:
-            handle = await stack.enter_async_context(service.generating(llm, prompt, params))
+            handle = await stack.enter_async_context(service.generating(llm, body, prompt, params))
             echo = None if not body.echo else prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
             answers.append(_Answer(handle, tokenizer, len(answers) * params.n, echo, body.logprobs is not None))
         yield answers
@@ -146,7 +145,7 @@ async def _events(body: CompletionBody, params: SamplingParams, service: Service
                 yield event({**head, "choices": [piece.model_dump()]})
             if chunk.completion is not None:
                 found[prompt].append(chunk.completion)
-    if body.stream_options is not None and body.stream_options.include_usage:
+    if body.reports_usage:
         yield event({**head, "choices": [], "usage": usage(*found).model_dump()})
     yield DONE
 

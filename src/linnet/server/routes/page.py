@@ -44,5 +44,9 @@ def _file(name: str) -> Response:
     """A file of the folder; its names are known, so that no path of a request is ever opened."""
     path = next((file for file in FOLDER.iterdir() if file.name == name and file.suffix in TYPES), None)
     if path is None:
-        raise ApiError(404, "the page has no such part", code="not_found")
+        raise no_such_part()
     return Response(path.read_bytes(), media_type=TYPES[path.suffix], headers=HEADERS)
+
+
+def no_such_part() -> ApiError:
+    return ApiError(404, "the page has no such part", code="not_found")

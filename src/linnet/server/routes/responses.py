@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from typing import Annotated, Any, Literal
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -20,6 +21,10 @@ from linnet.server.messages import prompt_size
 from linnet.server.response_items import InputItems, OutputItems, as_messages
 from linnet.server.schema import Body, Items, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
+
+if TYPE_CHECKING:
+    from linnet.handle import Handle
+    from linnet.llm import LLM
 
 router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 
@@ -75,11 +80,14 @@ class ResponseBody(Body):
     text: TextOptions | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
     tools: Items[FunctionTool] | None = Field(default=None, description="functions that the model may call")
     tool_choice: Literal["auto", "none", "required"] | NamedChoice | None = None
-    parallel_tool_calls: Literal[True] | None = Field(default=None, description="whether a model makes several calls is up to it")
+    parallel_tool_calls: bool | None = Field(default=None, description="false: the first call ends the answer")
     metadata: Annotated[dict[str, str], Field(max_length=16)] | None = Field(default=None, description="comes back as it is")
     truncation: Literal["disabled"] | None = Field(default=None, description="what is too long is refused")
     store: bool | None = Field(default=None, description=f"false: {_KEPT}")
+    background: Literal[False] | None = None
+    include: Annotated[list[str], Field(max_length=0)] | None = None
     previous_response_id: str | None = Field(default=None, description=f"null: {_KEPT}")
+    prompt_cache_key: str | None = Field(default=None, description="beginnings that were seen are found by themselves, whatever the key")
     user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
 
     @property
@@ -119,7 +127,7 @@ class ResponseObject(BaseModel):
     metadata: dict[str, str]
     model: str
     output: list[dict[str, Any]]
-    parallel_tool_calls: bool = True
+    parallel_tool_calls: bool
     previous_response_id: None = None
     store: bool = False
     temperature: float
@@ -141,8 +149,8 @@ async def create_response(body: ResponseBody, service: ServiceOf) -> Response | 
     answer = _Answer(body)
     service.check_size(prompt_size(None, answer.messages, answer.tools))
     if body.stream:
-        return EventStream(answer.events(service))
-    async with service.models.use(body.model) as llm, service.generating(llm, *answer.asked) as handle:
+        return EventStream(answer.events(service), answer.params)
+    async with service.models.use(body.model) as llm, answer.generating(llm, service) as handle:
         items = OutputItems()
         async for chunk in handle:
             for piece in chunk.events:
@@ -158,8 +166,13 @@ class _Answer:
     def __init__(self, body: ResponseBody) -> None:
         self.body, self.params = body, body.params
         self.messages, self.tools = as_messages(body.input, body.instructions), body.tools_for_model
-        self.asked = self.messages, self.params, self.tools, body.choice_for_model
         self.id, self.created = f"resp_{uuid.uuid4().hex}", time.time()
+
+    def generating(self, llm: LLM, service: Service) -> AbstractAsyncContextManager[Handle]:
+        self.params = service.sampling(llm, self.body, self.params)  # of which the answer tells
+        body = self.body
+        asked = self.messages, self.params, self.tools, body.choice_for_model, body.parallel_tool_calls is not False
+        return service.generating(llm, body, *asked)
 
     async def events(self, service: Service) -> AsyncGenerator[bytes, None]:
         number = 0
@@ -170,7 +183,7 @@ class _Answer:
             return event({**data, "sequence_number": number - 1}, data["type"])
 
         items = OutputItems()
-        async with service.models.use(self.body.model) as llm, service.generating(llm, *self.asked) as handle:
+        async with service.models.use(self.body.model) as llm, self.generating(llm, service) as handle:
             for kind in ("created", "in_progress"):
                 yield numbered({"type": f"response.{kind}", "response": self.object([], None).model_dump()})
             async for chunk in handle:
@@ -196,6 +209,7 @@ class _Answer:
             metadata=body.metadata or {},
             model=body.model,
             output=output,
+            parallel_tool_calls=body.parallel_tool_calls is not False,
             temperature=self.params.temperature,
             text={"format": {"type": "text"}} if body.text is None else body.text.model_dump(by_alias=True, exclude_none=True),
             tool_choice=body.tool_choice.model_dump() if isinstance(body.tool_choice, NamedChoice) else body.tool_choice or "auto",

@@ -105,6 +105,7 @@ class ModelInfo(BaseModel):
     file_bytes: int
     types: dict[str, int] = Field(description="bytes of tensors by their type in the file")
     has_chat_template: bool
+    sampling: dict[str, float] | None = Field(description="what its publishers advise where a request says nothing; null: it is not open")
 
 
 class Trace(BaseModel):
@@ -119,7 +120,7 @@ async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | Simple
     if body.top is not None and not body.stream:
         raise ApiError(400, "top needs stream: true", param="top")
     if body.stream:
-        return EventStream(_events(body, params, service))
+        return EventStream(_events(body, params, service), params)
     async with _answering(body, params, service) as (llm, handle):
         answer = _whole((await handle.aresult())[0])
         return answer.model_copy(update={"response": _beginning(body, llm) + answer.response})
@@ -129,7 +130,7 @@ async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | Simple
 async def _answering(body: SimpleChat, params: SamplingParams, service: Service) -> AsyncIterator[tuple[LLM, Handle]]:
     async with service.models.use(service.model_name(body.model)) as llm:
         prompt = await asyncio.to_thread(body.as_prompt, llm)
-        async with service.generating(llm, prompt, params) as handle:
+        async with service.generating(llm, body, prompt, params) as handle:
             yield llm, handle
 
 
@@ -186,15 +187,16 @@ async def model_info(service: ServiceOf, model: str | None = None) -> ModelInfo:
         file_bytes=report.file_bytes,
         types={share.type: share.nbytes for share in report.types},
         has_chat_template=bool(report.chat_templates),
+        sampling=None if served.llm is None else service.advised(served.llm),
     )
 
 
 @router.post("/trace")
 async def trace(body: SimpleTrace, service: ServiceOf) -> Trace:
     """For every token of an answer, what it might have been, and how likely."""
-    params = service.within_time(body.check(service))
+    params = body.check(service)
     async with service.models.use(service.model_name(body.model)) as llm:
-        steps = await _trace(llm, body, params)
+        steps = await _trace(llm, body, service.sampling(llm, body, params))
     completion = steps[-1].completion if steps else None
     records = [{name: value for name, value in asdict(step).items() if name != "completion"} for step in steps]
     return Trace(response=completion.text if completion is not None else "", steps=records)

@@ -75,6 +75,7 @@ async def _answer(socket: WebSocket, asked: SimpleChat, service: Service) -> Non
         params = asked.check(service)
         if asked.stream is False:
             raise ApiError(400, "over a WebSocket every answer is streamed; leave stream out", param="stream")
+        params.refuse_beams("a WebSocket")
         async with aclosing(answer_pieces(asked, params, service)) as pieces:
             async for piece in pieces:
                 await socket.send_json(piece)

@@ -7,11 +7,29 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from linnet.outputs import Completion
+from linnet.server.errors import ApiError
 from linnet.server.schema import Body
 
 
 class StreamOptions(Body):
     include_usage: bool | None = Field(default=None, description="send the usage, in a last chunk without choices")
+
+
+class StreamedBody(Body):
+    """A body whose answer may come in pieces."""
+
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    def check_stream(self) -> None:
+        """Raises a 400 for options of a stream where there is none."""
+        if self.stream_options is not None and not self.stream:
+            raise ApiError(400, "stream_options needs stream: true; without it the usage is always there", param="stream_options")
+
+    @property
+    def reports_usage(self) -> bool:
+        """Whether the stream is to end with the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class PromptDetails(BaseModel):

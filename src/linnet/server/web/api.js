@@ -17,12 +17,15 @@ export class Failure extends Error {
 
 const REMEDIES = {
   0: "The server cannot be reached. Is it running?",
-  401: "The server wants an API key: give it under Settings, Access.",
+  401: "The server wants an API key.",
   429: "The server is busy.",
 };
 
+const WENT_AWAY = "The server went away in the middle of the answer.";
+
 function failure(status, said) {
-  return new Failure(status, [REMEDIES[status], said && `It says: ${said}`].filter(Boolean).join(" ") || `The server failed (${status}).`);
+  const what = REMEDIES[status] ?? `The server ${status < 500 ? "refused" : "failed"} (${status}).`;
+  return new Failure(status, said ? `${what} It says: ${said}` : what);
 }
 
 async function ask(path, options = {}) {
@@ -48,12 +51,12 @@ async function ask(path, options = {}) {
 export const models = async () => (await (await ask("/v1/models")).json()).data.map((model) => model.id);
 export const modelInfo = async (model) => (await ask(`/api/model_info?model=${encodeURIComponent(model)}`)).json();
 
-/** Gauges and counters of one model by name, as numbers. */
-export async function metrics() {
+/** Gauges and counters of the process and of one model, by name, as numbers. */
+export async function metrics(model) {
   const found = {};
   for (const line of (await (await ask("/metrics")).text()).split("\n")) {
-    const parsed = /^(linnet_\w+)(?:\{[^}]*\})? ([\d.e+-]+)$/.exec(line);
-    if (parsed) found[parsed[1]] = (found[parsed[1]] ?? 0) + Number(parsed[2]);
+    const [, name, of, value] = /^(\w+)(?:\{model="((?:[^"\\]|\\.)*)"\})? ([\d.e+-]+)$/.exec(line) ?? [];
+    if (name && (of === undefined || of.replace(/\\(.)/g, "$1") === model)) found[name] = Number(value);
   }
   return found;
 }
@@ -68,25 +71,39 @@ export async function* chat(body, signal) {
   });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
-  let complete = false;
   while (true) {
     let read;
     try {
       read = await reader.read();
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      break;
+      throw new Failure(0, WENT_AWAY);
     }
-    if (read.done) break;
+    if (read.done) throw new Failure(0, WENT_AWAY);
     buffer += read.value;
     const events = buffer.split("\n\n");
     buffer = events.pop();
-    for (const text of events) {
-      const data = JSON.parse(text.slice(text.indexOf("data: ") + 6));
-      if (data.error) throw failure(data.error.code === "internal_error" ? 500 : data.error.status ?? 500, data.error.message);
-      complete ||= data.done === true;
+    for (const data of events.map(parsed).filter(Boolean)) {
+      if (data.error) throw failure(statusOf(data.error), data.error.message);
       yield data;
+      if (data.done) return;
     }
   }
-  if (!complete) throw new Failure(0, "The server went away in the middle of the answer. What had come is kept.");
+}
+
+/** What an event carries; nothing where it is a comment, as proxies send them to keep a connection. */
+function parsed(event) {
+  const text = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
+  if (!text) return null;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Failure(500, `The server sent what is no answer: ${text.slice(0, 80)}`);
+  }
+}
+
+/** Of an error in the middle of an answer: some servers and proxies give the status in words. */
+function statusOf({ status, code, type }) {
+  const given = Number(status ?? code);
+  return given || { authentication_error: 401, rate_limit_error: 429 }[type] || 500;
 }

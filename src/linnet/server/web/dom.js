@@ -22,6 +22,42 @@ export function svg(tag, attributes, ...children) {
   return element;
 }
 
+/** A button that acts. */
+export function action(label, act, attributes = {}) {
+  return h("button", { type: "button", ...attributes, onclick: act }, label);
+}
+
+/** A button that copies a text, and says whether it could: away from localhost, browsers give pages without TLS no clipboard. */
+export function copyButton(text, attributes = {}) {
+  const button = action("Copy", async () => {
+    button.textContent = (await copied(text())) ? "Copied" : "Not copied";
+    say(button.textContent);
+    setTimeout(() => (button.textContent = "Copy"), 1500);
+  }, attributes);
+  return button;
+}
+
+async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const area = h("textarea", { class: "visually-hidden", value: text });
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy");
+    area.remove();
+    return done;
+  }
+}
+
+/** 1.2 M, 34 k */
+export const amount = (n) => {
+  const [unit, size] = [["G", 1e9], ["M", 1e6], ["k", 1e3]].find(([, size]) => n >= size) ?? ["", 1];
+  if (size === 1) return `${n} `;
+  return `${(n / size).toFixed(n >= 100 * size ? 0 : 1)} ${unit}`;
+};
+
 /** Says something to a screen reader. */
 export function say(text) {
   byId("status").textContent = text;

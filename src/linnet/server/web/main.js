@@ -1,70 +1,63 @@
 // The page: what the user does, and what comes of it.
-import { Failure, chat, metrics, modelInfo, models, setKey } from "./api.js";
-import { byId, h, say } from "./dom.js";
-import { plot } from "./plot.js";
-import { sampling, showSampling } from "./settings.js";
-import { add, goTo, load, newConversation, parse, path, save, serialize } from "./store.js";
-import { fill, messageElement } from "./thread.js";
-
-const CANDIDATES = 6;
-const PLOTTED = 60;
+import { follow, showActivity, showMemory } from "./activity.js";
+import { allRunning, answer, runningIn, stop } from "./answers.js";
+import { setKey } from "./api.js";
+import { action, byId, h, say } from "./dom.js";
+import { asked, chosen, connect, learn, learnMore } from "./model.js";
+import { notice, openAccess, trouble } from "./notice.js";
+import { showSampling } from "./settings.js";
+import { add, forget, goTo, load, newConversation, parse, path, remove, save, serialize, watch } from "./store.js";
+import { fill, messageElement, nameOf } from "./thread.js";
 
 const stored = load();
-const state = { conversations: stored.conversations, current: null, running: null, tokens: false, speeds: [], memory: [] };
+const state = { conversations: stored.conversations, current: null, tokens: false };
 
 // ---- what is seen
 function showList() {
-  const items = [...state.conversations].sort((a, b) => b.created - a.created).map((conversation) => {
-    const open = h("button", { type: "button", class: "open", "aria-current": conversation === state.current ? "true" : null }, conversation.title || "New conversation");
-    open.addEventListener("click", () => select(conversation));
-    const remove = h("button", { type: "button", class: "icon", "aria-label": `Delete ${conversation.title || "conversation"}` }, "\u00d7");
-    remove.addEventListener("click", () => removeConversation(conversation));
-    return h("li", {}, open, remove);
+  const begun = state.conversations.filter((conversation) => conversation.leaf !== null);
+  const items = begun.sort((a, b) => b.created - a.created).map((conversation) => {
+    const { title } = conversation;
+    const open = action(title, () => select(conversation), { class: "open", title, "aria-current": conversation === state.current ? "true" : null });
+    const mark = runningIn(conversation) ? h("span", { class: "runs", title: "An answer runs" }) : null;
+    return h("li", {}, open, mark, action("\u00d7", () => removeConversation(conversation), { class: "icon", "aria-label": `Delete ${title}` }));
   });
   byId("conversations").replaceChildren(...items);
 }
 
 function showThread() {
-  const messages = path(state.current);
-  const elements = messages.map((node) => messageElement(state.current, node, { busy: state.running?.node === node, tokens: state.tokens }, acts));
-  byId("thread").replaceChildren(...(elements.length ? elements : [welcome()]));
+  const running = runningIn(state.current);
+  const shown = (node) => messageElement(state.current, node, { busy: running?.node === node, tokens: state.tokens }, acts);
+  const elements = path(state.current).map(shown);
+  byId("send").hidden = Boolean(running);
+  byId("stop").hidden = !running;
+  const focused = document.activeElement;
+  const thread = byId("thread");
+  thread.replaceChildren(...(elements.length ? elements : [welcome()]));
+  if (focused !== document.body && !focused.isConnected) thread.focus(); // whoever goes by keyboard stays near
+  if (focused === byId("send") && running) byId("stop").focus();
+  if (focused === byId("stop") && !running) byId("send").focus();
   byId("system").value = state.current.system;
   document.title = state.current.title ? `${state.current.title} - Linnet` : "Linnet";
 }
 
 function welcome() {
-  const suggestions = ["What is 17 + 25?", "Tell me about yourself.", "What is the capital of Canada?"].map((text) => {
-    const button = h("button", { type: "button" }, text);
-    button.addEventListener("click", () => send(text));
-    return button;
-  });
+  const suggestions = ["What is 17 + 25?", "Tell me about yourself.", "What is the capital of Canada?"].map((text) => action(text, () => send(text)));
   return h("div", { class: "welcome" }, h("img", { src: "/web/linnet.svg", alt: "", width: 56, height: 56 }), h("p", {}, "This model runs on your own machine. Ask it something, and look at how it decides."), h("div", { class: "suggestions" }, ...suggestions));
 }
 
-function notice(text, ...actions) {
-  byId("notice").replaceChildren(...(text ? [h("p", {}, text), ...actions] : []));
-}
-
-function busy(running) {
-  state.running = running;
-  byId("send").hidden = Boolean(running);
-  byId("stop").hidden = !running;
-}
-
-function persist() {
-  const kept = save(state.conversations);
-  if (kept === "not") notice("This browser has no room left for your conversations: export them, and delete some.");
-  else if (kept === "without tokens") notice("This browser's room is nearly full: the candidates of tokens are no longer kept.");
+function persist(conversation = state.current) {
+  const kept = save(conversation);
+  if (kept === "not") trouble("This browser has no room left for your conversations: export them, and delete some.");
+  else if (kept === "without tokens") trouble("This browser's room is nearly full: the candidates of tokens are no longer kept.");
 }
 
 // ---- conversations
 function select(conversation) {
-  stop();
   state.current = conversation;
-  byId("sidebar").classList.remove("open");
-  byId("menu").setAttribute("aria-expanded", "false");
+  closeMenu();
   showList();
   showThread();
+  showActivity(sight);
 }
 
 function begin() {
@@ -77,19 +70,32 @@ function begin() {
 
 function removeConversation(conversation) {
   const at = state.conversations.indexOf(conversation);
-  if (state.current === conversation) stop();
+  stop(conversation);
   state.conversations.splice(at, 1);
-  const undo = h("button", { type: "button" }, "Undo");
-  undo.addEventListener("click", () => {
+  const undo = action("Undo", () => {
     state.conversations.splice(at, 0, conversation);
     notice("");
-    persist();
+    persist(conversation);
     select(conversation);
   });
+  forget(conversation);
   if (state.current === conversation) begin();
-  persist();
   showList();
-  notice(`Deleted "${conversation.title || "New conversation"}".`, undo);
+  notice(`Deleted "${conversation.title}".`, undo);
+}
+
+/** Another window has changed a conversation, or deleted it (null). */
+function changedElsewhere(id, conversation) {
+  const at = state.conversations.findIndex((mine) => mine.id === id);
+  const mine = state.conversations[at];
+  if (mine && runningIn(mine)) return; // it is stored again when the answer ends
+  if (mine) state.conversations.splice(at, 1);
+  if (conversation) state.conversations.push(conversation);
+  if (mine && mine === state.current) {
+    if (conversation) select(conversation);
+    else begin();
+  }
+  showList();
 }
 
 function exportAll() {
@@ -104,164 +110,93 @@ async function importFile(file) {
     const known = new Set(state.conversations.map((conversation) => conversation.id));
     const fresh = imported.filter((conversation) => !known.has(conversation.id));
     state.conversations.push(...fresh);
-    persist();
-    notice(`Imported ${fresh.length} of ${imported.length} conversations; the others are here already.`);
+    fresh.forEach(persist);
+    notice(`Imported ${fresh.length} of ${imported.length} conversations${fresh.length < imported.length ? "; the others are here already" : ""}.`);
     if (fresh.length) select(fresh.at(-1));
   } catch (error) {
-    notice(`${file.name} was not imported: ${error.message}.`);
+    trouble(`${file.name} was not imported: ${error.message}.`);
   }
 }
 
 // ---- answers
 function send(text) {
-  if (!text.trim() || state.running) return;
-  answer(add(state.current, state.current.leaf, "user", text));
+  if (!text.trim() || runningIn(state.current)) return;
+  ask(add(state.current, state.current.leaf, "user", text));
 }
 
 /** A new answer to a message of the user; begun: tokens of an earlier one that it goes on from. */
-async function answer(question, begun = []) {
-  stop();
+function ask(question, begun = []) {
   notice("");
-  const conversation = state.current;
-  const node = add(conversation, question.id, "assistant", "");
-  const controller = new AbortController();
-  busy({ node, controller });
-  showList();
-  showThread();
-  node.tokens = [...begun];
-  scrollToEnd();
-  const system = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
-  const messages = [...system, ...path({ nodes: conversation.nodes, leaf: question.id }).map(({ role, content }) => ({ role, content }))];
-  const request = { messages, top: CANDIDATES, ...sampling() };
-  if (begun.length) request.begin = begun.map((token) => token.id);
-  let drawing = null;
-  try {
-    await connecting.catch(() => {}); // where the models are not known, the server takes its first
-    request.model = byId("model").value || undefined;
-    for await (const event of chat(request, controller.signal)) {
-      if (event.done) finish(node, event);
-      else {
-        node.content += event.text;
-        node.tokens.push(...(event.tokens ?? []));
-      }
-      drawing ??= setTimeout(() => {
-        drawing = null;
-        draw(node);
-      }, Math.min(400, 30 + node.content.length / 100));
-    }
-    say("The answer is complete.");
-  } catch (error) {
-    if (error.name !== "AbortError") node.error = error instanceof Failure ? error.message : `The page failed: ${error.message}`;
-    else node.reason = "stopped";
-  }
-  clearTimeout(drawing);
-  if (state.running?.node === node) busy(null);
-  persist();
-  if (state.current === conversation) {
-    showThread();
-    showList();
-  }
-  showMemory();
+  return answer(state.current, question, begun, asked(), seen);
 }
+
+const sight = () => ({ conversation: state.current, model: chosen() });
+
+let drawing = null;
+
+const seen = {
+  began: (conversation) => {
+    persist(conversation);
+    showList();
+    showThread();
+    scrollToEnd();
+    follow(sight);
+  },
+  grew: (conversation, node) => {
+    if (conversation !== state.current) return;
+    drawing ??= setTimeout(() => draw(node), Math.min(400, 30 + node.content.length / 100));
+  },
+  ended: (conversation, node) => {
+    if (state.conversations.includes(conversation)) persist(conversation);
+    showList();
+    if (conversation === state.current) showThread();
+    if (!node.error) say(node.reason === "stopped" ? "The answer was stopped." : "The answer is complete.");
+    follow(sight);
+    if (!node.error) learnMore();
+  },
+};
 
 /** What has come of an answer that runs, where it is looked at. */
 function draw(node) {
-  const body = byId("thread").querySelector(`[data-id="${node.id}"] .body`);
+  drawing = null;
+  const article = byId("thread").querySelector(`[data-id="${node.id}"]`);
+  const body = article?.querySelector(".waiting");
   if (!body) return;
-  const near = nearEnd();
-  fill(body, node, false, acts);
-  if (near) scrollToEnd();
-}
-
-function finish(node, event) {
-  node.content = event.response;
-  node.count = event.tokens_generated;
-  node.speed = event.tokens_per_second;
-  node.reason = event.finish_reason;
-  if (node.speed) {
-    state.speeds = [...state.speeds, node.speed].slice(-PLOTTED);
-    plot(byId("speed"), state.speeds, "tokens/s");
-  }
-}
-
-function stop() {
-  state.running?.controller.abort();
-  busy(null);
-}
-
-const nearEnd = () => {
+  article.querySelector(".who").textContent = nameOf(node);
   const { scrollHeight, scrollTop, clientHeight } = byId("thread");
-  return scrollHeight - scrollTop - clientHeight < 120;
-};
+  fill(body, node, false, acts);
+  if (scrollHeight - scrollTop - clientHeight < 120) scrollToEnd(); // whoever reads further up stays there
+}
 
 function scrollToEnd() {
   byId("thread").scrollTop = byId("thread").scrollHeight;
 }
 
+const questionOf = (node) => state.current.nodes[node.parent];
+
 const acts = {
-  edit: (node, text) => answer(add(state.current, node.parent, "user", text)),
-  regenerate: (node) => answer(state.current.nodes[node.parent]),
+  edit: (node, text) => ask(add(state.current, node.parent, "user", text)),
+  regenerate: (node) => ask(questionOf(node)),
   retry: (node) => {
-    const question = state.current.nodes[node.parent];
-    if (!node.content) delete state.current.nodes[node.id]; // nothing is lost with it
-    answer(question);
+    const [question, begun] = [questionOf(node), node.tokens.slice(0, node.begun)];
+    if (node.tokens.length === begun.length) remove(state.current, node); // nothing is lost with it
+    ask(question, begun);
   },
-  branch: (node, index, candidate) => answer(state.current.nodes[node.parent], [...node.tokens.slice(0, index), { ...candidate, top: node.tokens[index].top }]),
+  goOn: (node) => ask(questionOf(node), node.tokens),
+  branch: (node, index, candidate) => ask(questionOf(node), [...node.tokens.slice(0, index), { ...candidate, top: node.tokens[index].top }]),
   go: (node) => {
     goTo(state.current, node);
     persist();
     showThread();
   },
+  openAccess,
 };
-
-// ---- the model
-let connecting = null;
-
-/** Asks for the models; what is sent meanwhile waits for them. */
-function connect() {
-  notice("");
-  connecting = showModels();
-  connecting.then(showModel).catch((error) => {
-    const retry = h("button", { type: "button" }, "Try again");
-    retry.addEventListener("click", connect);
-    notice(error.message, retry);
-  });
-}
-
-async function showModels() {
-  const names = await models();
-  byId("model").replaceChildren(...names.map((name) => h("option", { value: name }, name)));
-}
-
-async function showModel() {
-  const info = await modelInfo(byId("model").value);
-  const types = Object.keys(info.types).join(", ");
-  byId("facts").textContent = `${amount(info.parameters)} parameters, ${types}, context ${info.context.toLocaleString()}`;
-  const rows = [["Family", info.family], ["Parameters", info.parameters.toLocaleString()], ["Layers", info.layers], ["Hidden size", info.hidden], ["Vocabulary", info.vocab_size.toLocaleString()], ["Context", info.context.toLocaleString()], ["Files", `${amount(info.file_bytes)}B`], ["Types", types]];
-  byId("details").replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
-}
-
-const amount = (n) => {
-  const [unit, size] = [["G", 1e9], ["M", 1e6], ["k", 1e3]].find(([, size]) => n >= size) ?? ["", 1];
-  return `${(n / size).toFixed(n >= 100 * size ? 0 : 1)} ${unit}`;
-};
-
-async function showMemory() {
-  try {
-    const found = await metrics();
-    const share = found.linnet_pages_used / found.linnet_pages;
-    if (Number.isFinite(share)) state.memory = [...state.memory, 100 * share].slice(-PLOTTED);
-    plot(byId("memory"), state.memory, "% in use", 100);
-  } catch {
-    // the conversation says when the server is gone
-  }
-}
 
 // ---- what the user does
-const toggle = (button, element) => {
-  element.hidden = !element.hidden;
-  button.setAttribute("aria-expanded", String(!element.hidden));
-};
+function closeMenu() {
+  byId("sidebar").classList.remove("open");
+  byId("menu").setAttribute("aria-expanded", "false");
+}
 
 function toggleTokens() {
   state.tokens = !state.tokens;
@@ -280,7 +215,9 @@ function nextTheme() {
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   localStorage.setItem("linnet.theme", theme);
-  byId("theme").textContent = { light: "Light", dark: "Dark" }[theme] ?? "Theme";
+  const name = { light: "Light", dark: "Dark" }[theme] ?? "Auto";
+  byId("theme").textContent = name;
+  byId("theme").setAttribute("aria-label", `Theme: ${name}`);
 }
 
 function grow(area) {
@@ -288,11 +225,18 @@ function grow(area) {
   area.style.height = `${Math.min(area.scrollHeight + 2, 240)}px`;
 }
 
+/** Ends the answer that runs; where none does, closes what lies over the conversation. */
+function escape() {
+  if (runningIn(state.current)) stop(state.current);
+  else if (byId("sidebar").classList.contains("open")) closeMenu();
+  else if (!byId("panel").hidden) byId("settings").click();
+}
+
 function wire() {
   const message = byId("message");
   byId("composer").addEventListener("submit", (event) => {
     event.preventDefault();
-    if (state.running || !message.value.trim()) return;
+    if (runningIn(state.current) || !message.value.trim()) return;
     const text = message.value;
     message.value = "";
     grow(message);
@@ -310,9 +254,9 @@ function wire() {
     if (act) {
       event.preventDefault();
       act();
-    } else if (event.key === "Escape" && state.running) stop();
+    } else if (event.key === "Escape") escape();
   });
-  byId("stop").addEventListener("click", stop);
+  byId("stop").addEventListener("click", () => stop(state.current));
   byId("new").addEventListener("click", begin);
   byId("export").addEventListener("click", exportAll);
   byId("import").addEventListener("click", () => byId("import-file").click());
@@ -322,9 +266,16 @@ function wire() {
   });
   byId("theme").addEventListener("click", nextTheme);
   byId("view").addEventListener("click", toggleTokens);
-  byId("settings").addEventListener("click", () => toggle(byId("settings"), byId("panel")));
+  byId("settings").addEventListener("click", () => {
+    byId("panel").hidden = !byId("panel").hidden;
+    byId("settings").setAttribute("aria-expanded", String(!byId("panel").hidden));
+  });
+  byId("thread").addEventListener("click", closeMenu);
   byId("menu").addEventListener("click", () => byId("menu").setAttribute("aria-expanded", String(byId("sidebar").classList.toggle("open"))));
-  byId("model").addEventListener("change", () => showModel().catch((error) => notice(error.message)));
+  byId("model").addEventListener("change", () => {
+    notice("");
+    learn();
+  });
   byId("system").addEventListener("change", (event) => {
     state.current.system = event.target.value;
     persist();
@@ -332,17 +283,18 @@ function wire() {
   byId("access").addEventListener("submit", (event) => event.preventDefault());
   byId("key").addEventListener("change", (event) => {
     setKey(event.target.value.trim());
+    notice("");
     connect();
   });
 }
 
+addEventListener("pagehide", () => allRunning().forEach(({ conversation }) => persist(conversation))); // with what has come
+watch(changedElsewhere);
 setTheme(localStorage.getItem("linnet.theme") ?? "");
 wire();
-showSampling();
-plot(byId("speed"), [], "");
-plot(byId("memory"), [], "");
+showSampling(null);
 if (state.conversations.length) select([...state.conversations].sort((a, b) => b.created - a.created)[0]);
 else begin();
 connect();
-if (stored.broken) notice("The conversations stored in this browser could not be read. They were put aside, not thrown away, and the page begins anew.");
-showMemory();
+if (stored.broken) trouble("Some of what this browser has stored could not be read. It was put aside, not thrown away.");
+asked().then(() => showMemory(sight));

@@ -1,5 +1,5 @@
 // The markdown that models write, as elements. Nothing in it is ever read as HTML, and links go only to http and https.
-import { h } from "./dom.js";
+import { copyButton, h } from "./dom.js";
 
 /** A fragment of block elements. */
 export function render(text) {
@@ -78,12 +78,7 @@ function table(lines, start, out) {
 }
 
 function codeBlock(code, language) {
-  const copy = h("button", { type: "button", class: "copy" }, "Copy");
-  copy.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(code);
-    copy.textContent = "Copied";
-    setTimeout(() => (copy.textContent = "Copy"), 1500);
-  });
+  const copy = copyButton(() => code, { class: "copy", "aria-label": "Copy the code" });
   return h("div", { class: "code" }, h("div", { class: "code-head" }, h("span", {}, language || "text"), copy), h("pre", { tabindex: "0" }, h("code", {}, code)));
 }
 

@@ -1,6 +1,6 @@
 // Conversations, kept in this browser. Each is a tree of messages: to edit or to regenerate begins a branch.
 
-const KEY = "linnet.conversations";
+const PREFIX = "linnet.conversation.";
 const VERSION = 1;
 const ROLES = ["user", "assistant"];
 
@@ -8,30 +8,55 @@ export const newId = () => Array.from(crypto.getRandomValues(new Uint8Array(8)),
 
 export const newConversation = () => ({ id: newId(), title: "", created: Date.now(), system: "", nodes: {}, leaf: null });
 
-/** What is stored; `broken`: whether it could not be read, in which case it was put aside, not thrown away. */
+/** What is stored; `broken`: how many could not be read, and were put aside, not thrown away. */
 export function load() {
-  const text = localStorage.getItem(KEY);
-  if (text === null) return { conversations: [], broken: false };
-  try {
-    return { conversations: parse(text), broken: false };
-  } catch {
-    localStorage.setItem(`${KEY}.unreadable.${Date.now()}`, text);
-    localStorage.removeItem(KEY);
-    return { conversations: [], broken: true };
+  const found = { conversations: [], broken: 0 };
+  for (const key of Object.keys(localStorage).filter((key) => key.startsWith(PREFIX))) {
+    const text = localStorage.getItem(key);
+    try {
+      found.conversations.push(stored(text));
+    } catch {
+      localStorage.setItem(`linnet.unreadable.${Date.now()}.${key.slice(PREFIX.length)}`, text);
+      localStorage.removeItem(key);
+      found.broken++;
+    }
   }
+  return found;
+}
+
+function stored(text) {
+  const [conversation] = parse(text);
+  for (const node of Object.values(conversation.nodes)) {
+    if (node.role === "assistant" && !node.reason && !node.error) node.error = "The page was closed before the answer was complete.";
+  }
+  return conversation;
 }
 
 /** Whether it could be stored, and with each token's candidates or without. */
-export function save(conversations) {
-  for (const kept of [conversations, conversations.map(withoutTokens)]) {
+export function save(conversation) {
+  for (const kept of [conversation, withoutTokens(conversation)]) {
     try {
-      localStorage.setItem(KEY, serialize(kept));
-      return kept === conversations ? "whole" : "without tokens";
+      localStorage.setItem(PREFIX + conversation.id, serialize([kept]));
+      return kept === conversation ? "whole" : "without tokens";
     } catch {
       // no room
     }
   }
   return "not";
+}
+
+export const forget = (conversation) => localStorage.removeItem(PREFIX + conversation.id);
+
+/** Calls changed(id, conversation or null) when another window stores a conversation or deletes it. */
+export function watch(changed) {
+  addEventListener("storage", ({ key, newValue }) => {
+    if (!key?.startsWith(PREFIX)) return;
+    try {
+      changed(key.slice(PREFIX.length), newValue === null ? null : parse(newValue)[0]);
+    } catch {
+      // not readable: said when the page is opened again
+    }
+  });
 }
 
 export const serialize = (conversations) => JSON.stringify({ format: "linnet conversations", version: VERSION, conversations });
@@ -59,7 +84,8 @@ function checked(conversation) {
     if (typeof node?.content !== "string" || !ROLES.includes(node.role) || node.id !== name) throw wrong();
     if (node.parent !== null && !Object.hasOwn(nodes, node.parent)) throw wrong();
     clean[name] = { ...node, tokens: node.tokens ?? [] };
-    if (!["speed", "count", "at"].every((key) => ["number", "undefined"].includes(typeof (node[key] ?? undefined)))) throw wrong();
+    if (!["speed", "count", "at", "begun", "status"].every((key) => ["number", "undefined"].includes(typeof (node[key] ?? undefined)))) throw wrong();
+    if (!["model", "error", "reason"].every((key) => ["string", "undefined"].includes(typeof (node[key] ?? undefined)))) throw wrong();
     if (!Array.isArray(clean[name].tokens) || !clean[name].tokens.every((token) => isToken(token) && Array.isArray(token.top) && token.top.every(isToken))) throw wrong();
   }
   if (leaf !== null && !Object.hasOwn(nodes, leaf)) throw wrong();
@@ -90,6 +116,13 @@ export function add(conversation, parent, role, content) {
   conversation.leaf = node.id;
   if (!conversation.title && role === "user") conversation.title = content.trim().slice(0, 60);
   return node;
+}
+
+/** Takes a message out, unless others follow it. */
+export function remove(conversation, node) {
+  if (Object.values(conversation.nodes).some((other) => other.parent === node.id)) return;
+  delete conversation.nodes[node.id];
+  if (conversation.leaf === node.id) conversation.leaf = node.parent;
 }
 
 /** The messages that stand at the same place, oldest first. */

@@ -1,5 +1,5 @@
 // The messages of a conversation, as they are seen.
-import { h } from "./dom.js";
+import { action, copyButton, h } from "./dom.js";
 import { render } from "./markdown.js";
 import { siblings } from "./store.js";
 import { tokenView } from "./tokens.js";
@@ -7,17 +7,22 @@ import { tokenView } from "./tokens.js";
 const LONGEST_RENDERED = 200_000;
 /** Characters past which an answer is shown as plain text: markdown would hold the page up. */
 
-/** acts: edit(node, text), regenerate(node), retry(node), branch(node, index, candidate), go(node). */
+const LONGEST_UNSCROLLED = 1000;
+/** Characters past which a message of the user may scroll, which the keyboard must reach. */
+
+/** acts: edit(node, text), regenerate(node), retry(node), goOn(node), branch(node, index, candidate), go(node), openAccess(). */
 export function messageElement(conversation, node, { busy, tokens }, acts) {
   const mine = node.role === "user";
   const article = h("article", { class: `message ${node.role}`, "data-id": node.id, "aria-label": mine ? "You" : "Model" });
-  const body = h("div", { class: busy ? "body waiting" : "body" });
+  const body = h("div", { class: busy ? "body waiting" : "body", dir: "auto", tabindex: mine && node.content.length > LONGEST_UNSCROLLED ? "0" : null });
   fill(body, node, tokens && !busy, acts);
-  article.append(h("h2", { class: "who" }, mine ? "You" : "Model"), body);
+  article.append(h("h2", { class: "who" }, nameOf(node)), body);
   if (node.error) article.append(failed(node, acts));
-  if (!busy) article.append(footer(conversation, node, article, body, acts));
+  article.append(busy ? h("p", { class: "live" }) : footer(conversation, node, article, body, acts));
   return article;
 }
+
+export const nameOf = (node) => (node.role === "user" ? "You" : node.model ?? "Model");
 
 export function fill(body, node, asTokens, acts) {
   if (node.role === "user" || node.content.length > LONGEST_RENDERED) {
@@ -30,9 +35,12 @@ export function fill(body, node, asTokens, acts) {
 }
 
 function failed(node, acts) {
-  const retry = h("button", { type: "button" }, "Try again");
-  retry.addEventListener("click", () => acts.retry(node));
-  return h("div", { class: "failed", role: "alert" }, h("p", {}, node.error), retry);
+  const some = node.tokens.length > (node.begun ?? 0);
+  const actions = [action("Try again", () => acts.retry(node))];
+  if (some) actions.push(action("Go on from here", () => acts.goOn(node)));
+  if (node.status === 401) actions.push(action("Give the key", acts.openAccess));
+  const said = /[.!?]$/.test(node.error) ? node.error : `${node.error}.`;
+  return h("div", { class: "failed", role: "alert" }, h("p", {}, some ? `${said} What had come is kept.` : said), ...actions);
 }
 
 function footer(conversation, node, article, body, acts) {
@@ -40,24 +48,17 @@ function footer(conversation, node, article, body, acts) {
   const at = all.indexOf(node);
   const bar = h("footer", {});
   if (all.length > 1) {
-    const step = (to, label, sign) => {
-      const button = h("button", { type: "button", "aria-label": label, disabled: !all[to] }, sign);
-      button.addEventListener("click", () => acts.go(all[to]));
-      return button;
-    };
+    const step = (to, label, sign) => action(sign, () => acts.go(all[to]), { "aria-label": label, disabled: !all[to] });
     bar.append(h("span", { class: "branches" }, step(at - 1, "Previous version", "\u2039"), `${at + 1} / ${all.length}`, step(at + 1, "Next version", "\u203a")));
   }
-  bar.append(action("Copy", () => navigator.clipboard.writeText(node.content)));
+  bar.append(copyButton(() => node.content));
   if (node.role === "user") bar.append(action("Edit", () => edit(node, article, body, acts)));
   else bar.append(action("Regenerate", () => acts.regenerate(node)));
-  if (node.speed) bar.append(h("span", { class: "speed" }, `${node.count} tokens, ${node.speed.toFixed(1)} a second${node.reason === "length" ? ", cut at the longest answer" : ""}`));
+  const cut = { length: "cut at its longest", stopped: "stopped" }[node.reason];
+  if (cut && node.tokens.length) bar.append(action("Go on", () => acts.goOn(node)));
+  const told = [node.speed && `${node.count} tokens, ${node.speed.toFixed(1)} a second`, cut].filter(Boolean);
+  if (told.length) bar.append(h("span", { class: "speed" }, told.join(", ")));
   return bar;
-}
-
-function action(label, act) {
-  const button = h("button", { type: "button" }, label);
-  button.addEventListener("click", act);
-  return button;
 }
 
 function edit(node, article, body, acts) {

@@ -17,7 +17,7 @@ const shade = (logprob) => `p${Math.max(0, Math.min(9, Math.floor(10 * Math.exp(
 
 /** tokens: as the server reports them. onBranch(index, candidate): the answer is to go on from another token there. */
 export function tokenView(tokens, onBranch) {
-  const card = h("div", { class: "card", role: "group", "aria-label": "What else might have come", hidden: true });
+  const card = h("div", { class: "card", role: "group", "aria-label": "What else might have come" });
   const text = h("div", { class: "tokens" });
   const buttons = tokens.map((token, index) => {
     const button = h("button", { type: "button", class: `token ${shade(token.logprob)}`, "aria-expanded": "false", title: percent(token.logprob) }, inText(token.text));
@@ -31,19 +31,31 @@ export function tokenView(tokens, onBranch) {
   text.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const at = buttons.indexOf(document.activeElement);
-    if (step && at >= 0) {
-      event.preventDefault();
-      buttons[Math.max(0, Math.min(buttons.length - 1, at + step))].focus();
-    }
+    if (!step || at < 0) return;
+    event.preventDefault();
+    const next = Math.max(0, Math.min(buttons.length - 1, at + step));
+    buttons[next].focus();
+    if (card.isConnected && next !== at) choose(next); // the card follows
   });
+  text.addEventListener("focusin", (event) => stopAt(buttons.indexOf(event.target)));
+  stopAt(0);
+
+  /** Tab stops at one of them; arrows go to the others. */
+  function stopAt(index) {
+    buttons.forEach((button, i) => (button.tabIndex = i === index ? 0 : -1));
+  }
 
   function choose(index) {
     const open = buttons[index].getAttribute("aria-expanded") === "true";
     buttons.forEach((button) => button.setAttribute("aria-expanded", "false"));
-    card.hidden = open;
+    card.remove();
     if (open) return;
+    let last = index; // of the line, under which the card belongs
+    while (buttons[last + 1]?.offsetTop === buttons[index].offsetTop) last++;
+    buttons[last].after(card);
     buttons[index].setAttribute("aria-expanded", "true");
     card.replaceChildren(h("p", {}, `Token ${index + 1} of ${tokens.length}, ${percent(tokens[index].logprob)}:`), candidates(tokens[index], index));
+    card.scrollIntoView({ block: "nearest" });
   }
 
   function candidates(token, index) {
@@ -59,5 +71,5 @@ export function tokenView(tokens, onBranch) {
     }));
   }
 
-  return h("div", { class: "token-view" }, text, card);
+  return text;
 }

@@ -178,7 +178,7 @@ class Tokenizer:
         The beginning token is added where the model wants it and the template did not write it.
         """
         vocabulary = self._vocabulary
-        template = chat.choose(self.chat_templates, chat_template, bool(tools), vocabulary.source)
+        template = chat.choose(self.chat_templates, chat_template, bool(tools), self.name)
         inputs = chat.Conversation(messages, tools, documents)
         disguise = chat.Disguise(vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template)
         named = {**vocabulary.named_tokens, **disguise.variables}

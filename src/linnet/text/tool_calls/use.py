@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class ToolUse:
     """tools: as chat templates take them. grammar: of an answer that must be a call, or, with `after`, of what follows that token, which
     opens a call; None where neither is asked for. opening: what an answer that must be a call is begun with. shown: ids of the
-    control tokens that calls are marked with."""
+    control tokens that calls are marked with. parallel: whether an answer may hold several calls; else the first ends it."""
 
     tools: list[dict[str, Any]]
     format: Format
@@ -31,6 +31,7 @@ class ToolUse:
     grammar: str | None = None
     opening: str = ""
     after: int | None = None
+    parallel: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -50,7 +51,12 @@ class ToolUse:
 
 
 def read_tool_use(
-    given: Sequence[Tool] | None, choice: ToolChoice, tokenizer: Tokenizer, template: str | Mapping[str, str] | None, format: str = "auto"
+    given: Sequence[Tool] | None,
+    choice: ToolChoice,
+    tokenizer: Tokenizer,
+    template: str | Mapping[str, str] | None,
+    format: str = "auto",
+    parallel: bool = True,
 ) -> ToolUse | None:
     """None where there are no tools, or none are to be called: the model is not told of them then.
 
@@ -70,18 +76,20 @@ def read_tool_use(
             f"{tokenizer.name}: how this model writes tool calls is not known; where it writes them as one of {', '.join(FORMATS)} does, "
             "open it with tool_format="
         )
+    if not isinstance(parallel, bool):
+        raise InvalidRequestError(f"parallel_tool_calls is {parallel!r}; it must be True or False")
     forced = tools if read_choice == "required" else [tool for tool in tools if read_choice == f" {tool['function']['name']}"]
     ids = {tokenizer.token_to_id(marker) for marker in found.markers}
     shown = frozenset(id for id in ids if id is not None)
     if forced:
-        return ToolUse(tools, found, shown, grammar_of_calls(found, forced), opening_of(found))
+        return ToolUse(tools, found, shown, grammar_of_calls(found, forced), opening_of(found), parallel=parallel)
     strict = strict_names(given or ())
     if not strict:
-        return ToolUse(tools, found, shown)
+        return ToolUse(tools, found, shown, parallel=parallel)
     after = tokenizer.token_to_id(found.opening)
     if after is None or found.bare:
         raise InvalidRequestError(
             f"tool {strict[0]}: strict needs a model whose calls begin with a token of their own, which this one's need not; "
             "leave strict out, or demand the call with tool_choice"
         )
-    return ToolUse(tools, found, shown, grammar_of_calls(found, tools, strict), after=after)
+    return ToolUse(tools, found, shown, grammar_of_calls(found, tools, strict), after=after, parallel=parallel)

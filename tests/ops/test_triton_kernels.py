@@ -1,0 +1,30 @@
+"""Triton's kernels against PyTorch's operations (`triton_cases.py`), and what happens without Triton."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from linnet.ops.torch import devices
+
+
+def test_by_the_interpreter() -> None:
+    pytest.importorskip("triton")
+    cases = Path(__file__).with_name("triton_cases.py")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(cases)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+def test_without_triton(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "linnet.ops.torch.kernels", raising=False)
+    assert devices.open_kernels(torch.device("cuda", 0)) is None
+    assert "Triton is not installed" in caplog.text
+    assert devices.open_kernels(torch.device("cpu")) is None

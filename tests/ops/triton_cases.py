@@ -1,0 +1,82 @@
+"""Triton's kernels, run by its interpreter: attention from the pages and products with packed weights are those of PyTorch's operations.
+
+Run by `test_triton_kernels.py`, in a process of its own: Triton decides as it is imported whether it interprets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from test_torch_weights import made_up
+
+from linnet import LLM, SamplingParams
+from linnet.arch.spec import Attention
+from linnet.ops.base import PAGE_SIZE
+from linnet.ops.torch import devices, kernels
+from linnet.ops.torch.attention import attend
+from linnet.ops.torch.cache import Cache
+from linnet.ops.torch.matrices import pack, product
+from linnet.ops.torch.step import Part
+from linnet.tensors import Q4_0, Q4_K, Q6_K, Q8_0, TensorType
+
+CPU = torch.device("cpu")
+PLAIN = Attention(4, 2, 32, (), 32**-0.5)
+CASES = {
+    "plain": PLAIN,
+    "odd widths": replace(PLAIN, heads=6, kv_heads=1, head_dim=40, value_dim=24),
+    "one head each": replace(PLAIN, heads=3, kv_heads=3),
+    "window": replace(PLAIN, window=70),
+    "softcap": replace(PLAIN, softcap=5.0),
+    "alibi": replace(PLAIN, alibi=(0.5, 0.25, 0.125, 0.0625)),
+}
+
+
+ATTENDING = [(case, "f32", "float32", 1e-5) for case in CASES]
+ATTENDING += [("odd widths", "q8_0", "float32", 1e-5), ("plain", "f16", "float16", 5e-3)]
+
+
+@pytest.mark.parametrize(("case", "kv_dtype", "dtype", "allowed"), ATTENDING)
+def test_attention_is_that_of_the_op_set(case: str, kv_dtype: str, dtype: str, allowed: float) -> None:
+    attention, kind = CASES[case], getattr(torch, dtype)
+    torch.manual_seed(0)
+    positions = torch.tensor([[0], [300], [575]])  # the last of them in a third split
+    count, width = len(positions), 18
+    cache = Cache([attention], count * width, kv_dtype, CPU)
+    tables = torch.randperm(count * width).view(1, count, width)
+    part = Part(slice(0, count), tables, positions, positions, width * PAGE_SIZE, causal=False)
+    for places in part.places[0]:
+        cache.keys[0].write(places, torch.randn(len(places), attention.kv_heads * attention.head_dim))
+        cache.values[0].write(places, torch.randn(len(places), attention.kv_heads * attention.value_head_dim))
+    q = torch.randn(count, attention.heads, attention.head_dim).to(kind)
+    slopes = None if attention.alibi is None else torch.tensor(attention.alibi)
+    for sinks in (None, torch.randn(attention.heads)) if case == "plain" else (None,):
+        read = [store.read(part.places[0], kind) for store in (cache.keys[0], cache.values[0])]
+        expected = attend(q[:, None], *read, part, attention, slopes, sinks)[:, 0]
+        found = kernels.attend_pages(
+            q, cache.keys[0], cache.values[0], tables[0], positions[:, 0], positions[:, 0], attention, slopes, sinks
+        )
+        assert found.dtype == kind
+        assert (found.float() - expected.float()).abs().max() < allowed
+
+
+# The interpreter's products of bfloat16 are wrong, so half precision is float16 here.
+@pytest.mark.parametrize(("type", "dtype"), [(Q8_0, torch.float32), (Q4_0, torch.float32), (Q4_K, torch.float16), (Q6_K, torch.float16)])
+def test_products_with_packed_weights(type: TensorType, dtype: torch.dtype) -> None:
+    matrix = pack([made_up(type, 3, (45, 512))], dtype)
+    x, bias = torch.randn(5, 512).to(dtype), torch.randn(45).to(dtype)
+    expected = product(x.float(), matrix, bias.float())
+    found = product(x, matrix, bias, kernels)  # type: ignore[arg-type]
+    assert found.dtype == dtype
+    assert (found.float() - expected).abs().max() < expected.abs().max() * (1e-5 if dtype == torch.float32 else 5e-3)
+
+
+def test_a_model_answers_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
+    answers = []
+    for opened in (None, kernels):
+        monkeypatch.setattr(devices, "open_kernels", lambda device, opened=opened: opened)
+        with LLM("tiny", ops="torch", kv_dtype="f32", context=64) as llm:
+            assert llm.engine.ops.kernels is opened  # type: ignore[attr-defined]
+            answers.append([c.token_ids for c in llm.generate(["Once", "1"], params)])
+    assert answers[0] == answers[1]
