@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from linnet.arch.spec import DynamicScaling, ModelSpec
-from linnet.engine.pages import KV_BYTES
+from linnet.engine.page_plan import KV_BYTES
 from linnet.errors import InvalidRequestError
 from linnet.options import Options, option
 from linnet.tensors import TYPES, TensorType

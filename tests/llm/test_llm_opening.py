@@ -29,7 +29,7 @@ from linnet import (
     SamplingParams,
     Tokenizer,
 )
-from linnet.engine.pages import page_bytes
+from linnet.engine.page_plan import page_bytes
 from linnet.model_options import ModelOptions
 from linnet.tensors import TYPES
 

@@ -31,8 +31,9 @@ X = NDArray[np.float32]
 @dataclass
 class LayerCache:
     """Keys and values of one layer, float32 [pages, PAGE_SIZE, kv_heads, head_dim or value_dim], keys already rotated; they hold
-    what the cache's type leaves of a number."""
+    what the cache's type leaves of a number. group: whose page tables say where."""
 
+    group: int
     keys: X
     values: X
 
@@ -118,7 +119,7 @@ class ReferenceOps:
 
     def attend(self, q: X, k: X, v: X, layer: int, attention: Attention, sinks: X | None) -> X:
         cache, batch = self.cache[layer], self.batch
-        tables = batch.page_table[batch.sequence]  # [n, widest]
+        tables = batch.page_table[cache.group, batch.sequence]  # [n, widest]
         pages = tables[np.arange(len(q)), batch.positions // PAGE_SIZE]
         assert (pages >= 0).all(), "a position without a page"
         for store, x in ((cache.keys, k), (cache.values, v)):
@@ -183,21 +184,26 @@ class ReferenceOps:
         return logits if output.softcap is None else softcap(logits, output.softcap)
 
     # ---- KV pages and sampling
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
         self.kv_type = KV_TYPES[kv_dtype]
         self.cache = []
-        for attention in (layer.attention for layer in spec.layers):
-            widths = (attention.head_dim, attention.value_head_dim)
-            self.cache.append(LayerCache(*(np.zeros((pages, PAGE_SIZE, attention.kv_heads, width), np.float32) for width in widths)))
+        for layer, group in zip(spec.layers, groups or [0] * len(spec.layers), strict=True):
+            attention = layer.attention
+            keys, values = (
+                np.zeros((pages[group], PAGE_SIZE, attention.kv_heads, width), np.float32)
+                for width in (attention.head_dim, attention.value_head_dim)
+            )
+            self.cache.append(LayerCache(group, keys, values))
 
     def free_cache(self) -> None:
         self.cache = []
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, group: int) -> None:
         for layer in self.cache:
-            layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
+            if layer.group == group:
+                layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
 
     sample = staticmethod(sample)
 
