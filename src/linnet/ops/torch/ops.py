@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
 from linnet.errors import OutOfMemoryError
-from linnet.load.dequantize import dequantize, quantize
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encoded
 from linnet.ops.base import Batch, Step
 from linnet.ops.sampling import sample
 from linnet.ops.torch.attention import attend
@@ -67,7 +68,7 @@ class TorchOps:
     def encoded(self, raws: Sequence[RawTensor], target: TensorType | None, stacked: bool = False) -> Plain:
         """A matrix, or several stacked, as it is computed with, on the processor, in memory of its own."""
         if target is not None and target != raws[0].type:
-            raws = [RawTensor(raw.name, raw.shape, target, quantize(dequantize(raw), target)) for raw in raws]
+            raws = [encoded(raw, target) for raw in raws]
         type = raws[0].type
         if type in DTYPES:
             stored = [torch.from_numpy(raw.data.copy()).view(DTYPES[type]).view(raw.shape).to(self.dtype) for raw in raws]
