@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.errors import InvalidRequestError, OutOfMemoryError
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
@@ -97,7 +97,7 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
                 "choose smaller weights, as q4_0"
             )
         # A graph holds what lies on the device alone.
-        capture = cuda_graph() if devices[0].type == "cuda" and not placed.layers else None
+        capture = cuda_graph(devices[0]) if devices[0].type == "cuda" and not placed.layers else None
         if options.compile:
             check_compiler(devices[0])
             capture = compiled(capture)

@@ -26,7 +26,7 @@ from linnet.tensors import BLOCKS, MXFP4, SUPER_BLOCKS, RawTensor, TensorType
 from linnet.weights import Weights
 
 CPU = torch.device("cpu")
-GREEDY = SamplingParams(max_tokens=24, temperature=0.0)
+GREEDY = SamplingParams(max_tokens=12, temperature=0.0)
 SHAPE = (6, 512)
 
 
@@ -95,11 +95,10 @@ def test_what_is_kept_how_is_said(caplog: pytest.LogCaptureFixture) -> None:
 # ---- layers in host memory
 
 
-@pytest.mark.parametrize("weights", ["auto", "q8_0"])
-def test_layers_in_host_memory_change_nothing(weights: str, loaded: list[Weights]) -> None:
+def test_layers_in_host_memory_change_nothing(loaded: list[Weights]) -> None:
     expected = None
-    for offload in (0, 1, 4):
-        with LLM("tiny", ops="torch", weights=weights, offload=offload) as llm:
+    for offload in (0, 3):
+        with LLM("tiny", ops="torch", weights="q8_0", offload=offload) as llm:
             layers = loaded[-1].layers
             assert [isinstance(layer.mlp.up.matrix, Offloaded) for layer in layers] == [i >= 4 - offload for i in range(4)]
             answer = llm.generate("What is 3 + 4?", GREEDY)[0].token_ids
@@ -115,9 +114,9 @@ def test_every_op_finds_its_weights_on_the_device() -> None:
     assert isinstance(weights.layers[3].attention.query.matrix, Offloaded)
     assert weights.layers[3].attention.query.matrix.held.device == CPU
     assert weights.layers[2].attention.query.matrix.device == device
-    ops.allocate_cache(checkpoint.spec, 1, "f16")
+    ops.allocate_cache(checkpoint.spec, [1], "f16")
     zero = np.zeros(1, np.int32)
-    batch = Batch(zero, zero, zero - 1, zero, zero[None], zero + 1, zero + 1, zero)
+    batch = Batch(zero, zero, zero - 1, zero, zero[None, None], zero + 1, zero + 1, zero)
     logits = ops.compute(checkpoint.spec, partial(forward, ops, checkpoint.spec, weights), batch)
     assert logits.shape == (1, checkpoint.spec.vocab_size)
     assert logits.device == device
