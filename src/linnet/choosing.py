@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from linnet.engine.pages import available_memory, cache_budget, common_window, most_pages, page_bytes
+from linnet.engine.page_plan import available_memory, cache_budget, cache_bytes
 from linnet.errors import OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint
 from linnet.load.weight_bytes import bytes_of
@@ -55,7 +55,7 @@ def least_cache(checkpoint: Checkpoint, options: ModelOptions) -> int:
     """Bytes of KV cache without which a model is not opened."""
     spec = checkpoint.spec
     context = options.context or min(SHORTEST, spec.context)
-    return most_pages(context, common_window(spec, None), options.prefill_chunk) * page_bytes(spec, options.kv_type)
+    return cache_bytes(spec, options.kv_type, context, 1, options.prefill_chunk)
 
 
 def choose(checkpoint: Checkpoint, options: ModelOptions) -> ModelOptions:

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.errors import InvalidRequestError, OutOfMemoryError
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint

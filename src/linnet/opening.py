@@ -12,7 +12,7 @@ from linnet.choosing import choose
 from linnet.draft import open_draft
 from linnet.engine.engine import Engine
 from linnet.engine.memory_errors import planned
-from linnet.engine.pages import plan_pages
+from linnet.engine.page_plan import plan_pages
 from linnet.engine.runner import Runner
 from linnet.load.checkpoint import Checkpoint
 from linnet.model_options import ModelOptions

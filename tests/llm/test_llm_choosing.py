@@ -12,7 +12,7 @@ import pytest
 
 from linnet import LLM, OutOfMemoryError, SamplingParams
 from linnet.choosing import SMALL, Place, choose, least_cache
-from linnet.engine.pages import MEMORY_SHARE
+from linnet.engine.page_plan import MEMORY_SHARE
 from linnet.hardware.shapes import of_size
 from linnet.load.checkpoint import open_checkpoint
 from linnet.load.weight_bytes import bytes_of

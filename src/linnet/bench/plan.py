@@ -10,7 +10,7 @@ from typing import Any
 from linnet.bench.cases import CACHE_SHARE, Case, make_cases, opening_options
 from linnet.bench.cost import Cost, model_cost
 from linnet.bench.measure import Result, refuse
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.errors import OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.random_weights import open_random
@@ -63,4 +63,4 @@ def prepare(
         checkpoint.close()
         raise
     threads = checked.threads or default_threads()
-    return Plan(checkpoint, {**options, **opening_options(fitting)}, threads, cost, fitting, refused)
+    return Plan(checkpoint, {**options, **opening_options(checkpoint.spec, checked.kv_type, fitting)}, threads, cost, fitting, refused)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.errors import OutOfMemoryError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from linnet.bench.cases import Case
 from linnet.bench.cost import model_cost
 from linnet.choosing import SHORTEST, SMALL, WEIGHTS
-from linnet.engine.pages import common_window, most_pages, page_bytes, plan_pages
+from linnet.engine.page_plan import cache_bytes, most_of_sequence, plan_pages
 from linnet.errors import OutOfMemoryError
 from linnet.hardware.gpus import device_bandwidth
 from linnet.hardware.report import HardwareInfo, hardware_info
@@ -139,21 +139,21 @@ def _fitted(
         return None
     if context < min(SHORTEST, spec.context):
         return None
-    each, rows = page_bytes(spec, _KV), ModelOptions.prefill_chunk
-    needed = most_pages(context, common_window(spec, None), rows)
-    batch = max(1, min(most, pages // needed))
-    cache = batch * needed * each
+    needed = most_of_sequence(spec, context, ModelOptions.prefill_chunk)
+    batch = max(1, min(most, *(count // one for count, one in zip(pages, needed, strict=True))))
+    request = cache_bytes(spec, _KV, context, 1, ModelOptions.prefill_chunk)
+    cache = batch * request
     made_for = "all that the model was made for" if context == spec.context else f"of {spec.context} that the model was made for"
     reasons = [
         *reasons,
-        f"context {context}: {made_for}; the KV cache ({_KV}) of a request of that length takes {size(needed * each)}",
+        f"context {context}: {made_for}; the KV cache ({_KV}) of a request of that length takes {size(request)}",
         f"batch {batch}: so many requests of the whole context fit; up to {most} run at once where they are shorter",
     ]
     speed = None
     if bandwidth is not None:
         on_gpu = "device" in options
         cost = model_cost(checkpoint, _KV, BF16 if on_gpu else None if weights == "auto" else TYPES[weights])
-        step = cost.generated_step_bytes(Case(1, *_request(context), 0, 0))
+        step = cost.generated_step_bytes(Case(1, *_request(context), (), 0))
         speed = bandwidth / step
         reasons.append(
             f"{speed:.3g} tokens/s at most: a token of one request reads {size(step)} of weights, keys and values, "

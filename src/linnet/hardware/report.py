@@ -8,7 +8,7 @@ from typing import Any
 
 from linnet.bench.machine import read_bandwidth
 from linnet.control_group import memory_limit
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.hardware.gpus import Gpu, read_gpus
 from linnet.hardware.processor import Processor, read_processor
 

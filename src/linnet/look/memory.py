@@ -8,7 +8,7 @@ from itertools import product
 
 from linnet.arch.spec import ModelSpec
 from linnet.choosing import SHORTEST
-from linnet.engine.pages import KV_BYTES, cache_budget, common_window, most_pages, page_bytes
+from linnet.engine.page_plan import KV_BYTES, cache_budget, cache_bytes
 from linnet.errors import ContextLengthError
 from linnet.model_options import ModelOptions, longest_context
 
@@ -47,8 +47,7 @@ def plan_memory(
     budget = cache_budget(reserved)
     needs = []
     for kv_dtype, context, batch_size in product(KV_BYTES, contexts or usual_contexts(spec.context), batch_sizes):
-        pages = most_pages(context, common_window(spec, None), ModelOptions.prefill_chunk)
-        cache = pages * batch_size * page_bytes(spec, kv_dtype)
+        cache = cache_bytes(spec, kv_dtype, context, batch_size, ModelOptions.prefill_chunk)
         needs.append(MemoryNeed(context, batch_size, kv_dtype, weights, cache, weights + cache, cache <= budget))
     return needs
 

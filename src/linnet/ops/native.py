@@ -76,7 +76,7 @@ class NativeOps:
         try:
             matrix = _core.matrix(self.context, data, stored.gguf_id, target.gguf_id, rows, columns, self.pack)
         except ValueError as error:
-            raise ModelFileError(f"tensor {first.name!r} {error}: it cannot be stored as {target.name}") from None
+            raise ModelFileError(f"tensor {first.name!r}, {error}: it cannot be stored as {target.name}") from None
         except MemoryError:
             raise OutOfMemoryError(f"there is no memory for tensor {first.name!r} {first.shape}; choose smaller weights, as q4_0") from None
         if not self.owns(matrix):
@@ -165,21 +165,21 @@ class NativeOps:
         return x if output.softcap is None else self.tape.softcap(x, output.softcap)
 
     # ---- KV pages and sampling
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
         attentions = [layer.attention for layer in spec.layers]
         shapes = [(attention.kv_heads, attention.head_dim, attention.value_head_dim) for attention in attentions]
-        self.cache = _core.Cache(shapes, pages, KV_TYPES[kv_dtype])
+        self.cache = _core.Cache(shapes, groups or [0] * len(shapes), pages, KV_TYPES[kv_dtype])
 
     def free_cache(self) -> None:
         """And what steps worked in, with the threads: this is the end."""
         self.cache = None
         vars(self).pop("context", None)
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, group: int) -> None:
         assert self.cache is not None
-        self.cache.copy_page(source, target)
+        self.cache.copy_page(source, target, group)
 
     sample = staticmethod(_core.sample)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from linnet.backends.transformers.model import STRUCTURE, TextModel
 from linnet.engine.memory_errors import planned, ran_out
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.errors import InvalidRequestError, LinnetError, MissingDependencyError, ModelFileError, OutOfMemoryError, UnsupportedModelError
 from linnet.load.files import check_regular, read_json
 from linnet.load.hub import locate
