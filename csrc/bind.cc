@@ -30,6 +30,8 @@ template <class T>
 using Array1 = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Array2 = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using Array3 = nb::ndarray<const T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 void require(bool holds, const char* what) {
   if (!holds) throw std::invalid_argument(what);
@@ -49,7 +51,7 @@ MatrixPointer matrix(Context& c, std::vector<Array1<uint8_t>> raws, int stored, 
     require(raw.shape(0) == (size_t)rows * (size_t)(columns / from.block) * from.raw_bytes, "raw data of another size than rows x columns");
     data.push_back(raw.data());
   }
-  require(!data.empty() && (stored == target || to.from_floats != nullptr), "cannot re-encode to this tensor type");
+  require(!data.empty(), "no matrices");
   nb::gil_scoped_release release;
   return make_matrix(c, data, from, to, rows, columns, pack);
 }
@@ -72,7 +74,8 @@ nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>> quantized(Array1<uint8_t> raw, int 
   {
     nb::gil_scoped_release release;
     ThreadPool pool(threads);
-    quantize_rows(kernels, pool, raw.data(), from, to, rows, columns, importance ? importance->data() : nullptr, data);
+    Encoder encoder(kernels, from, to, columns, importance ? importance->data() : nullptr);
+    quantize_rows(encoder, pool, raw.data(), rows, data);
   }
   return {data, 2, shape, owner};
 }
@@ -111,7 +114,9 @@ void check_cache(const Recording& r, const Cache* cache) {
   }
 }
 
-void check_batch(const Recording& r, const StepView& s, int64_t pages) {
+// pages: how many there are in each group.
+void check_batch(const Recording& r, const StepView& s, const std::vector<int64_t>& pages) {
+  require(s.groups == (int64_t)pages.size(), "page tables of another number of groups");
   require(s.count <= r.most_rows, "more rows than a constant has");
   for (int64_t i = 0; i < s.count; i++) {
     require(s.tokens[i] >= 0 && s.tokens[i] < r.most_tokens && s.previous[i] < r.most_tokens, "a token outside the embedding");
@@ -125,9 +130,11 @@ void check_batch(const Recording& r, const StepView& s, int64_t pages) {
     // Attention reads every page up to the last position, or to the end of a prompt that sees both ways: all of them must exist.
     int64_t last = std::max<int64_t>(s.positions[i], r.bidirectional ? s.prompt_lengths[s.sequence[i]] - 2 : 0) / kPage;
     require(last < s.widest, "a prompt past the page table");
-    for (int64_t page = 0; page <= last; page++) {
-      int32_t entry = s.page_table[s.sequence[i] * s.widest + page];
-      require(entry >= 0 && entry < pages, "a page outside the cache");
+    for (int64_t group = 0; group < s.groups; group++) {
+      const int32_t* entries = s.pages(group, s.sequence[i]);
+      for (int64_t page = 0; page <= last; page++) {
+        require(entries[page] >= 0 && entries[page] < pages[(size_t)group], "a page outside the cache");
+      }
     }
   }
   for (int64_t i = 0; i < s.wanted; i++) require(s.rows[i] >= 0 && s.rows[i] < s.count, "a wanted row that is not there");
@@ -136,7 +143,7 @@ void check_batch(const Recording& r, const StepView& s, int64_t pages) {
 using Owned = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 Owned run(Recorded r, int result, Cache* cache, Array1<int32_t> tokens, Array1<int32_t> positions, Array1<int32_t> previous,
-          Array1<int32_t> sequence, Array2<int32_t> page_table, Array1<int32_t> prompt_lengths, Array1<int32_t> rows,
+          Array1<int32_t> sequence, Array3<int32_t> page_table, Array1<int32_t> prompt_lengths, Array1<int32_t> rows,
           std::vector<Array2<float>> rotations) {
   r.known(result);
   size_t n = tokens.shape(0);
@@ -144,6 +151,7 @@ Owned run(Recorded r, int result, Cache* cache, Array1<int32_t> tokens, Array1<i
              (int64_t)rows.shape(0),
              (int64_t)page_table.shape(0),
              (int64_t)page_table.shape(1),
+             (int64_t)page_table.shape(2),
              tokens.data(),
              positions.data(),
              previous.data(),
@@ -156,7 +164,7 @@ Owned run(Recorded r, int result, Cache* cache, Array1<int32_t> tokens, Array1<i
   require(positions.shape(0) == n && previous.shape(0) == n && sequence.shape(0) == n && (int64_t)prompt_lengths.shape(0) == s.sequences,
           "the arrays of a batch differ in length");
   check_cache(r, cache);
-  check_batch(r, s, cache ? cache->pages : std::numeric_limits<int32_t>::max());
+  check_batch(r, s, cache ? cache->pages : std::vector<int64_t>((size_t)s.groups, std::numeric_limits<int32_t>::max()));
   for (size_t i = 1; i < n; i++) s.for_prompt |= s.sequence[i] == s.sequence[i - 1];
   require(rotations.size() == r.rotations.size(), "rotations are missing");
   for (size_t i = 0; i < rotations.size(); i++) {
@@ -197,24 +205,29 @@ void bind_types(nb::module_& m) {
   nb::class_<Cache>(m, "Cache")
       .def(
           "__init__",
-          [](Cache* c, std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes, int64_t pages, int type) {
-            require(type >= 0 && type <= (int)KvType::F32 && pages > 0, "no such type of cache");
+          [](Cache* c, std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes, std::vector<int64_t> groups, std::vector<int64_t> pages,
+             int type) {
+            require(type >= 0 && type <= (int)KvType::F32 && groups.size() == shapes.size(), "no such type of cache");
+            for (int64_t count : pages) require(count > 0, "a cache of no pages");
+            for (int64_t group : groups) require(group >= 0 && group < (int64_t)pages.size(), "a layer of no group");
             std::vector<Cache::Shape> made;
             for (auto [kv_heads, head_dim, value_dim] : shapes) {
               require(kv_heads > 0 && head_dim > 0 && value_dim > 0, "a cache of no width");
               made.push_back({kv_heads, head_dim, value_dim});
             }
-            new (c) Cache(made, pages, (KvType)type);
+            new (c) Cache(made, groups, pages, (KvType)type);
           },
-          "shapes"_a, "pages"_a, "type"_a)
+          "shapes"_a, "groups"_a, "pages"_a, "type"_a)
       .def_ro("pages", &Cache::pages)
       .def(
           "copy_page",
-          [](Cache& c, int64_t source, int64_t target) {
-            require(source >= 0 && source < c.pages && target >= 0 && target < c.pages && source != target, "a page that cannot be copied");
-            c.copy_page(source, target);
+          [](Cache& c, int64_t source, int64_t target, int64_t group) {
+            require(group >= 0 && group < (int64_t)c.pages.size(), "no such group of pages");
+            int64_t pages = c.pages[(size_t)group];
+            require(source >= 0 && source < pages && target >= 0 && target < pages && source != target, "a page that cannot be copied");
+            c.copy_page(source, target, group);
           },
-          "source"_a, "target"_a)
+          "source"_a, "target"_a, "group"_a)
       .def_prop_ro("bytes", [](const Cache& c) {
         size_t bytes = 0;
         for (const Cache::Layer& l : c.layers) bytes += l.bytes;

@@ -94,7 +94,7 @@ void attend_piece(const Run& run, const Attending& a, const Piece& piece) {
       rows.push_back(row);
     }
   }
-  const int32_t* table = s.page_table + sequence * s.widest;
+  const int32_t* table = s.pages(l.group, sequence);
   for (int64_t p = begin / kPage; p <= end / kPage; p++) {
     uint8_t* keys = run.cache->keys(l, table[p], piece.head);
     pages.push_back({keys, keys + l.key_bytes});
@@ -106,11 +106,12 @@ void attend_piece(const Run& run, const Attending& a, const Piece& piece) {
 
 }  // namespace
 
-Cache::Cache(const std::vector<Shape>& shapes, int64_t pages, KvType type) : type(type), pages(pages) {
-  for (const Shape& shape : shapes) {
-    AttentionShape sizes = shape_of(shape, type);
-    Layer l{shape, key_bytes(sizes), value_bytes(sizes), nullptr, 0};
-    l.bytes = (size_t)(pages * shape.kv_heads) * (l.key_bytes + l.value_bytes);
+Cache::Cache(const std::vector<Shape>& shapes, const std::vector<int64_t>& groups, const std::vector<int64_t>& pages, KvType type)
+    : type(type), pages(pages) {
+  for (size_t i = 0; i < shapes.size(); i++) {
+    AttentionShape sizes = shape_of(shapes[i], type);
+    Layer l{shapes[i], groups[i], key_bytes(sizes), value_bytes(sizes), nullptr, 0};
+    l.bytes = (size_t)(pages[(size_t)l.group] * l.kv_heads) * (l.key_bytes + l.value_bytes);
     layers.push_back(l);
   }
   try {
@@ -123,8 +124,9 @@ Cache::Cache(const std::vector<Shape>& shapes, int64_t pages, KvType type) : typ
 
 Cache::~Cache() { release_all(); }
 
-void Cache::copy_page(int64_t source, int64_t target) {
+void Cache::copy_page(int64_t source, int64_t target, int64_t group) {
   for (Layer& l : layers) {
+    if (l.group != group) continue;
     size_t bytes = (size_t)l.kv_heads * (l.key_bytes + l.value_bytes);
     std::memcpy(keys(l, target, 0), keys(l, source, 0), bytes);
   }
@@ -144,7 +146,7 @@ int record_attend(Tape& tape, const Cache::Shape& kv, const AttendShape& shape, 
     const Cache::Layer& l = run.cache->layers[(size_t)shape.layer];
     AttentionShape sizes = shape_of(l, run.cache->type);
     for (int64_t i = first; i < last; i++) {
-      int64_t position = s.positions[i], page = s.page_table[s.sequence[i] * s.widest + position / kPage];
+      int64_t position = s.positions[i], page = s.pages(l.group, s.sequence[i])[position / kPage];
       for (int64_t h = 0; h < l.kv_heads; h++) {
         uint8_t* keys = run.cache->keys(l, page, h);
         run.context.kernels.store_kv(sizes, run.row(k, i) + h * l.head_dim, run.row(v, i) + h * l.value_dim, (int)(position % kPage), keys,

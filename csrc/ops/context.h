@@ -60,25 +60,27 @@ struct Vector : std::vector<float> {
   using std::vector<float>::vector;
 };
 
-// Keys and values of every layer in pages; see kernels.h for the layout of a page.
+// Keys and values of every layer in pages; see kernels.h for the layout of a page. Layers of one group have the pages of their
+// sequences, and so their numbers, in common.
 struct Cache {
   struct Shape {
     int64_t kv_heads, head_dim, value_dim;
   };
   struct Layer : Shape {
+    int64_t group;
     size_t key_bytes, value_bytes;  // of one page and head
     uint8_t* data;
     size_t bytes;
   };
   KvType type;
-  int64_t pages;
+  std::vector<int64_t> pages;  // of each group
   std::vector<Layer> layers;
 
-  Cache(const std::vector<Shape>& shapes, int64_t pages, KvType type);
+  Cache(const std::vector<Shape>& shapes, const std::vector<int64_t>& groups, const std::vector<int64_t>& pages, KvType type);
   ~Cache();
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
-  void copy_page(int64_t source, int64_t target);
+  void copy_page(int64_t source, int64_t target, int64_t group);
   uint8_t* keys(const Layer& l, int64_t page, int64_t head) const {
     return l.data + (size_t)(page * l.kv_heads + head) * (l.key_bytes + l.value_bytes);
   }
@@ -89,10 +91,13 @@ struct Cache {
 
 // Rows of a batch, as Batch in ops/base.py describes them; the pointers belong to the caller.
 struct StepView {
-  int64_t count, wanted, sequences, widest;
+  int64_t count, wanted, groups, sequences, widest;
   const int32_t *tokens, *positions, *previous, *sequence, *page_table, *prompt_lengths, *rows;
   bool for_prompt;                      // whether a sequence has more than one row
   std::vector<const float*> rotations;  // of ropes whose frequencies depend on the request: [sequences, dim / 2 + 1]
+
+  // The pages of a sequence in a group, in order of position.
+  const int32_t* pages(int64_t group, int64_t of) const { return page_table + (group * sequences + of) * widest; }
 };
 
 // Weights from rows as stored, `experts` matrices in `raw`; re-encoded if `target` is another format than `stored`.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from linnet.engine.draft_model import DraftModel
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.errors import InvalidRequestError, LinnetError, OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint

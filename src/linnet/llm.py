@@ -67,7 +67,7 @@ class LLM:
         overflow: str = "auto",
         kv_dtype: str = "auto",
         kv_memory: int | None = None,
-        max_batch: int = 16,
+        max_batch: int | None = None,
         prefill_chunk: int = 512,
         max_queue: int | None = None,
         prefix_cache: bool = True,

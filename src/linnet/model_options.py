@@ -8,10 +8,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from linnet.arch.spec import DynamicScaling, ModelSpec
-from linnet.engine.pages import KV_BYTES
+from linnet.engine.page_plan import KV_BYTES
 from linnet.errors import InvalidRequestError
 from linnet.options import Options, option
+from linnet.tensors import TYPES, TensorType
 from linnet.text.tool_calls.formats import FORMATS
+
+PROCESSOR_BATCH, GPU_BATCH = 16, 64
+"""Sequences that run at once unless told: more add little to a processor's throughput."""
 
 _OF_TRANSFORMERS = (
     "backend",
@@ -44,9 +48,8 @@ class ModelOptions(Options):
     )
     weights: str = option(
         "auto",
-        "type to re-encode weights as; auto: as stored",
-        choices=("auto", "f32", "f16", "bf16", "q8_0", "q4_0"),
-        later=("q4_k", "q6_k"),
+        "type to re-encode matrices as, all of them; auto: as stored, or where that does not fit in memory q8_0 or q4_0",
+        choices=("auto", "stored", *TYPES),
     )
     tokenizer: Any = option(None, "a Tokenizer, or a path to one, in place of the model's own")
     chat_template: str | None = option(None, "a chat template, its name, or a file that holds one, in place of the model's own")
@@ -62,7 +65,7 @@ class ModelOptions(Options):
     )
     kv_dtype: str = option("auto", "type of stored keys and values; auto: f16, or q8_0 with low_memory", choices=("auto", *KV_BYTES))
     kv_memory: int | None = option(None, "most bytes of KV cache; None: 40% of the available memory", 1)
-    max_batch: int = option(16, "most sequences that run at once", 1, 4096)
+    max_batch: int | None = option(None, "most sequences that run at once; None: 16, or 64 on a GPU", 1, 4096)
     prefill_chunk: int = option(512, "most prompt tokens in one step", 1, 2**20)
     max_queue: int | None = option(None, "most requests that may wait for a place in the batch; None: any number, in a server 256", 0)
     prefix_cache: bool = option(True, "keep the keys and values of prompts, for later ones that begin alike")
@@ -70,7 +73,8 @@ class ModelOptions(Options):
     low_memory: bool = option(False, "leave weights where their file is mapped, rearranged at each use: slower, and no memory of their own")
     device: str | None = option(
         None,
-        "where to compute: cpu, or one that PyTorch drives: cuda, cuda:1, mps, xpu, mlu, musa, npu; None: cpu, or the GPU with ops=torch",
+        "where to compute: cpu, or one that PyTorch drives: cuda, cuda:1, mps, xpu, mlu, musa, npu; None: a GPU that holds the weights "
+        "(of 256 MB and more), else cpu",
     )
     dtype: str | None = option(
         None, "what the torch op set computes in; None: f32 on cpu, else bf16 where it is fast, else f16", choices=("f32", "f16", "bf16")
@@ -100,7 +104,7 @@ class ModelOptions(Options):
                     raise InvalidRequestError(f"{name} is {count}, but ops='reference' runs on one; leave {name} out")
             if self.low_memory:
                 raise InvalidRequestError("low_memory is for the native op set; ops='reference' holds every weight in float32")
-        if self.low_memory and self.weights != "auto":
+        if self.low_memory and self.target is not None:
             raise InvalidRequestError(f"low_memory leaves weights as they are stored, but weights is {self.weights!r}; leave one out")
 
     def _check_transformers(self) -> None:
@@ -135,6 +139,16 @@ class ModelOptions(Options):
         if self.ops != "auto":
             return self.ops
         return "native" if self.device in (None, "cpu") and self.tp == 1 else "torch"
+
+    @property
+    def target(self) -> TensorType | None:
+        """What matrices are re-encoded as; None: nothing."""
+        return TYPES.get(self.weights)
+
+    @property
+    def batch(self) -> int:
+        """`max_batch`, resolved."""
+        return self.max_batch or (PROCESSOR_BATCH if self.op_set != "torch" or self.device == "cpu" else GPU_BATCH)
 
     @property
     def kv_type(self) -> str:

@@ -7,15 +7,16 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.errors import InvalidRequestError, OutOfMemoryError
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
 from linnet.load.field import WeightOps, type_in_memory
+from linnet.load.weight_bytes import bytes_of
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
 from linnet.ops.torch.placement import place
-from linnet.tensors import F32, FLOATS, TYPES, TensorType
+from linnet.tensors import F32, FLOATS, TensorType
 from linnet.weights import Weights
 
 if TYPE_CHECKING:
@@ -39,11 +40,11 @@ class OpSet:
 
     def load(self, checkpoint: Checkpoint, options: ModelOptions) -> Weights:
         if self.share is None:
-            return checkpoint.assemble(self.ops, _target(options), elsewhere=self._elsewhere())
+            return checkpoint.assemble(self.ops, options.target, elsewhere=self._elsewhere())
         from linnet.ranks import LeadOps, load_share
 
         assert isinstance(self.ops, LeadOps)
-        weights = load_share(checkpoint, self.ops, self.share, _target(options))
+        weights = load_share(checkpoint, self.ops, self.share, options.target)
         self.ops.await_weights()
         return weights
 
@@ -72,7 +73,7 @@ def open_op_set(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     from linnet.ops.native import NativeOps
 
     ops = NativeOps(options.threads, prefill_threads=options.prefill_threads, pack=not options.low_memory)
-    return OpSet(ops, checkpoint.spec, checkpoint.nbytes)
+    return OpSet(ops, checkpoint.spec, bytes_of(checkpoint, options.target))
 
 
 def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
@@ -85,7 +86,7 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     from linnet.ops.torch.shards import Share
     from linnet.ranks import LeadOps, Rank
 
-    layers, outside, largest = _bytes(checkpoint, _target(options), dtype)
+    layers, outside, largest = torch_bytes(checkpoint, options.target, dtype)
     weight_bytes = sum(layers) + outside
     memory = free_memory(devices[0])
     if options.tp == 1:
@@ -105,11 +106,11 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     share = Share(checkpoint.spec, 0, options.tp)
     if checkpoint.path is None:
         raise InvalidRequestError(f"tp is {options.tp}, and every device reads the model's files: save this one, which is in memory only")
-    ranks = [Rank(rank, options.tp, device, dtype, checkpoint.path, _target(options), "") for rank, device in enumerate(devices)]
+    ranks = [Rank(rank, options.tp, device, dtype, checkpoint.path, options.target, "") for rank, device in enumerate(devices)]
     return OpSet(LeadOps(ranks), share.own_spec, weight_bytes // options.tp, memory, share)
 
 
-def _bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType) -> tuple[list[int], int, int]:
+def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType) -> tuple[list[int], int, int]:
     """Of the weights on the torch op set: of the matrices of each layer, of all else, and of the largest matrix of a layer."""
     from linnet.ops.torch.matrices import packed_bytes
 
@@ -126,7 +127,3 @@ def _bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType) -> t
             layers[slot.layer] += count
             largest = max(largest, count)
     return layers, outside, largest
-
-
-def _target(options: ModelOptions) -> TensorType | None:
-    return None if options.weights == "auto" else TYPES[options.weights]

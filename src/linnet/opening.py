@@ -8,9 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from linnet.choosing import choose
 from linnet.draft import open_draft
 from linnet.engine.engine import Engine
-from linnet.engine.pages import plan_pages
+from linnet.engine.memory_errors import planned
+from linnet.engine.page_plan import plan_pages
 from linnet.engine.runner import Runner
 from linnet.load.checkpoint import Checkpoint
 from linnet.model_options import ModelOptions
@@ -46,6 +48,7 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
     with ExitStack() as files:
         files.callback(checkpoint.close)
         options.check_context(spec)
+        options = choose(checkpoint, options)
         slides = options.slides(spec, checkpoint.slides)
         op_set = open_op_set(options, checkpoint)
         files.callback(op_set.close)
@@ -59,22 +62,23 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
             draft = open_draft(options, checkpoint, op_set, tokenizer)
             files.callback(draft.close)
             reserved += draft.op_set.weight_bytes
-        needs = (wanted, options.max_batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
+        needs = (wanted, options.batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
         pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
-        engine = Engine(
-            op_set.ops,
-            op_set.spec,
-            op_set.load(checkpoint, options),
-            context=context,
-            pages=pages,
-            kv_dtype=options.kv_type,
-            max_batch=options.max_batch,
-            prefill_chunk=options.prefill_chunk,
-            slides=slides,
-            prefix_cache=options.prefix_cache,
-            max_queue=options.max_queue,
-            draft=None if draft is None else draft.load(),
-        )
+        with planned(checkpoint.name, reserved):
+            engine = Engine(
+                op_set.ops,
+                op_set.spec,
+                op_set.load(checkpoint, options),
+                context=context,
+                pages=pages,
+                kv_dtype=options.kv_type,
+                max_batch=options.batch,
+                prefill_chunk=options.prefill_chunk,
+                slides=slides,
+                prefix_cache=options.prefix_cache,
+                max_queue=options.max_queue,
+                draft=None if draft is None else draft.load(),
+            )
         ends = {*checkpoint.eos_token_ids, *(tokenizer.eos_ids if tokenizer else ())}
         end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)

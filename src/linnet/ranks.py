@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -130,13 +130,13 @@ class LeadOps(RankOps):
             except OSError:
                 raise LinnetError(f"rank {other.rank} {other.ended()}") from None
 
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
-        super().allocate_cache(spec, pages, kv_dtype)
-        self.tell("allocate_cache", pages, kv_dtype)
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
+        super().allocate_cache(spec, pages, kv_dtype, groups)
+        self.tell("allocate_cache", pages, kv_dtype, groups)
 
-    def copy_page(self, source: int, target: int) -> None:
-        super().copy_page(source, target)
-        self.tell("copy_page", source, target)
+    def copy_page(self, source: int, target: int, group: int) -> None:
+        super().copy_page(source, target, group)
+        self.tell("copy_page", source, target, group)
 
     def free_cache(self) -> None:
         super().free_cache()

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
+from linnet.engine.page_plan import layer_groups
 from linnet.forward import forward
 from linnet.load.checkpoint import open_checkpoint
 from linnet.ops.base import PAGE_SIZE, Batch, Ops
@@ -66,11 +67,13 @@ class Session:
         self.done = [0] * len(lengths)
         self.last = [-1] * len(lengths)
         counts = [-(-length // PAGE_SIZE) for length in lengths]
-        shuffled = np.random.default_rng(sum(counts)).permutation(sum(counts)).astype(np.int32)
-        self.table = np.full((len(lengths), max(counts)), -1, np.int32)
-        for row, pages in zip(self.table, np.split(shuffled, np.cumsum(counts)[:-1]), strict=True):
-            row[: len(pages)] = pages
-        model.ops.allocate_cache(model.spec, sum(counts), kv_dtype)
+        groups, random = layer_groups(model.spec), np.random.default_rng(sum(counts))
+        self.table = np.full((len(groups.windows), len(lengths), max(counts)), -1, np.int32)
+        for table in self.table:
+            shuffled = random.permutation(sum(counts)).astype(np.int32)
+            for row, pages in zip(table, np.split(shuffled, np.cumsum(counts)[:-1]), strict=True):
+                row[: len(pages)] = pages
+        model.ops.allocate_cache(model.spec, [sum(counts)] * len(self.table), kv_dtype, groups.of_layer)
         self.step = model.ops.stepper(model.spec, partial(forward, model.ops, model.spec, model.weights))
 
     def feed(self, pieces: dict[int, list[int]], last_only: bool = False) -> dict[int, Logits]:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linnet import LLM, Chunk, Completion, Handle, SamplingParams
-from linnet.engine.pages import page_bytes
+from linnet.engine.page_plan import page_bytes
 from linnet.engine.step_costs import StepCosts
 from models import NAMED, Draw
 

@@ -129,13 +129,13 @@ def test_a_smaller_llm_is_refused_before_anything_runs(plan):
 
 def test_opening_options_hold_every_case_and_no_more(plan):
     llm, plan = plan
-    assert opening_options(plan.cases) == {
+    assert opening_options(llm.spec, "f16", plan.cases) == {
         "context": 52,
         "max_batch": 3,
         "kv_memory": plan.cases[-1].kv_cache_bytes,
         "prefix_cache": False,
     }
-    assert llm.engine.pool.count == plan.cases[-1].pages
+    assert (llm.engine.pool.count,) == plan.cases[-1].pages
 
 
 def test_bytes_of_a_step_are_those_of_the_file():

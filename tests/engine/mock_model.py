@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 from unittest.mock import patch
@@ -15,6 +15,7 @@ from linnet.arch import spec
 from linnet.arch.spec import ModelSpec
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.engine import Engine
+from linnet.engine.page_plan import LayerGroups
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Output, Request
 from linnet.ops.base import PAGE_SIZE, Batch, Step
@@ -27,13 +28,14 @@ CONTEXT = 200
 
 class MockOps:
     """The part of `Ops` that a model without layers uses. Its pages hold the tokens themselves, so a page that two
-    sequences share, or that is freed too early, changes what is generated."""
+    sequences share, or that is freed too early, changes what is generated. windows: how many of the last tokens its logits see in
+    the pages of each group, the widest first."""
 
     name = "mock"
 
-    def __init__(self, window: int | None = None) -> None:
-        self.window = window
-        self.pages: NDArray[np.int64]
+    def __init__(self, windows: tuple[int | None, ...] = (None,)) -> None:
+        self.windows = windows
+        self.pages: list[NDArray[np.int64]] = []
         self.steps: list[int] = []  # rows of each step
         self.wanted: list[int] = []
         self.longest: list[int] = []  # most rows of one sequence
@@ -41,15 +43,15 @@ class MockOps:
         self.fail: Exception | None = None
         self.copies = 0
 
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
-        self.pages = np.full((pages, PAGE_SIZE), -1, np.int64)
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
+        self.pages = [np.full((count, PAGE_SIZE), -1, np.int64) for count in pages]
 
     def free_cache(self) -> None:
-        self.pages = np.zeros((0, PAGE_SIZE), np.int64)
+        self.pages = []
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, group: int) -> None:
         self.copies += 1
-        self.pages[target] = self.pages[source]
+        self.pages[group][target] = self.pages[group][source]
 
     def stepper(self, spec: ModelSpec, build: Callable[[], NDArray[np.float32]]) -> Step:
         self.bidirectional = spec.bidirectional_prompt
@@ -75,9 +77,10 @@ class MockOps:
     def embed(self, table: Any, source: str, offset: int = 0) -> NDArray[np.int64]:
         batch = self.batch
         assert source == "tokens"
-        pages = batch.page_table[batch.sequence, batch.positions // PAGE_SIZE]
-        assert (pages >= 0).all()
-        self.pages[pages, batch.positions % PAGE_SIZE] = batch.tokens
+        for stored, table in zip(self.pages, batch.page_table, strict=True):
+            pages = table[batch.sequence, batch.positions // PAGE_SIZE]
+            assert (pages >= 0).all()
+            stored[pages, batch.positions % PAGE_SIZE] = batch.tokens
         return np.arange(len(batch.tokens))
 
     def take(self, x: Any) -> Any:
@@ -90,10 +93,13 @@ class MockOps:
             sequence, last = batch.sequence[row], batch.positions[row]
             if self.bidirectional:
                 last = max(last, batch.prompt_lengths[sequence] - 2)
-            history = self.pages[batch.page_table[sequence]].ravel()[: last + 1]
-            if self.window is not None:
-                history = history[-self.window :]
-            result[:] = mock_logits(history.tolist(), int(batch.rope_lengths[sequence]))
+            histories = [
+                stored[table[sequence]].ravel()[: last + 1][-(window or 0) :]
+                for stored, table, window in zip(self.pages, batch.page_table, self.windows, strict=True)
+            ]
+            widest = histories[0].tolist()
+            assert all(history.tolist() == widest[-len(history) :] for history in histories)
+            result[:] = mock_logits(widest, int(batch.rope_lengths[sequence]))
         return out
 
     def sample(
@@ -123,7 +129,7 @@ NO_WEIGHTS = Weights(embedding=None, layers=(), output=Linear(None))
 
 def mock_engine(
     context: int = CONTEXT,
-    pages: int = 64,
+    pages: int | tuple[int, ...] = 64,
     max_batch: int = 8,
     prefill_chunk: int = 64,
     bidirectional: bool = False,
@@ -131,15 +137,20 @@ def mock_engine(
     prefix_cache: bool = True,
     max_queue: int | None = None,
     draft: DraftModel | None = None,
-    window: int | None = None,
+    windows: tuple[int | None, ...] = (None,),
 ) -> Engine:
-    """window: how many of the last tokens its logits depend on. bidirectional: every token of a prompt but its last sees all of the
-    prompt but its last."""
+    """pages: of every group, or of each. windows: of each, how many of the last tokens its logits depend on, the widest first.
+    bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
     spec = replace(MOCK, context=context, bidirectional_prompt=bidirectional)
-    sizes = {"context": context, "pages": pages, "max_batch": max_batch, "prefill_chunk": prefill_chunk}
+    sizes: dict[str, Any] = {
+        "context": context,
+        "pages": [pages] * len(windows) if isinstance(pages, int) else list(pages),
+        "max_batch": max_batch,
+        "prefill_chunk": prefill_chunk,
+    }
     options: dict[str, Any] = {"slides": slides, "prefix_cache": prefix_cache, "max_queue": max_queue, "draft": draft}
-    with patch("linnet.engine.engine.common_window", lambda spec, draft: window):
-        return Engine(MockOps(window), spec, NO_WEIGHTS, kv_dtype="f32", **sizes, **options)
+    with patch("linnet.engine.engine.layer_groups", lambda spec, draft: LayerGroups(windows, ())):
+        return Engine(MockOps(windows), spec, NO_WEIGHTS, kv_dtype="f32", **sizes, **options)
 
 
 def request(prompt: list[int], seed: int = 7, end_ids: frozenset[int] = frozenset(), cache: bool = True, **options: Any) -> Request:

@@ -9,7 +9,7 @@ import pytest
 from mock_model import CONTEXT, VOCAB, MockOps, mock_engine, request, run, tokens_of
 
 from linnet.engine.engine import Engine
-from linnet.errors import ClosedError, InvalidRequestError, LinnetError
+from linnet.errors import ClosedError, InvalidRequestError, LinnetError, OutOfMemoryError
 
 PROMPTS = [[int(t) for t in np.random.default_rng(n).integers(0, VOCAB, n)] for n in (1, 2, 7, 31, 32, 33, 64, 100)]
 
@@ -42,7 +42,7 @@ def test_a_failing_step_fails_its_requests_and_not_the_engine() -> None:
     engine = mock_engine()
     ops: MockOps = engine.ops  # type: ignore[assignment]
     ops.fail = MemoryError("no memory")
-    with pytest.raises(MemoryError, match="no memory"):
+    with pytest.raises(OutOfMemoryError, match=r"memory ran out in a step \(no memory\), with \d+ bytes .* lower max_batch"):
         run(engine, request([1], max_tokens=3))
     ops.fail = None
     assert run(engine, request([1], max_tokens=3)) == run(mock_engine(), request([1], max_tokens=3))

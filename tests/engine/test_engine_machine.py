@@ -13,7 +13,7 @@ from mock_model import CONTEXT, VOCAB, MockOps, mock_engine, mock_logits, reques
 from speculating import GivenCosts
 from test_counters import assert_they_add_up
 
-from linnet.engine.pages import GONE
+from linnet.engine.pages import GONE, PageGroup, most_pages
 from linnet.engine.request import Request
 from linnet.engine.session import Session
 from linnet.errors import LinnetError, OutOfMemoryError
@@ -26,16 +26,18 @@ class EngineMachine(RuleBasedStateMachine):
     """Requests and sessions come and go, steps fail, and after each event all is accounted for."""
 
     @initialize(
-        pages=st.integers(7, 24),
+        pages=st.tuples(st.integers(7, 24), st.integers(3, 24), st.integers(2, 9)),
         chunk=st.sampled_from([1, 5, 32, 512]),
         batch=st.integers(1, 5),
         prefixes=st.booleans(),
         slides=st.booleans(),
-        window=st.sampled_from([None, None, 1, 40, 70]),
+        windows=st.sampled_from([(None,), (None,), (1,), (70,), (None, 40), (None, 1), (70, 33), (None, 64, 5)]),
     )
-    def open(self, pages: int, chunk: int, batch: int, prefixes: bool, slides: bool, window: int | None) -> None:
+    def open(self, pages: tuple[int, ...], chunk: int, batch: int, prefixes: bool, slides: bool, windows: tuple[int | None, ...]) -> None:
         self.chunk, self.batch = chunk, batch
-        self.engine = mock_engine(pages=pages, prefill_chunk=chunk, max_batch=batch, prefix_cache=prefixes, slides=slides, window=window)
+        self.engine = mock_engine(
+            pages=pages[: len(windows)], prefill_chunk=chunk, max_batch=batch, prefix_cache=prefixes, slides=slides, windows=windows
+        )
         self.engine.speculator.costs = GivenCosts(0.05)
         self.ops: MockOps = self.engine.ops  # type: ignore[assignment]
         self.requests: list[tuple[Request, dict[str, Any]]] = []
@@ -59,6 +61,7 @@ class EngineMachine(RuleBasedStateMachine):
         ),
     )
     def submit(self, text: int, length: int, options: dict[str, Any]) -> None:
+        options = {**options, "cache": options["cache"] or self.chunk < 32}  # else all of it again for each token, a few rows at a time
         if options["num_beams"] > 1:
             options["n"] = min(options["n"], options["num_beams"])
         made = request(TEXTS[text][:length], seed=len(self.requests), **options)
@@ -97,7 +100,10 @@ class EngineMachine(RuleBasedStateMachine):
         try:
             self.sessions.append(Session(self.engine, capacity))
         except OutOfMemoryError:
-            assert self.engine.pool.promised or self.live()
+            assert any(group.promised for group in self.engine.pool.groups) or self.live() or not self.fits(capacity)
+
+    def fits(self, capacity: int) -> bool:
+        return all(most_pages(capacity, group.window, self.chunk) <= group.count for group in self.engine.pool.groups)
 
     @precondition(lambda self: self.sessions)
     @rule(which=st.integers(0, 20), count=st.integers(1, 80), back=st.integers(0, 80), fork=st.booleans())
@@ -107,7 +113,7 @@ class EngineMachine(RuleBasedStateMachine):
         count = min(count, session.capacity - session.length)
         if count:
             [logits] = session.forward(TEXTS[which % 3][:count], last=1)
-            np.testing.assert_array_equal(logits, mock_logits(list(session.token_ids)[-(self.ops.window or 0) :], session.capacity))  # type: ignore[arg-type]
+            np.testing.assert_array_equal(logits, mock_logits(list(session.token_ids)[-(self.ops.windows[0] or 0) :], session.capacity))  # type: ignore[arg-type]
         if fork:
             try:
                 self.sessions.append(session.fork())
@@ -124,27 +130,33 @@ class EngineMachine(RuleBasedStateMachine):
     def pages_are_accounted_for(self) -> None:
         if not hasattr(self, "engine"):
             return
-        scheduler, pool = self.engine.scheduler, self.engine.pool
-        held = [sequence.pages for sequence in scheduler.running] + [r.trunk for r in scheduler.trunks]
+        scheduler = self.engine.scheduler
+        for number, group in enumerate(self.engine.pool.groups):
+            self.group_is_accounted_for(number, group)
+        assert len(scheduler.running) <= self.batch
+        assert all(not any(sequence.pages) and sequence.slot == -1 for sequence in scheduler.waiting)
+
+    def group_is_accounted_for(self, number: int, group: PageGroup) -> None:
+        scheduler = self.engine.scheduler
+        held = [sequence.pages[number] for sequence in scheduler.running] + [r.trunk[number] for r in scheduler.trunks]
         held = [[page for page in pages if page != GONE] for pages in held]
-        own = [pages for session in self.sessions for pages in session._pages._held]
+        own = [pages[number] for session in self.sessions for pages in session._pages._held]
+        own = [[page for page in pages if page != GONE] for pages in own]
         for pages in held + own:
             assert len(set(pages)) == len(pages)
         assert not {page for pages in held for page in pages} & {page for pages in own for page in pages}
         holders = Counter(page for pages in held + own for page in pages)
-        assert {page: count for page, count in enumerate(pool._holders) if count} == holders
-        promised = sum(session._pages._promised for session in self.sessions)
+        assert {page: count for page, count in enumerate(group._holders) if count} == holders
+        promised = sum(session._pages._promised[number] for session in self.sessions)
         unused = promised - len({page for pages in own for page in pages})
-        assert pool.promised == promised
-        assert pool.free_count == pool.count - len(holders) - unused >= 0
+        assert group.promised == promised
+        assert group.free_count == group.count - len(holders) - unused >= 0
         for sequence in scheduler.running:
-            row = scheduler.page_table[sequence.slot]
-            assert all(entry == page if page != GONE else entry >= 0 for entry, page in zip(row, sequence.pages, strict=False))
-            assert (row[len(sequence.pages) :] == -1).all()
-            assert len(sequence.pages) - sequence.pages.count(GONE) <= sequence.need
-            assert len(sequence.pages) * PAGE_SIZE >= sequence.computed
-        assert len(scheduler.running) <= self.batch
-        assert all(not sequence.pages and sequence.slot == -1 for sequence in scheduler.waiting)
+            row, pages = scheduler.page_table[number, sequence.slot], sequence.pages[number]
+            assert all(entry == page if page != GONE else entry >= 0 for entry, page in zip(row, pages, strict=False))
+            assert (row[len(pages) :] == -1).all()
+            assert len(pages) - pages.count(GONE) <= sequence.need[number]
+            assert len(pages) * PAGE_SIZE >= sequence.computed
 
     @invariant()
     def counters_add_up(self) -> None:
@@ -169,9 +181,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.pages_are_accounted_for()
         assert self.engine.pool.free_count == self.engine.pool.count
         assert [*self.engine.scheduler.running, *self.engine.scheduler.waiting, *self.engine.scheduler.trunks] == []
-        alone = mock_engine(
-            max_batch=3, prefill_chunk=512, prefix_cache=False, slides=self.engine.slides, window=self.engine.scheduler.window
-        )
+        alone = mock_engine(max_batch=3, prefill_chunk=512, prefix_cache=False, slides=self.engine.slides, windows=self.ops.windows)
         for made, options in self.requests:
             found, whole = tokens_of(made, list(made.outputs)), run(alone, request(made.prompt, seed=made.seed, **options))
             complete = made.error is None and made.unfinished == 0

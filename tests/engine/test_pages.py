@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
-from linnet.engine import pages
-from linnet.engine.pages import PagePool, available_memory, page_bytes, pages_for, plan_pages
+from linnet.engine import page_plan
+from linnet.engine.page_plan import available_memory, page_bytes, plan_pages
+from linnet.engine.pages import PageGroup, pages_for
 from linnet.errors import OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 from linnet.ops.native import NativeOps
@@ -19,7 +20,7 @@ EACH = 3 * 2 * (8 + 16) * PAGE_SIZE * 2  # layers, heads, keys and padded values
 
 
 def test_pool_gives_each_page_once_and_reuses_the_last_freed() -> None:
-    pool = PagePool(5)
+    pool = PageGroup(5)
     a, b = pool.allocate(2), pool.allocate(3)
     assert sorted(a + b) == [0, 1, 2, 3, 4]
     assert pool.free_count == 0
@@ -42,7 +43,7 @@ def test_a_page_is_as_large_as_the_core_makes_it(kv_dtype: str, head_dim: int, v
     wide = Layer(Attention(4, 2, head_dim, (), 1.0, value_dim=value_dim), Mlp(8, "silu"), Norm(1e-5), Norm(1e-5))
     spec = ModelSpec("test", 10, 32, 1000, (wide, LAYER, wide), Norm(1e-5), True)
     ops = NativeOps(threads=1)
-    ops.allocate_cache(spec, 7, kv_dtype)
+    ops.allocate_cache(spec, [7], kv_dtype)
     assert ops.cache is not None
     assert page_bytes(spec, kv_dtype) * 7 == ops.cache.bytes
     ops.free_cache()
@@ -55,9 +56,9 @@ def test_q8_0_pages_hold_a_scale_for_every_block_of_a_head() -> None:
 
 
 def test_plan_is_what_the_batch_needs_capped_by_memory() -> None:
-    assert plan_pages(SPEC, "f16", None, 4, 2**40) == (4 * 32, 1000)
-    assert plan_pages(SPEC, "f16", 64, 4, 2**40) == (8, 64)
-    assert plan_pages(SPEC, "f16", 64, 4, 3 * EACH) == (3, 64)
+    assert plan_pages(SPEC, "f16", None, 4, 2**40) == ([4 * 32], 1000)
+    assert plan_pages(SPEC, "f16", 64, 4, 2**40) == ([8], 64)
+    assert plan_pages(SPEC, "f16", 64, 4, 3 * EACH) == ([3], 64)
 
 
 def test_a_context_that_was_asked_for_is_never_cut() -> None:
@@ -68,13 +69,13 @@ def test_a_context_that_was_asked_for_is_never_cut() -> None:
 
 
 def test_the_models_context_is_cut_to_memory_aloud(caplog: pytest.LogCaptureFixture) -> None:
-    assert plan_pages(SPEC, "f16", None, 4, 3 * EACH) == (3, 3 * PAGE_SIZE)
+    assert plan_pages(SPEC, "f16", None, 4, 3 * EACH) == ([3], 3 * PAGE_SIZE)
     assert f"context is {3 * PAGE_SIZE} of the model's 1000" in caplog.text
 
 
 def test_a_share_of_available_memory_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "available_memory", lambda: 10 * EACH)
-    assert plan_pages(SPEC, "f16", 64, 4, None) == (4, 64)
+    monkeypatch.setattr(page_plan, "available_memory", lambda: 10 * EACH)
+    assert plan_pages(SPEC, "f16", 64, 4, None) == ([4], 64)
 
 
 def test_available_memory_is_plausible() -> None:
@@ -83,10 +84,13 @@ def test_available_memory_is_plausible() -> None:
 
 def test_cached_files_of_a_control_group_are_available(tmp_path: Path) -> None:
     """A container that has just read its model has it in the page cache, which counts as used."""
-    limit = 2**23
-    (tmp_path / "memory.max").write_text(f"{limit}\n")
-    (tmp_path / "memory.current").write_text(f"{limit - 1000}\n")
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 4000000\nactive_file 2000000\nslab 9\n")
+    limit, group = 2**23, tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemAvailable: 65536 kB\n")
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{limit - 1000}\n")
+    (group / "memory.stat").write_text("anon 5\ninactive_file 4000000\nactive_file 2000000\nslab 9\n")
     assert available_memory(tmp_path) == 6001000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory(tmp_path) > limit
+    (group / "memory.max").write_text("max\n")
+    assert available_memory(tmp_path) == 2**26

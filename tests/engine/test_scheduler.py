@@ -76,4 +76,4 @@ def test_scored_prompts_do_not_gather_in_one_step(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_scheduler_without_requests_plans_nothing() -> None:
-    assert Scheduler(PagePool(1), 32, 1, 8, 8, lambda source, target: None, whole_prompts=True).plan() == []
+    assert Scheduler(PagePool([1]), 32, 1, 8, 8, lambda source, target, group: None, whole_prompts=True).plan() == []

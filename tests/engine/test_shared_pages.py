@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mock_model import VOCAB, MockOps, mock_engine, mock_logits, request, run, tokens_of
 
 from linnet.engine.engine import Engine
-from linnet.engine.pages import PagePool
+from linnet.engine.pages import PageGroup
 from linnet.engine.request import Request
 from linnet.ops.base import PAGE_SIZE
 
@@ -228,7 +228,7 @@ def test_any_mix_gives_the_tokens_of_solo_runs(mix: list, pages: int, chunk: int
 
 
 def test_pages_go_round() -> None:
-    pool = PagePool(3)
+    pool = PageGroup(3)
     [a, b] = pool.allocate(2)
     pool.keep(a, b"a")
     pool.hold([a])

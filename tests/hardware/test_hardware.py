@@ -131,6 +131,106 @@ def test_a_failing_nvidia_smi_is_said_to_fail(nvidia_smi, script, note):
     assert read_gpus() == ([], [note])
 
 
+AMD = {
+    "vendor": "0x1002\n",
+    "device": "0x744c\n",
+    "mem_info_vram_total": f"{24 * 2**30}\n",
+    "mem_info_vram_used": f"{2**30}\n",
+    "gpu_busy_percent": "37\n",
+    "hwmon/hwmon3/temp1_label": "edge\n",
+    "hwmon/hwmon3/temp1_input": "45000\n",
+    "hwmon/hwmon3/temp2_label": "junction\n",
+    "hwmon/hwmon3/temp2_input": "61000\n",
+}
+XE = {
+    "vendor": "0x8086\n",
+    "device": "0xe20b\n",
+    "tile0/physical_vram_size_bytes": f"{12 * 2**30}\n",
+    "tile0/gt0/gtidle/idle_residency_ms": "5000\n",
+    "hwmon/hwmon4/temp2_label": "pkg\n",
+    "hwmon/hwmon4/temp2_input": "52000\n",
+    "hwmon/hwmon4/temp3_label": "vram\n",
+    "hwmon/hwmon4/temp3_input": "60000\n",
+}
+I915 = {"vendor": "0x8086\n", "device": "0x46a6\n"}
+PCI_IDS = "# comment\n1002  Advanced Micro Devices\n\t744c  Navi 31\n\t\t1da2 471e  NITRO+\n8086  Intel\n\te20b  Battlemage G21\n"
+
+
+def write_cards(root: Path, **cards: tuple[str, str, dict[str, str]]) -> None:
+    """Cards by name: their PCI addresses, drivers and files, linked together as Linux does."""
+    for name, (address, driver, files) in cards.items():
+        device, card = root / "sys/devices/pci0000:00" / address, root / "sys/class/drm" / name
+        write(device, files)
+        (root / "sys/bus/pci/drivers" / driver).mkdir(parents=True, exist_ok=True)
+        (device / "driver").symlink_to(root / "sys/bus/pci/drivers" / driver)
+        card.mkdir(parents=True)
+        (card / "device").symlink_to(device)
+
+
+def test_gpus_of_amd_and_intel_as_their_drivers_tell(tmp_path, monkeypatch):
+    monkeypatch.setattr("linnet.hardware.gpus._torch_devices", dict)
+    write_cards(tmp_path, card0=("0000:03:00.0", "amdgpu", AMD), card1=("0000:04:00.0", "xe", XE), card2=("0000:00:02.0", "i915", I915))
+    write_cards(tmp_path, **{"card0-DP-1": ("0000:09:00.0", "amdgpu", AMD), "card9": ("0000:05:00.0", "nouveau", {"vendor": "0x10de\n"})})
+    write(tmp_path, {"sys/module/amdgpu/version": "6.8.5\n", "usr/share/hwdata/pci.ids": PCI_IDS})
+    write(tmp_path, {"sys/class/drm/card2/gt/gt0/rc6_residency_ms": "9\n"})
+    gpus, notes = read_gpus(tmp_path)
+    assert gpus == [
+        Gpu("AMD Navi 31", None, "amdgpu 6.8.5", 24 * 2**30, 23 * 2**30, 37, 45.0),
+        Gpu("Intel Battlemage G21", None, "xe", 12 * 2**30, None, 100.0, 52.0),
+        Gpu("Intel GPU 0x46a6", None, "i915", None, None, 100.0, None),
+    ]
+    assert len(notes) == 1
+
+
+def test_an_intel_gpu_is_as_busy_as_it_does_not_idle(tmp_path, monkeypatch):
+    monkeypatch.setattr("linnet.hardware.gpus._torch_devices", dict)
+    write_cards(tmp_path, card0=("0000:04:00.0", "xe", XE))
+    idle = tmp_path / "sys/devices/pci0000:00/0000:04:00.0/tile0/gt0/gtidle/idle_residency_ms"
+    now = [50.0]
+
+    def sleep(seconds):
+        now[0] += 0.2
+        idle.write_text("5150\n")
+
+    clock = type("", (), {"perf_counter": staticmethod(lambda: now[0]), "sleep": staticmethod(sleep)})
+    monkeypatch.setattr("linnet.hardware.gpu_files.time", clock)
+    assert read_gpus(tmp_path)[0][0].load == 25.0
+
+
+def test_what_pytorch_finds_of_amd_is_matched_by_its_place_on_the_bus(tmp_path, monkeypatch):
+    write_cards(tmp_path, card0=("0000:03:00.0", "amdgpu", AMD), card1=("0000:83:00.0", "amdgpu", {**AMD, "product_name": "Radeon PRO"}))
+    visible = {"0000:83:00.0": Gpu("Radeon", "cuda:0", total_bytes=1, free_bytes=2)}
+    monkeypatch.setattr("linnet.hardware.gpus._torch_devices", lambda: visible)
+    first, second = read_gpus(tmp_path)[0]
+    assert (first.device, second.device, second.name) == (None, "cuda:0", "Radeon PRO")
+    assert (second.total_bytes, second.free_bytes, second.temperature) == (24 * 2**30, 23 * 2**30, 45.0)
+
+
+def test_a_container_of_version_one_limits_processors_and_memory(two_sockets):
+    write(two_sockets, {"proc/self/cgroup": "12:cpu,cpuacct:/docker/1a\n4:memory:/docker/1a\n1:name=systemd:/\n0::/\n"})
+    group = "sys/fs/cgroup/cpu,cpuacct/docker/1a/"
+    write(two_sockets, {group + "cpu.cfs_quota_us": "250000\n", group + "cpu.cfs_period_us": "100000\n"})
+    write(two_sockets, {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n"})
+    group = "sys/fs/cgroup/memory/docker/1a/"
+    write(two_sockets, {group + "memory.limit_in_bytes": "20000000\n", group + "memory.usage_in_bytes": "9000000\n"})
+    write(two_sockets, {group + "memory.stat": "inactive_file 1\ntotal_inactive_file 1000000\ntotal_active_file 2000000\n"})
+    unlimited = "9223372036854771712\n"
+    write(two_sockets, {"sys/fs/cgroup/memory/memory.limit_in_bytes": unlimited, "sys/fs/cgroup/memory/memory.usage_in_bytes": "99\n"})
+    found = hardware_info(measure=False, root=two_sockets)
+    assert (found.processor.quota, found.memory_limit, found.available_bytes) == (2.5, 20_000_000, 14_000_000)
+
+
+def test_the_tightest_of_nested_groups_counts(two_sockets):
+    """As systemd nests them: a slice's limit holds for the services within."""
+    write(two_sockets, {"proc/self/cgroup": "0::/user.slice/app.scope\n"})
+    group = "sys/fs/cgroup/user.slice/"
+    write(two_sockets, {group + "memory.max": "9000000\n", group + "memory.current": "8000000\n", group + "cpu.max": "100000 100000\n"})
+    write(two_sockets, {group + "app.scope/memory.max": "30000000\n", group + "app.scope/memory.current": "5000000\n"})
+    write(two_sockets, {group + "app.scope/cpu.max": "max 100000\n"})
+    found = hardware_info(measure=False, root=two_sockets)
+    assert (found.processor.quota, found.memory_limit, found.available_bytes) == (1.0, 9_000_000, 1_000_000)
+
+
 def test_the_record_is_json(two_sockets):
     record = json.loads(json.dumps(hardware_info(measure=False, root=two_sockets).record()))
     assert record["processor"]["caches"][0] == {"level": 1, "kind": "Data", "nbytes": 49152, "count": 4}

@@ -88,7 +88,7 @@ def test_any_moves_give_the_logits_of_what_is_held(native: LLM, moves: list[tupl
     sessions.clear()
     gc.collect()
     assert pool_is_whole(native)
-    assert native.engine.pool.promised == 0
+    assert native.engine.pool.groups[0].promised == 0
 
 
 def test_beside_requests_and_in_another_thread() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llm_cases import QUESTION, TINY, pool_is_whole
 
 from linnet import LLM, Completion, InvalidRequestError, ModelFileError, OutOfMemoryError, SamplingParams
-from linnet.engine.pages import page_bytes
+from linnet.engine.page_plan import page_bytes
 from linnet.engine.step_costs import StepCosts
 
 WEIGHTS = "model.safetensors"

@@ -18,7 +18,7 @@ from torch_models import NanoGpt
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from linnet import LLM, ContextLengthError, InvalidRequestError, ModelFileError, Tokenizer, inspect_model
-from linnet.engine.pages import page_bytes
+from linnet.engine.page_plan import page_bytes
 from linnet.look.memory import usual_contexts
 from linnet.look.tensor_families import families, matching
 from linnet.look.tokenizer_facts import NamedToken
@@ -129,7 +129,7 @@ def test_contexts_are_the_models_own_and_fractions_of_it() -> None:
 
 
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linnet.engine.pages.available_memory", lambda: 30_000_000)
+    monkeypatch.setattr("linnet.engine.page_plan.available_memory", lambda: 30_000_000)
     report = inspect_model("tiny")
     budget = (30_000_000 - sum(tensor.nbytes for tensor in report.tensors)) * 0.4
     assert [need.fits for need in report.memory] == [need.kv_cache_bytes <= budget for need in report.memory]

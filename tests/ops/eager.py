@@ -36,7 +36,7 @@ def batch_of(runs: list[tuple[int, int]], pages: int, prompt: int = 1) -> Batch:
     sequence = np.repeat(np.arange(len(runs), dtype=np.int32), [stop - start for start, stop in runs])
     lengths = np.full(len(runs), 512, np.int32)
     tokens, rows = np.zeros_like(positions), np.arange(len(positions), dtype=np.int32)
-    return Batch(tokens, positions, tokens - 1, sequence, table, lengths, np.full_like(lengths, prompt), rows)
+    return Batch(tokens, positions, tokens - 1, sequence, table[None], lengths, np.full_like(lengths, prompt), rows)
 
 
 def eager(ops: NativeOps, op: Callable[..., int], *inputs: Floats, batch: Batch | None = None, spec: ModelSpec = SPEC) -> Floats:

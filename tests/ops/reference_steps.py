@@ -36,13 +36,13 @@ def batch_of(positions: list[int], sequence: list[int] | None = None, table: lis
     rows = np.arange(n, dtype=np.int32)
     tokens = rows % 16
     sequences = np.array(sequence or [0] * n, np.int32)
-    return Batch(tokens, np.array(positions, np.int32), tokens - 1, sequences, pages, lengths, prompts, rows)
+    return Batch(tokens, np.array(positions, np.int32), tokens - 1, sequences, pages[None], lengths, prompts, rows)
 
 
 def ops_in(batch: Batch, attention: Attention | None = None, kv_dtype: str = "f32", bidirectional: bool = False) -> ReferenceOps:
     """Ops about to run a batch, with as many pages as it names."""
     spec = spec_of(attention or Attention(1, 1, 8, (), 1.0), bidirectional)
     ops = ReferenceOps()
-    ops.allocate_cache(spec, int(batch.page_table.max()) + 1, kv_dtype)
+    ops.allocate_cache(spec, [int(batch.page_table.max()) + 1], kv_dtype)
     ops.begin(spec, batch)
     return ops

@@ -56,7 +56,7 @@ def test_every_option_over_every_type(isa: str, kv_dtype: str, option: str) -> N
     attention = Attention(6, 2, 36, (), 0.2, **OPTIONS[option])
     sinks = normal(random, 6) if option == "all" else None
     for ops in both:
-        ops.allocate_cache(spec_of(attention), 12, kv_dtype)
+        ops.allocate_cache(spec_of(attention), [12], kv_dtype)
     table = batch_of([(0, 101), (0, 33), (0, 65)], 12).page_table
     for runs in ([(0, 100), (0, 1), (0, 64)], [(100, 101), (1, 33), (64, 65)]):
         batch = replace(batch_of(runs, 12, prompt=60), page_table=table)
@@ -74,7 +74,7 @@ def test_every_width_of_a_head(isa: str, kv_dtype: str) -> None:
         attention = Attention(2, 1, width, (), 0.5, value_dim=36 - width)
         qkv, both = inputs(random, attention, 3), (NativeOps(1, isa), ReferenceOps())
         for ops in both:
-            ops.allocate_cache(spec_of(attention), 1, kv_dtype)
+            ops.allocate_cache(spec_of(attention), [1], kv_dtype)
         ours, expected = (attend(ops, qkv, attention, batch) for ops in both)
         np.testing.assert_allclose(ours, expected, rtol=2e-5, atol=1e-5)
 
@@ -89,7 +89,7 @@ def test_a_row_has_the_same_bits_in_every_chunk_and_thread_count(isa: str, kv_dt
 
     def in_chunks(threads: int, *cuts: int) -> Floats:
         ops = NativeOps(threads, isa)
-        ops.allocate_cache(spec_of(attention), 3, kv_dtype)
+        ops.allocate_cache(spec_of(attention), [3], kv_dtype)
         chunks = [replace(batch_of([run], 3), page_table=table) for run in zip((0, *cuts), (*cuts, 75), strict=True)]
         return np.concatenate([attend(ops, tuple(x[b.positions] for x in qkv), attention, b) for b in chunks])
 
@@ -108,7 +108,7 @@ def test_what_is_stored_is_what_the_reference_stores(isa: str, kv_dtype: str) ->
     value[1] = np.arange(75) - 37.5  # multiples of half a level, once the largest is scaled to 127
     value[1, ::32] = 127
     ops, ones = NativeOps(1, isa), np.ones((20, 1), np.float32)
-    ops.allocate_cache(spec_of(attention), 1, kv_dtype)
+    ops.allocate_cache(spec_of(attention), [1], kv_dtype)
     ours = attend(ops, (ones, ones, value), attention, batch_of([(0, 20)], 1))
     np.testing.assert_array_equal(ours, rounded(value[:, None], KV_TYPES[kv_dtype])[:, 0])
 
@@ -120,7 +120,7 @@ def test_what_is_not_a_number_does_not_vanish(isa: str, kv_dtype: str) -> None:
     attention = Attention(1, 1, 48, (), 0.1)
     for broken in range(3):
         ops = NativeOps(1, isa)
-        ops.allocate_cache(spec_of(attention), 2, kv_dtype)
+        ops.allocate_cache(spec_of(attention), [2], kv_dtype)
         qkv = inputs(np.random.default_rng(7), attention, 40)
         qkv[broken][36, 5] = np.nan
         finite = np.isfinite(attend(ops, qkv, attention, batch_of([(0, 40)], 2)))

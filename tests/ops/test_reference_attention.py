@@ -182,7 +182,7 @@ def test_keys_and_values_pass_through_the_cache(random: np.random.Generator, kv_
 
 def test_another_cache_type_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match=r"q3_x.*f16, bf16, q8_0, f32"):
-        ReferenceOps().allocate_cache(spec_of(Attention(2, 2, 4, (), 1.0)), 1, "q3_x")
+        ReferenceOps().allocate_cache(spec_of(Attention(2, 2, 4, (), 1.0)), [1], "q3_x")
 
 
 # ---- rows alone
@@ -200,7 +200,7 @@ def test_each_row_is_computed_as_if_alone(random: np.random.Generator, kv_dtype:
     def run(chunks: list[int]) -> Iterator[Floats]:
         spec = spec_of(attention)
         ops = ReferenceOps()
-        ops.allocate_cache(spec, 4, kv_dtype)
+        ops.allocate_cache(spec, [4], kv_dtype)
         for start, stop in zip([0, *chunks], [*chunks, n], strict=True):
             rows = slice(start, stop)
             ops.begin(spec, batch_of(list(range(start, stop)), table=[[2, 0, 3]]))

@@ -24,7 +24,7 @@ from programs import Program, perform, programs, spec_of_program
 from linnet.arch.spec import Attention
 from linnet.errors import OutOfMemoryError
 from linnet.forward import forward
-from linnet.load.dequantize import quantize
+from linnet.load.encode import encode
 from linnet.load.random_weights import open_random
 from linnet.ops.base import PAGE_SIZE, Batch, Step
 from linnet.ops.native import NativeOps, frequencies_of_requests
@@ -51,7 +51,7 @@ def batches_of(feeds: Iterable[Feed], prompts: tuple[int, ...] = (7, 40, 1)) -> 
     """The batches of those steps, of sequences whose pages are scattered; what does not fit the longest is left out."""
     random = np.random.default_rng(0)
     tokens = random.integers(0, VOCABULARY, (SEQUENCES, LONGEST)).astype(np.int32)
-    table = random.permutation(SEQUENCES * WIDEST).astype(np.int32).reshape(SEQUENCES, WIDEST)
+    table = random.permutation(SEQUENCES * WIDEST).astype(np.int32).reshape(1, SEQUENCES, WIDEST)
     done, made = [0] * SEQUENCES, []
     for feed in feeds:
         counts = [min(count, LONGEST - start) for count, start in zip(feed.counts, done, strict=True)]
@@ -109,7 +109,7 @@ def test_eager_and_replay_give_the_same_bits(name: str, type: TensorType, tmp_pa
             build = partial(forward, ops, checkpoint.spec, checkpoint.assemble(ops))
             replayed = ops.stepper(checkpoint.spec, build)
             for anew in (False, True):
-                ops.allocate_cache(checkpoint.spec, SEQUENCES * WIDEST, "f16")
+                ops.allocate_cache(checkpoint.spec, [SEQUENCES * WIDEST], "f16")
                 made = [(ops.stepper(checkpoint.spec, build) if anew else replayed)(batch) for batch in batches]
                 expected = expected or made
                 assert [len(logits) for logits in made] == [len(batch.rows) for batch in batches]
@@ -125,7 +125,7 @@ def test_a_tape_gives_what_its_ops_give_one_at_a_time(program: Program, feeds: l
     spec = spec_of_program(program)
     together, alone, reference = NativeOps(threads), alone_ops(), ReferenceOps()
     for ops in (together, alone, reference):
-        ops.allocate_cache(spec, SEQUENCES * WIDEST, "f32")
+        ops.allocate_cache(spec, [SEQUENCES * WIDEST], "f32")
     together.begin(spec)
     values: list[int] = []
     for step in program:
@@ -184,7 +184,7 @@ def test_weights_go_with_the_step_that_runs_them() -> None:
     ops, batch, spec = NativeOps(1), batches_of([Feed((2, 0, 0), "all")])[0], spec_of(Attention(1, 1, 8, (), 1.0))
 
     def made() -> tuple[Step, weakref.ref[Any]]:
-        data = quantize(np.ones((5, 8), np.float32), F32)
+        data = encode(np.ones((5, 8), np.float32), F32).reshape(-1)
         matrix = ops.matrix(RawTensor("w", (5, 8), F32, data))
         return ops.stepper(spec, lambda: ops.linear(ops.tape.constant(np.ones((2, 8), np.float32)), matrix, None)), weakref.ref(data)
 
@@ -225,10 +225,10 @@ def test_bad_batches_and_caches_are_refused_and_harm_nothing() -> None:
     result = ops.attend(q, k, v, 0, attention, None)
     with pytest.raises(ValueError, match="no cache"):
         run(ops, result, good)
-    ops.allocate_cache(spec_of(Attention(2, 2, 8, (), 1.0)), SEQUENCES * WIDEST, "f32")
+    ops.allocate_cache(spec_of(Attention(2, 2, 8, (), 1.0)), [SEQUENCES * WIDEST], "f32")
     with pytest.raises(ValueError, match="cache of another shape"):
         run(ops, result, good)
-    ops.allocate_cache(spec, SEQUENCES * WIDEST, "f32")
+    ops.allocate_cache(spec, [SEQUENCES * WIDEST], "f32")
     expected = run(ops, result, good)
     unordered = replace(good, positions=np.array([40, 1, 2, 3, 4], np.int32))
     with pytest.raises(ValueError, match="do not ascend"):
@@ -236,7 +236,7 @@ def test_bad_batches_and_caches_are_refused_and_harm_nothing() -> None:
     with pytest.raises(ValueError, match="a prompt past the page table"):
         run(ops, result, replace(good, prompt_lengths=np.full(SEQUENCES, LONGEST + PAGE_SIZE, np.int32)))
     missing = good.page_table.copy()
-    missing[0, 1] = -1
+    missing[0, 0, 1] = -1
     with pytest.raises(ValueError, match="a page outside the cache"):
         run(ops, result, replace(good, page_table=missing, prompt_lengths=np.full(SEQUENCES, 40, np.int32)))
     with pytest.raises(ValueError, match="more rows than a constant"):

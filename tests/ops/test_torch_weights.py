@@ -115,9 +115,9 @@ def test_every_op_finds_its_weights_on_the_device() -> None:
     assert isinstance(weights.layers[3].attention.query.matrix, Offloaded)
     assert weights.layers[3].attention.query.matrix.held.device == CPU
     assert weights.layers[2].attention.query.matrix.device == device
-    ops.allocate_cache(checkpoint.spec, 1, "f16")
+    ops.allocate_cache(checkpoint.spec, [1], "f16")
     zero = np.zeros(1, np.int32)
-    batch = Batch(zero, zero, zero - 1, zero, zero[None], zero + 1, zero + 1, zero)
+    batch = Batch(zero, zero, zero - 1, zero, zero[None, None], zero + 1, zero + 1, zero)
     logits = ops.compute(checkpoint.spec, partial(forward, ops, checkpoint.spec, weights), batch)
     assert logits.shape == (1, checkpoint.spec.vocab_size)
     assert logits.device == device

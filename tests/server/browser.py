@@ -25,7 +25,7 @@ ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 )
 INFO = {"name": "m", "family": "llama", "parameters": 1_100_048_384, "layers": 22, "hidden": 2048, "vocab_size": 32_000, "context": 2048}
-INFO |= {"file_bytes": 637_699_456, "types": {"q4_0": 606_534_656, "f32": 368_640}, "has_chat_template": True}
+INFO |= {"file_bytes": 637_699_456, "types": {"q4_0": 606_534_656, "f32": 368_640}, "has_chat_template": True, "sampling": {"top_k": 40}}
 
 
 def _set() -> threading.Event:

@@ -180,6 +180,14 @@ def test_what_a_request_leaves_out_is_as_the_publishers_advise(advised: Path) ->
     assert {text_of(answer) for answer in answers(advised, {"generation_config": "linnet"}, *BODIES)} == {plain}
 
 
+def test_what_they_advise_is_told(advised: Path) -> None:
+    async def use(http: httpx.AsyncClient) -> Any:
+        return (await http.get("/api/model_info")).json()["sampling"]
+
+    assert with_server(advised, {}, use) == {name: value for name, value in ADVICE.items() if name != "do_sample"}
+    assert with_server(advised, {"generation_config": "linnet"}, use) == {}
+
+
 def test_a_stream_follows_it_too(advised: Path) -> None:
     [whole] = answers(advised, {}, ("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 12}))
 

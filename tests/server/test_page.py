@@ -83,6 +83,7 @@ def test_tokens_show_what_else_might_have_come_and_branch(page: Page) -> None:
 
 def test_settings_go_with_the_request(stage: Page, script: tuple[str, Script]) -> None:
     stage.keyboard.press("Alt+KeyS")
+    expect(stage.locator("#option-top_k")).to_have_value("40")
     stage.fill("#system", "Be brief.")
     stage.fill("#option-temperature", "0.5")
     stage.fill("#option-seed", "7")
@@ -90,7 +91,10 @@ def test_settings_go_with_the_request(stage: Page, script: tuple[str, Script]) -
     ask(stage, "Hi")
     body = script[1].asked[-1]
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    assert (body["temperature"], body["seed"], body["top_p"]) == (0.5, 7, 1)
+    assert (body["temperature"], body["seed"], body["top_p"], body["top_k"]) == (0.5, 7, 1, 40)  # 40: as the model's publishers advise
+    assert "max_tokens" not in body
+    expect(stage.locator("#option-top_p-help")).to_have_text("not used: give from 0.01 to 1")
+    expect(stage.locator("#option-top_k")).to_have_value("40")
     expect(stage.locator("#speed svg")).to_have_attribute("aria-label", re.compile("^9.0 tokens/s on average"))
     expect(stage.locator("#memory svg")).to_be_visible()
 

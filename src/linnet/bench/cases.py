@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import common_window, most_pages, page_bytes
+from linnet.engine.page_plan import group_bytes, most_of_sequence, shared_out, total_bytes
 from linnet.errors import ContextLengthError, InvalidRequestError
 from linnet.model_options import ModelOptions, longest_context
 
@@ -28,13 +28,13 @@ _INTEGER = re.compile(r"[0-9]{1,10}")
 class Case:
     """`batch_size` requests at once, each a prompt of `input_len` tokens and an answer of `output_len`.
 
-    pages, kv_cache_bytes: KV cache of all of them, in whole pages, as the engine hands them out.
+    pages, kv_cache_bytes: KV cache of all of them, in whole pages of each group of layers, as the engine hands them out.
     """
 
     batch_size: int
     input_len: int
     output_len: int
-    pages: int
+    pages: tuple[int, ...]
     kv_cache_bytes: int
 
     def __str__(self) -> str:
@@ -73,7 +73,7 @@ def make_cases(
     count = len(batch_sizes) * len(input_lens) * len(output_lens)
     if count > MAX_CASES:
         raise InvalidRequestError(f"the lists make {count} cases; the most is {MAX_CASES}")
-    longest, each = longest_context(spec), page_bytes(spec, kv_dtype)
+    longest, each = longest_context(spec), group_bytes(spec, kv_dtype)
     cases = []
     for batch_size, input_len, output_len in product(batch_sizes, input_lens, output_lens):
         if input_len + output_len > longest:
@@ -81,16 +81,19 @@ def make_cases(
                 f"input {input_len} and output {output_len} make {input_len + output_len} tokens, and the model was made for "
                 f"{int(longest)}; lower --input-len or --output-len"
             )
-        pages = batch_size * most_pages(input_len + output_len, common_window(spec, None), ModelOptions.prefill_chunk)
-        cases.append(Case(batch_size, input_len, output_len, pages, pages * each))
+        pages = tuple(batch_size * one for one in most_of_sequence(spec, input_len + output_len, ModelOptions.prefill_chunk))
+        cases.append(Case(batch_size, input_len, output_len, pages, total_bytes(pages, each)))
     return sorted(cases, key=lambda case: (case.kv_cache_bytes, case.batch_size, case.input_len, case.output_len))
 
 
-def opening_options(cases: Sequence[Case]) -> dict[str, Any]:
-    """What `LLM` is opened with so that every one of the cases runs as the batch that it is, with no more cache than the largest."""
+def opening_options(spec: ModelSpec, kv_dtype: str, cases: Sequence[Case]) -> dict[str, Any]:
+    """What `LLM` is opened with so that every one of the cases runs as the batch that it is, with no more cache than that takes."""
+    context, max_batch = max(case.input_len + case.output_len for case in cases), max(case.batch_size for case in cases)
+    most = most_of_sequence(spec, context, ModelOptions.prefill_chunk)
+    pages = shared_out(max(case.pages[0] for case in cases), most, max_batch)
     return {
-        "context": max(case.input_len + case.output_len for case in cases),
-        "max_batch": max(case.batch_size for case in cases),
-        "kv_memory": max(1, *(case.kv_cache_bytes for case in cases)),
+        "context": context,
+        "max_batch": max_batch,
+        "kv_memory": max(1, total_bytes(pages, group_bytes(spec, kv_dtype))),
         "prefix_cache": False,
     }

@@ -8,7 +8,7 @@ from math import prod
 from linnet.arch.spec import ModelSpec, Moe
 from linnet.bench.cases import Case
 from linnet.bench.machine import Machine
-from linnet.engine.pages import KV_BYTES
+from linnet.engine.page_plan import KV_BYTES
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
 from linnet.load.field import TABLES, type_in_memory

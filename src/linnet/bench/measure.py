@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
+from operator import gt
 from statistics import median
 from typing import Any
 
@@ -90,12 +91,12 @@ def run_cases(
     """
     if not 1 <= repeat <= MAX_REPEAT:
         raise InvalidRequestError(f"repeat is {repeat}; it must be between 1 and {MAX_REPEAT}")
-    most, pages = len(llm.engine.scheduler.rope_lengths), llm.engine.pool.count
+    most, pages = llm.engine.max_batch, [group.count for group in llm.engine.pool.groups]
     for case in cases:
-        if case.batch_size > most or case.pages > pages:
+        if case.batch_size > most or any(map(gt, case.pages, pages)):
             raise InvalidRequestError(
-                f"{case}: needs room for {case.batch_size} requests and {case.pages} KV pages at once, and the LLM was opened with "
-                f"{most} and {pages}; open it with a larger max_batch or kv_memory"
+                f"{case}: needs room for {case.batch_size} requests and {sum(case.pages)} KV pages at once, and the LLM was opened with "
+                f"{most} and {sum(pages)}; open it with a larger max_batch or kv_memory"
             )
     return (_run_case(llm, case, repeat, cost, machine, advance) for case in cases)
 

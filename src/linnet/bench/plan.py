@@ -10,13 +10,12 @@ from typing import Any
 from linnet.bench.cases import CACHE_SHARE, Case, make_cases, opening_options
 from linnet.bench.cost import Cost, model_cost
 from linnet.bench.measure import Result, refuse
-from linnet.engine.pages import available_memory
+from linnet.engine.page_plan import available_memory
 from linnet.errors import OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.random_weights import open_random
 from linnet.model_options import ModelOptions
 from linnet.ops.native import default_threads
-from linnet.tensors import TYPES
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def prepare(
     what opening the model raises.
     """
     checked = ModelOptions(**options)
-    target = None if checked.weights == "auto" else TYPES[checked.weights]
+    target = checked.target
     opened = open_random(model, target) if skip_load else open_checkpoint(model)
     # Token ids go in and come out: reading the tokenizer could only fail. Where devices share the model, each opens its files.
     checkpoint = replace(opened, path=opened.path if checked.tp > 1 else None, metadata=None)
@@ -64,4 +63,4 @@ def prepare(
         checkpoint.close()
         raise
     threads = checked.threads or default_threads()
-    return Plan(checkpoint, {**options, **opening_options(fitting)}, threads, cost, fitting, refused)
+    return Plan(checkpoint, {**options, **opening_options(checkpoint.spec, checked.kv_type, fitting)}, threads, cost, fitting, refused)

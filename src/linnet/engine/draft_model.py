@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
 from linnet.engine.batch import Rows, Tables, make_batch
-from linnet.engine.pages import PagePool
+from linnet.engine.pages import PageGroup
 from linnet.engine.request import Sequence
 from linnet.forward import forward
 from linnet.ops.base import PAGE_SIZE, Ops, Step
@@ -24,9 +24,10 @@ Guesses = dict[Sequence, list[int]]
 class DraftModel:
     """Runs the draft model for the sequences of an engine.
 
-    Its keys and values stand under the same page numbers as those of the model that it serves, in a cache of its own: pages that are
-    shared, found, copied or given back there are so here. Its own is only how far each sequence is computed (`draft_computed`), and
-    which pages are filled. It has the same tokens (see linnet.draft); rows of either vocabulary past the other's are padding.
+    Its keys and values stand under the same page numbers as those of the first group of layers of the model that it serves, in a cache
+    of its own: pages that are shared, found, copied or given back there are so here. Its own is only how far each sequence is computed
+    (`draft_computed`), and which pages are filled. It has the same tokens (see linnet.draft); rows of either vocabulary past the
+    other's are padding.
     """
 
     def __init__(self, ops: Ops, spec: ModelSpec, weights: Weights, kv_dtype: str) -> None:
@@ -35,10 +36,10 @@ class DraftModel:
         self._filled: dict[int, int] = {}  # pages, and the edition that is filled
         self._times: deque[float] = deque(maxlen=5)
 
-    def join(self, pool: PagePool, vocab: int, rows: int) -> None:
-        """Makes the cache, a page for each of the pool, for a model with `vocab` logits; reads at most `rows` tokens in a step."""
-        self.ops.allocate_cache(self.spec, pool.count, self.kv_dtype)
-        self._pool, self._vocab, self._rows = pool, vocab, rows
+    def join(self, pages: PageGroup, vocab: int, rows: int) -> None:
+        """Makes the cache, a page for each of `pages`, for a model with `vocab` logits; reads at most `rows` tokens in a step."""
+        self.ops.allocate_cache(self.spec, [pages.count], self.kv_dtype)
+        self._pages, self._vocab, self._rows = pages, vocab, rows
 
     def close(self) -> None:
         """Gives the cache and the weights back."""
@@ -54,11 +55,13 @@ class DraftModel:
         """Up to that many next tokens of each running sequence, whose pages have room for them; none of one of which there is more to
         read than a step holds."""
         guesses: Guesses = {sequence: [] for sequence in most}
+        page_table, rope_lengths, prompt_lengths = tables
+        own = page_table[:1], rope_lengths, prompt_lengths
         parts = self._unread(most)
         while parts:
             started = time.perf_counter()
             assert self._run is not None
-            logits = self._run(make_batch(parts, tables))
+            logits = self._run(make_batch(parts, own))
             parts, before = self._take(parts, logits, most, guesses), parts
             if all(len(part.tokens) == 1 for part in before):
                 self._times.append((time.perf_counter() - started) / len(before))
@@ -85,8 +88,8 @@ class DraftModel:
     def _found(self, sequence: Sequence) -> int:
         """How many pages hold the sequence's beginning already, but never its last token."""
         count = (len(sequence.tokens) - sequence.start - 1) // PAGE_SIZE
-        for index, page in enumerate(sequence.pages[:count]):
-            if self._filled.get(page) != self._pool.edition(page):
+        for index, page in enumerate(sequence.pages[0][:count]):
+            if self._filled.get(page) != self._pages.edition(page):
                 return index
         return count
 
@@ -98,7 +101,8 @@ class DraftModel:
             sequence.draft_computed = part.position + len(part.tokens)
             if not guessed:  # what it has read is the sequence's own; of earlier guesses that came there is less than a page
                 for index in range(max(0, part.position // PAGE_SIZE - 1), sequence.draft_computed // PAGE_SIZE):
-                    self._filled[sequence.pages[index]] = self._pool.edition(sequence.pages[index])
+                    page = sequence.pages[0][index]
+                    self._filled[page] = self._pages.edition(page)
             if not part.wanted:
                 continue
             token = self._choose(sequence, logits[row], len(guessed))

@@ -24,7 +24,8 @@ from linnet.engine.check import check_request, most_tokens
 from linnet.engine.counters import Counters, Tally
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.driver import Driver
-from linnet.engine.pages import PagePool, common_window, most_pages
+from linnet.engine.page_plan import layer_groups
+from linnet.engine.pages import PagePool, most_pages
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Output, Request, Sequence
 from linnet.engine.sampling import Sampler
@@ -49,7 +50,7 @@ PROMPT_LOGIT_BYTES = 64 * 2**20
 
 
 class Engine:
-    """Runs requests over one model, in continuous batches over `pages` KV pages.
+    """Runs requests over one model, in continuous batches over so many KV `pages` of each group of its layers (`layer_groups`).
 
     The same request gives the same tokens alone or among others, in any prefill chunks, with its cache or without.
     slides: a request may go on past the context; the model then sees the last tokens that the context holds, their positions
@@ -64,7 +65,7 @@ class Engine:
         weights: Weights,
         *,
         context: int,
-        pages: int,
+        pages: list[int],
         kv_dtype: str,
         max_batch: int,
         prefill_chunk: int,
@@ -73,7 +74,8 @@ class Engine:
         max_queue: int | None = None,
         draft: DraftModel | None = None,
     ) -> None:
-        ops.allocate_cache(spec, pages, kv_dtype)
+        groups = layer_groups(spec, None if draft is None else draft.spec)
+        ops.allocate_cache(spec, pages, kv_dtype, groups.of_layer)
         self.ops = ops
         self.spec = spec
         run, run_hidden = (ops.stepper(spec, partial(forward, ops, spec, weights, wanted)) for wanted in ("logits", "hidden"))
@@ -83,15 +85,14 @@ class Engine:
         self.most_rows = min(prefill_chunk, logit_rows)
         self.slides = slides
         self._most_at_once = None if max_queue is None else max_batch + max_queue
-        self.pool = PagePool(pages)
-        window = common_window(spec, None if draft is None else draft.spec)
-        prefixes = PrefixCache(self.pool, spec, window) if prefix_cache and PrefixCache.suits(spec) else None
+        self.pool = PagePool(pages, groups.windows)
+        prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
-        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, self._copy_page, prefixes, whole, window)
+        self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, self._copy_page, prefixes, whole)
         self.speculator = Speculator(self.scheduler, draft, keeps_bits=ops.name != "torch")
         if draft is not None:
-            draft.join(self.pool, spec.vocab_size, prefill_chunk)
+            draft.join(self.pool.groups[0], spec.vocab_size, prefill_chunk)
         self._tally = Tally()
         self._stepping = Stepping(self.scheduler, self.speculator, self._tally, run, run_hidden, context)
         self._turns = Turns()
@@ -105,13 +106,15 @@ class Engine:
         self._refuse_closed()
         check_request(request, self.spec.vocab_size, self.context, self.slides, self.speculator.draft is not None, self.max_batch)
         beams = self._width(request)
-        needed, there = beams * self._need(request), self.pool.count - self.pool.promised
-        if needed > there:
-            tokens = min(needed * PAGE_SIZE, beams * (len(request.prompt) + most_tokens(request, self.context, self.slides)))
-            lower = "max_tokens" if beams == 1 else "max_tokens or num_beams"
-            raise OutOfMemoryError(
-                f"the request needs KV cache for {tokens} tokens and the cache holds {there * PAGE_SIZE}; lower {lower} or raise kv_memory"
-            )
+        for group, need in zip(self.pool.groups, self._need(request), strict=True):
+            needed, there = beams * need, group.count - group.promised
+            if needed > there:
+                tokens = min(needed * PAGE_SIZE, beams * (len(request.prompt) + most_tokens(request, self.context, self.slides)))
+                lower = "max_tokens" if beams == 1 else "max_tokens or num_beams"
+                raise OutOfMemoryError(
+                    f"the request needs KV cache for {tokens} tokens and the cache holds {there * PAGE_SIZE}; "
+                    f"lower {lower} or raise kv_memory"
+                )
 
     def submit(self, request: Request) -> None:
         """Checks the request and puts it last in the queue; `outputs` then gives its tokens."""
@@ -225,16 +228,19 @@ class Engine:
         """Has `errand` run between two steps, now or soon; may be called from anywhere."""
         self._turns.leave(errand)
 
-    def promise(self, pages: int) -> None:
-        """Sets pages aside, in a turn of this thread. Raises OutOfMemoryError where a request that runs or waits needs them."""
+    def promise(self, pages: list[int]) -> None:
+        """Sets pages of each group aside, in a turn of this thread. Raises OutOfMemoryError where a request that runs or waits needs
+        them."""
         with self._turns.lock:
-            needed = max((self._width(request) * request.sequences[0].need for request in self._stepping.unfinished), default=0)
-            there = self.pool.count - self.pool.promised
-            if pages + needed > there:
-                raise OutOfMemoryError(
-                    f"the session needs KV cache for {pages * PAGE_SIZE} tokens and {max(0, there - needed) * PAGE_SIZE} are not needed by "
-                    "requests and other sessions; give it less capacity, close another, or raise kv_memory"
-                )
+            unfinished = self._stepping.unfinished
+            for number, (group, count) in enumerate(zip(self.pool.groups, pages, strict=True)):
+                needed = max((self._width(request) * request.sequences[0].need[number] for request in unfinished), default=0)
+                left = group.count - group.promised - needed
+                if count > left:
+                    raise OutOfMemoryError(
+                        f"the session needs KV cache for {count * PAGE_SIZE} tokens and {max(0, left) * PAGE_SIZE} are not needed by "
+                        "requests and other sessions; give it less capacity, close another, or raise kv_memory"
+                    )
             self.scheduler.promise(pages)
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
@@ -246,15 +252,15 @@ class Engine:
         """How many of its sequences have to be held at once: all beams, or any one sample."""
         return request.params.num_beams if most_tokens(request, self.context, self.slides) else 1
 
-    def _need(self, request: Request) -> int:
-        """Most pages that each of its samples, or beams, can come to hold."""
-        total = len(request.prompt) + most_tokens(request, self.context, self.slides)
-        return most_pages(min(total, self.context), self.scheduler.window, self.scheduler.prefill_chunk)
+    def _need(self, request: Request) -> list[int]:
+        """Most pages of each group that each of its samples, or beams, can come to hold."""
+        total = min(len(request.prompt) + most_tokens(request, self.context, self.slides), self.context)
+        return [most_pages(total, group.window, self.scheduler.prefill_chunk) for group in self.pool.groups]
 
-    def _copy_page(self, source: int, target: int) -> None:
-        self.ops.copy_page(source, target)
-        if self.speculator.draft is not None:
-            self.speculator.draft.ops.copy_page(source, target)
+    def _copy_page(self, source: int, target: int, group: int) -> None:
+        self.ops.copy_page(source, target, group)
+        if self.speculator.draft is not None and group == 0:
+            self.speculator.draft.ops.copy_page(source, target, 0)
 
     def _samples(self, request: Request) -> list[Sequence]:
         limit = most_tokens(request, self.context, self.slides)

@@ -1,8 +1,11 @@
-"""Memory that ran out in the middle of a step, however the libraries below say so."""
+"""Memory that ran out all the same, while a model was loaded or in a step, however the libraries below say so."""
 
 from __future__ import annotations
 
-from linnet.engine.pages import available_memory
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from linnet.engine.page_plan import available_memory
 from linnet.errors import OutOfMemoryError
 
 
@@ -21,3 +24,20 @@ def step_error(error: Exception, remedy: str) -> Exception:
     said = (str(error).splitlines() or [""])[0][:300]
     asked = f" ({said})" if said else ""
     return OutOfMemoryError(f"memory ran out in a step{asked}, with {available_memory()} bytes that can be taken now; {remedy}")
+
+
+@contextmanager
+def planned(name: str, nbytes: int) -> Iterator[None]:
+    """Where `nbytes` of weights are loaded that were found to fit: raises OutOfMemoryError where that memory is gone meanwhile."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OutOfMemoryError) or not ran_out(error):
+            raise
+        there = available_memory()
+    else:
+        return
+    raise OutOfMemoryError(
+        f"{name}: memory ran out while {nbytes} bytes of weights were loaded, and {there} can be taken now; free memory, or choose smaller "
+        "weights, as q8_0 or q4_0"
+    )

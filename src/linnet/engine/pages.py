@@ -1,43 +1,30 @@
-"""The pool of KV pages: who holds which, and how many memory allows. Knows no sequences."""
+"""The pool of KV pages: who holds which. Knows no sequences, and of a model only how far its layers see."""
 
 from __future__ import annotations
 
-import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import TypeAlias
 
-from linnet.arch.spec import ModelSpec
-from linnet.errors import OutOfMemoryError
-from linnet.ops.base import KV_DTYPES, PAGE_SIZE
-
-logger = logging.getLogger("linnet.engine")
-
-KV_BYTES = {"f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "f32": 4.0}
-"""Bytes of one stored key or value entry, by kv_dtype; with its share of the scale of its block of 32."""
-assert set(KV_BYTES) == set(KV_DTYPES)
-
-VALUE_LANES = 16
-"""Values of a head are stored in whole vectors of this many entries (csrc/kernels/kernels.h)."""
-
-MEMORY_SHARE = 0.4
-"""The part of the available memory that the pool may take when no `kv_memory` is given."""
-
+from linnet.ops.base import PAGE_SIZE
 
 GONE = -1
-"""Stands in a sequence's pages for one that no layer sees any longer."""
+"""Stands in a sequence's pages for one that no layer of the group sees any longer."""
+
+Pages: TypeAlias = "list[list[int]]"
+"""The pages of a sequence: of each group, in order of position."""
 
 
-class PagePool:
-    """Pages 0 to count - 1, each free or held by one or several. The page freed last is given out first, so untouched memory stays
-    untouched.
+class PageGroup:
+    """Pages 0 to count - 1 of layers that see `window` positions back (None: all), each free or held by one or several. The page freed
+    last is given out first, so untouched memory stays untouched.
 
     A page may be kept under a name: it is then found by it, and outlives its last holder until nothing else is free; of such pages
     the one that was let go first is given out first. To the caller they are as free as any.
     """
 
-    def __init__(self, count: int) -> None:
-        self.count = count
+    def __init__(self, count: int, window: int | None = None) -> None:
+        self.count, self.window = count, window
         self._returned: list[int] = []
         self._holders: list[int] = []  # of every page given out so far; those after them are untouched, however many
         self._editions: list[int] = []  # likewise
@@ -74,7 +61,7 @@ class PagePool:
 
     def free_promised(self, pages: Sequence[int]) -> None:
         """One holder less for each of these promised pages; what nobody holds any longer is still promised."""
-        self._redeemed -= sum(not self.is_shared(page) for page in pages)
+        self._redeemed -= sum(page != GONE and not self.is_shared(page) for page in pages)
         self.free(pages)
 
     def _give(self) -> int:
@@ -135,20 +122,43 @@ class PagePool:
             del self._named[name]
 
 
+class PagePool:
+    """The pages of every group of layers, whose numbers are their own. counts: of each group; windows: how far it sees."""
+
+    def __init__(self, counts: Sequence[int], windows: Sequence[int | None] = (None,)) -> None:
+        self.groups = tuple(PageGroup(count, window) for count, window in zip(counts, windows, strict=True))
+
+    @property
+    def count(self) -> int:
+        return sum(group.count for group in self.groups)
+
+    @property
+    def free_count(self) -> int:
+        return sum(group.free_count for group in self.groups)
+
+    @property
+    def idle_count(self) -> int:
+        return sum(group.idle_count for group in self.groups)
+
+    def has(self, counts: Sequence[int]) -> bool:
+        """Whether so many pages are free in each group."""
+        return all(count <= group.free_count for group, count in zip(self.groups, counts, strict=True))
+
+    def no_pages(self) -> Pages:
+        return [[] for _ in self.groups]
+
+    def hold(self, pages: Pages) -> None:
+        for group, held in zip(self.groups, pages, strict=True):
+            group.hold(held)
+
+    def free(self, pages: Pages) -> None:
+        for group, held in zip(self.groups, pages, strict=True):
+            group.free(held)
+
+
 def pages_for(positions: int) -> int:
     """Pages that hold this many positions."""
     return -(-positions // PAGE_SIZE)
-
-
-def common_window(spec: ModelSpec, draft: ModelSpec | None) -> int | None:
-    """How many positions back the farthest-seeing layer sees, or None where one sees all: pages before that are given back.
-
-    One page table serves all layers, so that a single layer that sees all keeps every page of every layer; and a draft model of the same
-    pages, which may have to read what it missed, keeps them too."""
-    windows = [layer.attention.window for layer in spec.layers]
-    if spec.bidirectional_prompt or draft is not None or not windows:
-        return None
-    return None if None in windows else max(window for window in windows if window is not None)
 
 
 def most_pages(positions: int, window: int | None, rows: int) -> int:
@@ -160,93 +170,3 @@ def most_pages(positions: int, window: int | None, rows: int) -> int:
 def first_page(position: int, window: int | None) -> int:
     """The first page that is of use to positions from `position` on, or to the one before, which may be computed again."""
     return 0 if window is None else max(0, position - window) // PAGE_SIZE
-
-
-def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
-    """Bytes of one page: keys and values of PAGE_SIZE positions in every layer, the values of a head padded to VALUE_LANES."""
-    each = 0.0
-    for attention in (layer.attention for layer in spec.layers):
-        padded = -(-attention.value_head_dim // VALUE_LANES) * VALUE_LANES
-        if kv_dtype == "q8_0":
-            blocks = -(-attention.head_dim // 32) + -(-attention.value_head_dim // 32)
-            each += attention.kv_heads * (attention.head_dim + padded + 2 * blocks)
-        else:
-            each += attention.kv_heads * (attention.head_dim + padded) * KV_BYTES[kv_dtype]
-    return int(each) * PAGE_SIZE
-
-
-def plan_pages(
-    spec: ModelSpec,
-    kv_dtype: str,
-    context: int | None,
-    max_batch: int,
-    kv_memory: int | None,
-    reserved: int = 0,
-    memory: int | None = None,
-    draft: ModelSpec | None = None,
-    prefill_chunk: int = 512,
-) -> tuple[int, int]:
-    """(pages, context): enough pages for `max_batch` sequences of `context`, as far as `kv_memory` bytes go (None: 40% of the
-    `memory` bytes that are available, besides `reserved` ones; memory: None: what the machine has). Where no context is asked
-    for, it is the model's, or as much of it as one sequence can have. draft: a model whose cache has as many pages, out of the
-    same bytes. prefill_chunk: most rows of a sequence in a step.
-
-    Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
-    """
-    each = max(1, sum(page_bytes(model, kv_dtype) for model in (spec, draft) if model is not None))
-    window = common_window(spec, draft)
-    budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
-    affordable = budget // each
-    needed = 1 if context is None else most_pages(context, window, prefill_chunk)
-    if affordable < needed:
-        whose = "available for it" if kv_memory is None else "allowed by kv_memory"
-        raise OutOfMemoryError(
-            f"the KV cache of one sequence of {needed * PAGE_SIZE} tokens takes {needed * each} bytes and {budget} are {whose}; "
-            "lower context, raise kv_memory or choose a smaller kv_dtype"
-        )
-    if context is None:
-        context = (
-            spec.context if most_pages(spec.context, window, prefill_chunk) <= affordable else min(spec.context, affordable * PAGE_SIZE)
-        )
-        if context < spec.context:
-            logger.warning("context is %d of the model's %d: that is what %d bytes of KV cache hold", context, spec.context, budget)
-    pages = min(most_pages(context, window, prefill_chunk) * max_batch, affordable)
-    logger.info("KV cache: %d pages of %d bytes (%s), %d in all; context %d", pages, each, kv_dtype, pages * each, context)
-    return pages, context
-
-
-def cache_budget(reserved: int, memory: int | None = None) -> int:
-    """Bytes that the pool may take where no `kv_memory` is given, of `memory` bytes besides `reserved` ones of weights; memory:
-    None: what the machine has available."""
-    return max(0, int(((available_memory() if memory is None else memory) - reserved) * MEMORY_SHARE))
-
-
-def available_memory(control_group: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that can be taken without swapping: the smaller of the machine's and the control group's (Linux), or
-    the installed memory where the system says no more."""
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return _installed_memory()
-    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    try:
-        limit = (control_group / "memory.max").read_text().strip()
-        used = int((control_group / "memory.current").read_text())
-        parts = dict(line.split() for line in (control_group / "memory.stat").read_text().splitlines())
-    except OSError:
-        return available
-    # Cached files count as used, model files that were just read among them, but are given back when memory is wanted.
-    used -= int(parts.get("inactive_file", 0)) + int(parts.get("active_file", 0))
-    return available if limit == "max" else min(available, max(0, int(limit) - used))
-
-
-def _installed_memory() -> int:
-    import os
-
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    import ctypes
-
-    kilobytes = ctypes.c_ulonglong()
-    ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))  # type: ignore[attr-defined,unused-ignore]
-    return kilobytes.value * 1024

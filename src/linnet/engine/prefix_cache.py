@@ -1,4 +1,4 @@
-"""Which pages hold the beginnings of prompts: whole pages, named by all tokens so far. The pages stand in the pool."""
+"""Which pages hold the beginnings of prompts: whole pages, named by all tokens so far, in every group of layers alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from linnet.arch.rope import effective_length, is_length_dependent
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import GONE, PagePool, first_page
+from linnet.engine.pages import GONE, PagePool, Pages, first_page
 from linnet.engine.request import Sequence
 from linnet.ops.base import PAGE_SIZE
 
@@ -23,10 +23,9 @@ class PrefixCache:
     length class of every rope.
     """
 
-    def __init__(self, pool: PagePool, spec: ModelSpec, window: int | None = None) -> None:
+    def __init__(self, pool: PagePool, spec: ModelSpec) -> None:
         self.pool = pool
         self._model = secrets.token_bytes(32)
-        self.window = window
         ropes = {rope: None for layer in spec.layers for rope in layer.attention.ropes}
         self._varying = [rope for rope in ropes if is_length_dependent(rope)]
 
@@ -37,21 +36,24 @@ class PrefixCache:
         counted = any(rope.positions != "absolute" for layer in spec.layers for rope in layer.attention.ropes)
         return not spec.bidirectional_prompt and not counted
 
-    def find(self, sequence: Sequence, rope_length: int) -> list[int]:
-        """The pages that hold the sequence's beginning, but never its last token, whose logits are still to come; GONE for those that
-        nothing after them sees."""
-        pages: list[int] = []
-        best = together = 0
+    def find(self, sequence: Sequence, rope_length: int) -> tuple[Pages, int]:
+        """The pages that hold the sequence's beginning, but never its last token, whose logits are still to come; and how many there
+        are in each group, GONE counted, which stands for those that nothing after them sees."""
+        groups = self.pool.groups
+        found, together, best = self.pool.no_pages(), [0] * len(groups), 0
         for index in range(_findable(sequence)):
-            page = self.pool.find(self._name(sequence, index, rope_length))
-            if page is None and self.window is None:
-                break
-            together = 0 if page is None else together + 1
-            pages.append(GONE if page is None else page)
-            if together >= len(pages) - first_page(len(pages) * PAGE_SIZE, self.window):
-                best = len(pages)
-        unseen = first_page(best * PAGE_SIZE, self.window)
-        return [GONE] * unseen + pages[unseen:best]
+            name = self._name(sequence, index, rope_length)
+            suffices = True
+            for number, group in enumerate(groups):
+                page = group.find(name)
+                if page is None and group.window is None:
+                    return _up_to(best, found, self.pool), best
+                found[number].append(GONE if page is None else page)
+                together[number] = 0 if page is None else together[number] + 1
+                suffices &= together[number] > index - first_page((index + 1) * PAGE_SIZE, group.window)
+            if suffices:
+                best = index + 1
+        return _up_to(best, found, self.pool), best
 
     def is_coming(self, sequence: Sequence, index: int, rope_length: int, others: Iterable[tuple[Sequence, int]]) -> bool:
         """Whether one of the others, given with their rope lengths, is yet to fill the page that a sequence needs at `index`."""
@@ -65,7 +67,8 @@ class PrefixCache:
         """Names the pages that the sequence has filled since the last call."""
         if _shares(sequence):
             for index in range(sequence.named, sequence.computed // PAGE_SIZE):
-                self.pool.keep(sequence.pages[index], self._name(sequence, index, rope_length))
+                for group, pages in zip(self.pool.groups, sequence.pages, strict=True):
+                    group.keep(pages[index], self._name(sequence, index, rope_length))
         sequence.named = sequence.computed // PAGE_SIZE
 
     def _name(self, sequence: Sequence, index: int, rope_length: int) -> bytes:
@@ -80,6 +83,12 @@ class PrefixCache:
             tokens = np.array(sequence.tokens[start : start + PAGE_SIZE], "<i4").tobytes()
             names.append(hashlib.sha256(before + tokens).digest())
         return names[index]
+
+
+def _up_to(count: int, found: Pages, pool: PagePool) -> Pages:
+    """The first `count` pages of each group, without those that what follows does not see."""
+    unseen = [first_page(count * PAGE_SIZE, group.window) for group in pool.groups]
+    return [[GONE] * gone + pages[gone:count] for gone, pages in zip(unseen, found, strict=True)]
 
 
 def _shares(sequence: Sequence) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.engine.constraint import Constraint
+from linnet.engine.pages import Pages
 from linnet.engine.params import SamplingParams
 from linnet.engine.sampling import Sampler, TokenLogprob, token_logprob
 
@@ -75,7 +76,7 @@ class Request:
     done: bool = field(default=False, init=False)
     error: Exception | None = field(default=None, init=False)
     submitted_at: float = field(default=0.0, init=False)
-    trunk: list[int] = field(default_factory=list, init=False)
+    trunk: Pages = field(default_factory=list, init=False)
     cached_tokens: int = field(default=0, init=False)
     pairs: PairIndex | None = field(default=None, init=False)
     beams: BeamSearch | None = field(default=None, init=False)
@@ -104,19 +105,19 @@ class Request:
 class Sequence:
     """One sample of a request, or one beam.
 
-    tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold. order: what stands
-    before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from there on have their
-    keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page table while
-    running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named: what the
-    prefix cache calls its pages, and how many it has named. speculation: what is known of guessing it. draft_computed: `computed` in the
-    draft model's cache. drafted, accepted: how many tokens were guessed, and how many of these came.
+    tokens: prompt and answer. limit: most tokens the answer may have. need: most KV pages that it can come to hold, of each group.
+    order: what stands before what. start: the first token that the model sees, whose position is 0. computed: how many tokens from
+    there on have their keys and values in the pages. scored: the position whose logits `prompt_logits` gets next. slot: row of the page
+    table while running, else -1. begun: whether it ever ran. last_at: when it had its last token, by time.perf_counter(). names, named:
+    what the prefix cache calls its pages, and how many it has named. speculation: what is known of guessing it. draft_computed:
+    `computed` in the draft model's cache. drafted, accepted: how many tokens were guessed, and how many of these came.
     """
 
     request: Request
     index: int
     tokens: list[int]
     limit: int
-    need: int
+    need: list[int]
     sampler: Sampler
     order: tuple[int, int, int] = (0, 0, 0)
     start: int = 0
@@ -124,7 +125,7 @@ class Sequence:
     scored: int = 0
     slot: int = -1
     begun: bool = False
-    pages: list[int] = field(default_factory=list)
+    pages: Pages = field(default_factory=list)
     last_at: float | None = None
     names: list[bytes] = field(default_factory=list)
     named: int = 0

@@ -11,7 +11,7 @@ from operator import attrgetter
 import numpy as np
 
 from linnet.engine.batch import Chunk, Tables
-from linnet.engine.pages import GONE, PagePool, first_page, pages_for
+from linnet.engine.pages import GONE, PageGroup, PagePool, first_page, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Request, Sequence
 from linnet.ops.base import PAGE_SIZE
@@ -37,9 +37,9 @@ class Scheduler:
     for each other. The engine admits no search whose beams the pool cannot hold side by side, sharing nothing.
 
     Samples of one prompt share its pages, which a request keeps as its trunk until each sample has begun; whoever writes to a page
-    that others hold too gets a copy of its own. Where every layer has a window, pages before the widest are given back.
+    that others hold too gets a copy of its own. Each group of layers gives back the pages before its window.
 
-    page_table, int32 [max_batch, widest], rope_lengths and prompt_lengths, int32 [max_batch], hold one row per running
+    page_table, int32 [groups, max_batch, widest], rope_lengths and prompt_lengths, int32 [max_batch], hold one row per running
     sequence, in the form that `Batch` takes. waiting, running: in order. trunks: requests that have one.
     """
 
@@ -50,20 +50,19 @@ class Scheduler:
         max_batch: int,
         prefill_chunk: int,
         logit_rows: int,
-        copy_page: Callable[[int, int], None],
+        copy_page: Callable[[int, int, int], None],
         prefixes: PrefixCache | None = None,
         whole_prompts: bool = False,
-        window: int | None = None,
     ) -> None:
         self.pool, self.copy_page, self.prefixes = pool, copy_page, prefixes
-        self.context, self.window = context, window
+        self.context = context
         self.prefill_chunk, self.whole_prompts = prefill_chunk, whole_prompts
         self.logit_rows = logit_rows
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.trunks: list[Request] = []
         self.preemptions = 0
-        self.page_table = np.full((max_batch, min(pages_for(context), FIRST_WIDTH)), -1, np.int32)
+        self.page_table = np.full((len(pool.groups), max_batch, min(pages_for(context), FIRST_WIDTH)), -1, np.int32)
         self.rope_lengths, self.prompt_lengths = np.zeros((2, max_batch), np.int32)
         self._slots = list(range(max_batch - 1, -1, -1))
 
@@ -120,8 +119,8 @@ class Scheduler:
         """How many positions after the next one of a sequence that runs have pages, up to `count`; a page that is free is taken for them,
         but nobody gives way."""
         for room in range(count, 0, -1):
-            beyond = pages_for(sequence.computed + 1 + room) - len(sequence.pages)
-            if beyond <= self.pool.free_count:
+            end = pages_for(sequence.computed + 1 + room)
+            if self.pool.has([end - len(pages) for pages in sequence.pages]):
                 self._make_writable(sequence, 1 + room)
                 return room
         return 0
@@ -129,16 +128,16 @@ class Scheduler:
     def trim(self, sequence: Sequence) -> None:
         """Gives the pages back that only guesses needed."""
         kept = pages_for(len(sequence.tokens) - sequence.start)
-        if sequence.slot >= 0 and len(sequence.pages) > kept:
-            self.pool.free(sequence.pages[kept:])
-            del sequence.pages[kept:]
-            self.page_table[sequence.slot, kept:] = -1
+        if sequence.slot >= 0 and any(len(pages) > kept for pages in sequence.pages):
+            self.pool.free([pages[kept:] for pages in sequence.pages])
+            sequence.pages = [pages[:kept] for pages in sequence.pages]
+            self.page_table[:, sequence.slot, kept:] = -1
 
     def fork(self, first: Sequence) -> None:
         """Once the first sample has computed the prompt: the others wait for their turn to go on from its last token."""
         request = first.request
         if request.cache and first.computed > 1:
-            request.trunk = first.pages[: pages_for(first.computed - 1)]
+            request.trunk = [pages[: pages_for(first.computed - 1)] for pages in first.pages]
             self.pool.hold(request.trunk)
             self.trunks.append(request)
         for sequence in request.sequences[1:]:
@@ -154,7 +153,7 @@ class Scheduler:
             self.add(target)
             return
         self.pool.hold(source.pages)
-        target.pages = list(source.pages)
+        target.pages = [list(pages) for pages in source.pages]
         self._seat(target, int(self.rope_lengths[source.slot]))
 
     def remove(self, sequence: Sequence) -> None:
@@ -171,11 +170,12 @@ class Scheduler:
             self.pool.free(request.trunk)
             request.trunk = []
 
-    def promise(self, count: int) -> None:
-        """Promises pages to somebody else; the caller has seen to it that every sequence can still run alone."""
-        while self.pool.free_count < count:
+    def promise(self, counts: list[int]) -> None:
+        """Promises pages of each group to somebody else; the caller has seen to it that every sequence can still run alone."""
+        while not self.pool.has(counts):
             self._reclaim()
-        self.pool.promise(count)
+        for group, count in zip(self.pool.groups, counts, strict=True):
+            group.promise(count)
 
     # ---- admission
     def _next(self) -> list[Sequence]:
@@ -197,14 +197,14 @@ class Scheduler:
         seen = len(sequence.tokens) - sequence.start
         rope_length = min(self.context, len(request.prompt) + sequence.limit)
         if request.trunk and sequence.start == max(0, len(request.prompt) - self.context):  # else it has slid on since
-            pages, computed = list(request.trunk), len(request.prompt) - sequence.start - 1
+            pages, computed = request.trunk, len(request.prompt) - sequence.start - 1
         else:
-            pages = [] if self.prefixes is None else self.prefixes.find(sequence, rope_length)
-            computed = len(pages) * PAGE_SIZE
-            if self._is_coming(sequence, len(pages), rope_length):
+            pages, count = (pool.no_pages(), 0) if self.prefixes is None else self.prefixes.find(sequence, rope_length)
+            computed = count * PAGE_SIZE
+            if self._is_coming(sequence, count, rope_length):
                 return False
         pool.hold(pages)
-        fresh = min(pages_for(seen + 1) - len(pages), sequence.need - _held(pages))
+        fresh = [min(pages_for(seen + 1) - len(held), most - _held(held)) for held, most in zip(pages, sequence.need, strict=True)]
         while not self._has_room(sequence, fresh, copies=bool(computed % PAGE_SIZE)):
             if self._overtakes(sequence):
                 self._reclaim()
@@ -216,7 +216,7 @@ class Scheduler:
             else:
                 break  # it is alone, but for beams beside it, and fits: see Engine.check
         self.waiting.remove(sequence)
-        sequence.pages = pages + pool.allocate(fresh)
+        sequence.pages = [held + group.allocate(count) for group, held, count in zip(pool.groups, pages, fresh, strict=True)]
         sequence.computed, sequence.named = computed, computed // PAGE_SIZE
         self._seat(sequence, rope_length)
         if not sequence.begun:
@@ -227,10 +227,14 @@ class Scheduler:
                 self.end_trunk(request)
         return True
 
-    def _has_room(self, sequence: Sequence, fresh: int, copies: bool) -> bool:
-        """Whether there is a slot, and so many fresh pages with one for each that may need one next; copies: so does the sequence."""
-        spare = sum(_held(other.pages) < other.need for other in self.running) + copies
-        return self._has_slot(sequence.request) and self.pool.free_count >= fresh + spare
+    def _has_room(self, sequence: Sequence, fresh: list[int], copies: bool) -> bool:
+        """Whether there is a slot, and so many fresh pages of each group with one for each sequence that may need one next; copies: so
+        does this one."""
+        wanted = [count + copies for count in fresh]
+        for other in self.running:
+            for number, (pages, most) in enumerate(zip(other.pages, other.need, strict=True)):
+                wanted[number] += _held(pages) < most
+        return self._has_slot(sequence.request) and self.pool.has(wanted)
 
     def _overtakes(self, sequence: Sequence) -> bool:
         """Whether the last in order is to give way to a sequence that waits."""
@@ -246,10 +250,11 @@ class Scheduler:
 
     def _seat(self, sequence: Sequence, rope_length: int) -> None:
         slot = sequence.slot = self._slots.pop()
-        lacking = pages_for(rope_length) - self.page_table.shape[1]
+        lacking = pages_for(rope_length) - self.page_table.shape[2]
         if lacking > 0:
-            self.page_table = np.pad(self.page_table, ((0, 0), (0, lacking)), constant_values=-1)
-        self.page_table[slot, : len(sequence.pages)] = np.maximum(sequence.pages, 0)  # any page will do for what nothing reads
+            self.page_table = np.pad(self.page_table, ((0, 0), (0, 0), (0, lacking)), constant_values=-1)
+        for table, pages in zip(self.page_table, sequence.pages, strict=True):
+            table[slot, : len(pages)] = np.maximum(pages, 0)  # any page will do for what nothing reads
         self.rope_lengths[slot] = rope_length
         self.prompt_lengths[slot] = len(sequence.request.prompt)
         insort(self.running, sequence, key=_order)
@@ -258,49 +263,52 @@ class Scheduler:
     def _stop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.pool.free(sequence.pages)
-        self.page_table[sequence.slot] = -1
+        self.page_table[:, sequence.slot] = -1
         self._slots.append(sequence.slot)
         sequence.slot, sequence.pages, sequence.draft_computed = -1, [], 0
 
     def _make_writable(self, sequence: Sequence, count: int) -> bool:
         """Sees to it that the next `count` positions of a sequence have pages that nobody else reads; False where it had to give up
         its own."""
-        if not sequence.computed and GONE in sequence.pages:  # begins anew
+        if not sequence.computed and any(GONE in pages for pages in sequence.pages):  # begins anew
             self.pool.free(sequence.pages)
-            sequence.pages = []
-            self.page_table[sequence.slot] = -1
-        first = sequence.computed // PAGE_SIZE
-        for index in range(first, (sequence.computed + count - 1) // PAGE_SIZE + 1):
-            while True:
-                page = sequence.pages[index] if index < len(sequence.pages) else None
-                if page is not None and not self.pool.is_shared(page):
-                    self.pool.forget(page)
-                    break
-                if self.pool.free_count:
-                    self._replace(sequence, index, page)
-                    break
-                if self._reclaim() is sequence:
-                    return False
+            sequence.pages = self.pool.no_pages()
+            self.page_table[:, sequence.slot] = -1
+        first, end = sequence.computed // PAGE_SIZE, pages_for(sequence.computed + count)
+        for number, group in enumerate(self.pool.groups):
+            for index in range(first, end):
+                while not self._is_own(sequence, number, group, index):
+                    if self._reclaim() is sequence:
+                        return False
         return True
 
-    def _replace(self, sequence: Sequence, index: int, page: int | None) -> None:
-        """A fresh page of a sequence's own at `index`, with what it has computed of the shared one that stood there."""
-        [fresh] = self.pool.allocate(1)
+    def _is_own(self, sequence: Sequence, number: int, group: PageGroup, index: int) -> bool:
+        """Whether nobody else reads the page at `index` in that group from now on, for which a free one may be taken."""
+        pages = sequence.pages[number]
+        page = pages[index] if index < len(pages) else None
+        if page is not None and not group.is_shared(page):
+            group.forget(page)
+            return True
+        if not group.free_count:
+            return False
+        [fresh] = group.allocate(1)
         if page is None:
-            sequence.pages.append(fresh)
+            pages.append(fresh)
         else:
             if sequence.computed > index * PAGE_SIZE:
-                self.copy_page(page, fresh)
-            self.pool.free([page])
-            sequence.pages[index] = fresh
-        self.page_table[sequence.slot, index] = fresh
+                self.copy_page(page, fresh, number)
+            group.free([page])
+            pages[index] = fresh
+        self.page_table[number, sequence.slot, index] = fresh
+        return True
 
     def _give_back(self, sequence: Sequence) -> None:
         """Frees pages that no layer sees any longer."""
-        unseen = first_page(sequence.computed, self.window)
-        if unseen and sequence.pages[unseen - 1] != GONE:
-            self.pool.free(sequence.pages[:unseen])
-            sequence.pages[:unseen] = [GONE] * unseen
+        for group, pages in zip(self.pool.groups, sequence.pages, strict=True):
+            unseen = first_page(sequence.computed, group.window)
+            if unseen and pages[unseen - 1] != GONE:
+                group.free(pages[:unseen])
+                pages[:unseen] = [GONE] * unseen
 
     def _reclaim(self) -> Sequence | None:
         """Frees pages: trunks first, then what the last in order holds, which is then returned."""

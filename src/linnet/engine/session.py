@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linnet.engine.pages import pages_for
+from linnet.engine.pages import GONE, Pages, first_page, most_pages, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError
 from linnet.ops.base import PAGE_SIZE, Batch
@@ -23,8 +23,9 @@ class Session:
     """One sequence, or several of one length side by side, whose keys and values stay in the cache until they are rolled back.
 
     capacity: most tokens of a sequence, for which memory is set aside at once; None: the context. Length-dependent rotary scaling is
-    that of a sequence of so many tokens. What the first `forward` of an empty session gets is its prompt, where a model treats prompts
-    unlike answers. Logits are those of `LLM.logits` bit for bit, however the tokens come. Of several threads, one at a time may use a
+    that of a sequence of so many tokens. Layers with a window keep what they see and little more: after rolling back farther, what is left
+    is computed again. What the first `forward` of an empty session gets is its prompt, where a model treats prompts unlike answers. Logits
+    are those of `LLM.logits` bit for bit, however the tokens come. Of several threads, one at a time may use a
     session; requests run beside it. What it held is given back by `close()`, at the end of a `with`, or when nobody has it any longer.
 
     Raises ContextLengthError for a capacity beyond the context, and OutOfMemoryError where requests would be left without room.
@@ -36,6 +37,7 @@ class Session:
         weakref.finalize(self, engine.leave, self._pages.release).atexit = False
         self._closed = False
         self._tokens: list[list[int]] = [[]]
+        self._computed = 0  # tokens of each that have their keys and values
         self._prompt = 0  # tokens of the first forward
         self.reset(None, capacity)
 
@@ -60,7 +62,7 @@ class Session:
         if capacity > self._engine.context:
             raise ContextLengthError(f"capacity is {capacity} and the context holds {self._engine.context}; lower it")
         self._cut(0, 0)
-        self._engine.in_turn(lambda: self._pages.reset(batch or 1, capacity))
+        self._engine.in_turn(lambda: self._pages.reset(batch or 1, capacity, self._rows(batch or 1)))
         self.batch, self.capacity = batch, capacity
         self._tokens = [[] for _ in range(batch or 1)]
 
@@ -80,13 +82,12 @@ class Session:
         before, prompt = self.length, self._prompt
         try:
             self._prompt = prompt or count
-            while self.length - before < count:
-                done = self.length - before
-                piece = new[:, done : done + self._most_at_once()]
-                rows = min(piece.shape[1], max(0, done + piece.shape[1] - (count - wanted)))
-                found = self._engine.in_turn(partial(self._append, piece, rows))
-                at = done + piece.shape[1] - rows - (count - wanted)
-                logits[:, at : at + rows] = found
+            for held, more in zip(self._tokens, new.tolist(), strict=True):
+                held += more
+            while self._computed < self.length:
+                found = self._engine.in_turn(partial(self._step, wanted))
+                end = wanted - (self.length - self._computed)
+                logits[:, end - found.shape[1] : end] = found
         except BaseException:
             self._cut(before, prompt)
             raise
@@ -111,6 +112,7 @@ class Session:
         weakref.finalize(twin, self._engine.leave, twin._pages.release).atexit = False
         self._engine.in_turn(lambda: twin._pages.copy(self._pages))
         twin.batch, twin.capacity, twin._prompt, twin._closed = self.batch, self.capacity, self._prompt, False
+        twin._computed = self._computed
         twin._tokens = [list(tokens) for tokens in self._tokens]
         return twin
 
@@ -150,21 +152,27 @@ class Session:
             )
         return new.astype(np.int64)
 
-    def _most_at_once(self) -> int:
-        """How many tokens of each sequence go into a step, so that requests beside it go on; a bidirectional prompt is never cut."""
-        if self._engine.spec.bidirectional_prompt and not self.length:
-            return self._prompt
-        return max(1, self._engine.most_rows // len(self._tokens))
+    def _rows(self, sequences: int) -> int:
+        """How many tokens of each sequence go into a step, so that requests beside it go on."""
+        return max(1, self._engine.most_rows // sequences)
 
-    def _append(self, piece: NDArray[np.int64], rows: int) -> NDArray[np.float32]:
-        """Runs some tokens of each sequence: the logits [sequences, rows, vocab] after the last `rows` of each."""
-        (sequences, count), start = piece.shape, self.length
-        table = self._pages.table(start, count)
-        tokens = [[*(before[-1:] or [-1]), *new] for before, new in zip(self._tokens, piece.tolist(), strict=True)]
+    def _step(self, wanted: int) -> NDArray[np.float32]:
+        """Runs the next tokens of each sequence: the logits [sequences, rows, vocab] after those that are among the last `wanted`."""
+        sequences, length = len(self._tokens), self.length
+        if self._pages.lack(self._computed):
+            self._pages.empty()
+            self._computed = 0
+        start = self._computed
+        whole = self._engine.spec.bidirectional_prompt and not start  # such a prompt is never cut
+        end = self._prompt if whole else min(length, start + self._rows(sequences))
+        count, rows = end - start, min(end - start, max(0, end - (length - wanted)))
+        table = self._pages.table(start, end)
         batch = Batch(
-            tokens=_int32([t for row in tokens for t in row[1:]]),
-            positions=_int32([*range(start, start + count)] * sequences),
-            previous=_int32([t for row in tokens for t in row[:-1]]),
+            tokens=_int32([token for tokens in self._tokens for token in tokens[start:end]]),
+            positions=_int32([*range(start, end)] * sequences),
+            previous=_int32(
+                [token for tokens in self._tokens for token in (tokens[start - 1 : end - 1] if start else [-1, *tokens[: end - 1]])]
+            ),
             sequence=_int32([index for index in range(sequences) for _ in range(count)]),
             page_table=table,
             rope_lengths=_int32([self.capacity] * sequences),
@@ -172,13 +180,13 @@ class Session:
             rows=_int32([index * count + row for index in range(sequences) for row in range(count - rows, count)]),
         )
         logits = self._engine.run(batch).reshape(sequences, rows, self._engine.spec.vocab_size)
-        for held, new in zip(self._tokens, piece.tolist(), strict=True):
-            held += new
+        self._computed = end
         return logits
 
     def _cut(self, length: int, prompt: int) -> None:
         for tokens in self._tokens:
             del tokens[length:]
+        self._computed = min(self._computed, length)
         self._prompt = prompt
 
 
@@ -186,47 +194,72 @@ class _Pages:
     """The pages of a session's sequences, and the promise of those that it has yet to write to. Only whoever has the turn comes here."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self._pool = engine, engine.pool
-        self._held: list[list[int]] = []
-        self._promised = 0
+        self._engine, self._groups = engine, engine.pool.groups
+        self._held: list[Pages] = []  # of each sequence
+        self._most = [0] * len(self._groups)  # that a sequence may hold of each group
+        self._promised = [0] * len(self._groups)
 
-    def reset(self, sequences: int, capacity: int) -> None:
-        self._empty()
-        most = sequences * pages_for(capacity)
-        self._engine.promise(most - self._promised)
-        self._held, self._promised = [[] for _ in range(sequences)], most
+    def reset(self, sequences: int, capacity: int, rows: int) -> None:
+        """For sequences of up to `capacity` tokens, at most `rows` of each in a step."""
+        self.empty()
+        most = [most_pages(capacity, group.window, rows) for group in self._groups]
+        promised = [sequences * count for count in most]
+        self._engine.promise([new - old for new, old in zip(promised, self._promised, strict=True)])
+        self._held, self._most, self._promised = [self._engine.pool.no_pages() for _ in range(sequences)], most, promised
 
     def copy(self, other: _Pages) -> None:
         self._engine.promise(other._promised)
-        self._promised = other._promised
-        self._held = [list(pages) for pages in other._held]
-        for pages in self._held:
-            self._pool.hold(pages)
+        self._most, self._promised = other._most, other._promised
+        self._held = [[list(pages) for pages in held] for held in other._held]
+        for held in self._held:
+            self._engine.pool.hold(held)
 
     def release(self) -> None:
-        self._empty()
-        self._pool.promise(-self._promised)
-        self._promised = 0
+        self.empty()
+        for group, count in zip(self._groups, self._promised, strict=True):
+            group.promise(-count)
+        self._promised = [0] * len(self._groups)
 
-    def _empty(self) -> None:
-        for pages in self._held:
-            self._pool.free_promised(pages)
-            pages.clear()
+    def empty(self) -> None:
+        for held in self._held:
+            for group, pages in zip(self._groups, held, strict=True):
+                group.free_promised(pages)
+                pages.clear()
 
-    def table(self, start: int, count: int) -> NDArray[np.int32]:
-        """[sequences, widest]: pages for all positions up to start + count, those from `start` on being nobody else's."""
-        first, end = start // PAGE_SIZE, pages_for(start + count)
-        for pages in self._held:
-            for index in range(first, end):
-                if index == len(pages):
-                    pages.append(self._pool.allocate_promised())
-                elif self._pool.is_shared(pages[index]):
-                    shared, pages[index] = pages[index], self._pool.allocate_promised()
-                    if start > index * PAGE_SIZE:
-                        self._engine.ops.copy_page(shared, pages[index])
-                    self._pool.free_promised([shared])
-        return np.array([pages[:end] for pages in self._held], np.int32)
+    def lack(self, start: int) -> bool:
+        """Whether pages are gone that tokens from position `start` on would see."""
+        first = [first_page(start, group.window) for group in self._groups]
+        return any(GONE in pages[index:] for held in self._held for pages, index in zip(held, first, strict=True))
+
+    def table(self, start: int, stop: int) -> NDArray[np.int32]:
+        """[groups, sequences, widest]: pages for all positions up to `stop`, those from `start` on being nobody else's."""
+        end = pages_for(stop)
+        for held in self._held:
+            for number, pages in enumerate(held):
+                self._let_go(number, pages, end)
+                for index in range(start // PAGE_SIZE, end):
+                    self._own(number, pages, index, filled=start > index * PAGE_SIZE)
+        tables = [[held[number][:end] for held in self._held] for number in range(len(self._groups))]
+        return np.maximum(_int32(tables), 0)  # any page will do for what nothing reads
+
+    def _let_go(self, number: int, pages: list[int], end: int) -> None:
+        """Gives the first pages back where there are to be `end` in all, more than may be held."""
+        gone = end - self._most[number]
+        if gone > 0 and pages[gone - 1] != GONE:
+            self._groups[number].free_promised(pages[:gone])
+            pages[:gone] = [GONE] * gone
+
+    def _own(self, number: int, pages: list[int], index: int, filled: bool) -> None:
+        """A page of the sequence's own at `index`, with what stood there where that is `filled`."""
+        group = self._groups[number]
+        if index == len(pages):
+            pages.append(group.allocate_promised())
+        elif group.is_shared(pages[index]):
+            shared, pages[index] = pages[index], group.allocate_promised()
+            if filled:
+                self._engine.ops.copy_page(shared, pages[index], number)
+            group.free_promised([shared])
 
 
-def _int32(values: list[int]) -> NDArray[np.int32]:
+def _int32(values: Any) -> NDArray[np.int32]:
     return np.array(values, np.int32)

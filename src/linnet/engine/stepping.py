@@ -13,6 +13,7 @@ from typing import TypeAlias
 from linnet.engine.batch import Chunk, batch_of
 from linnet.engine.beams import BeamSearch
 from linnet.engine.counters import Outcome, Tally
+from linnet.engine.memory_errors import step_error
 from linnet.engine.request import FinishReason, Output, Request, Sequence
 from linnet.engine.sampling import token_logprob
 from linnet.engine.scheduler import Scheduler
@@ -66,8 +67,9 @@ class Stepping:
             results = self._run(plan)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
+            problem = step_error(error, "lower max_batch, prefill_chunk or context")
             for request in {chunk.sequence.request for chunk in plan} or tuple(self.unfinished):
-                self.fail(request, error)
+                self.fail(request, problem)
             return
         computed = time.perf_counter()
         self.speculator.record(plan, computed - ready)

@@ -1,4 +1,4 @@
-"""GPUs: what nvidia-smi tells of NVIDIA's, and what PyTorch finds, which is what Linnet can use."""
+"""GPUs: what nvidia-smi tells of NVIDIA's and the system's files of others, and what PyTorch finds, which is what Linnet can use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+from linnet.hardware.gpu_files import read_gpu_files
 
 _FIELDS = ("uuid", "name", "driver_version", "memory.total", "memory.free", "utilization.gpu", "temperature.gpu")
 _TIMEOUT = 20.0
@@ -31,18 +34,26 @@ class Gpu:
     temperature: float | None = None
 
 
-def read_gpus() -> tuple[list[Gpu], list[str]]:
-    """The GPUs, and what kept any of them from being told of, in words. Imports PyTorch if it is installed."""
+def read_gpus(root: Path = Path("/")) -> tuple[list[Gpu], list[str]]:
+    """The GPUs, and what kept any of them from being told of, in words. Imports PyTorch if it is installed. root: the folder that holds
+    the system's files."""
     gpus, notes = _nvidia()
+    for told in read_gpu_files(root):
+        gpus[told.address] = Gpu(told.name, None, told.driver, told.total_bytes, told.free_bytes, told.load, told.temperature)
     if find_spec("torch") is None:
         return list(gpus.values()), [*notes, *(['GPUs are used through PyTorch: pip install "linnet[torch]"'] if gpus else [])]
     found = _torch_devices()
-    for uuid, gpu in found.items():
-        told = gpus.get(uuid)
-        gpus[uuid] = gpu if told is None else replace(told, device=gpu.device)
+    for key, gpu in found.items():
+        gpus[key] = _joined(gpus[key], gpu) if key in gpus else gpu
     if gpus and not found:
         notes.append("PyTorch, as it is installed, finds none of these GPUs: it may be a build for processors alone")
     return list(gpus.values()), notes
+
+
+def _joined(told: Gpu, found: Gpu) -> Gpu:
+    """What the system tells of a GPU, and PyTorch, which knows its name here and may know its memory better."""
+    total, free = told.total_bytes or found.total_bytes, found.free_bytes if told.free_bytes is None else told.free_bytes
+    return replace(told, device=found.device, total_bytes=total, free_bytes=free)
 
 
 def _nvidia() -> tuple[dict[str, Gpu], list[str]]:
@@ -81,7 +92,7 @@ def _mebibytes(count: float | None) -> int | None:
 
 
 def _torch_devices() -> dict[str, Gpu]:
-    """By uuid, or the device's name where it has none."""
+    """By uuid, or its address on the PCI bus for those that the system's files tell of, or the device's name where it has neither."""
     from linnet.ops.torch.devices import free_memory, import_torch, open_device
 
     torch = import_torch()
@@ -97,8 +108,15 @@ def _torch_devices() -> dict[str, Gpu]:
             properties, device = module.get_device_properties(index), f"{kind}:{index}"
             free = free_memory(open_device(device))
             gpu = Gpu(properties.name, device, total_bytes=int(properties.total_memory), free_bytes=free)
-            found[str(getattr(properties, "uuid", device))] = gpu
+            found[_key(torch, properties, device)] = gpu
     return found
+
+
+def _key(torch: Any, properties: Any, device: str) -> str:
+    places: list[Any] = [getattr(properties, f"pci_{part}_id", None) for part in ("domain", "bus", "device")]
+    if (device.startswith("xpu") or torch.version.hip) and None not in places:
+        return "{:04x}:{:02x}:{:02x}.0".format(*places)
+    return str(getattr(properties, "uuid", device))
 
 
 def device_bandwidth(device: str, nbytes: int = 2**28, passes: int = 7) -> float:

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from linnet.control_group import processor_quota
 from linnet.ops.native import NativeOps, default_threads
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -58,8 +59,8 @@ def read_processor(root: Path = Path("/")) -> Processor:
         cores=_distinct(cpus, "topology/thread_siblings_list"),
         threads=threads,
         usable_threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads,
-        quota=_quota(root / "sys/fs/cgroup/cpu.max"),
-        default_threads=default_threads(root / "sys/fs/cgroup"),
+        quota=processor_quota(root),
+        default_threads=default_threads(root),
         caches=_caches(cpus),
     )
 
@@ -97,11 +98,6 @@ def _caches(cpus: list[Path]) -> tuple[Cache, ...]:
                 found.add((int(level), kind, int(size[:-1]) * _UNITS[size[-1]], shared))
     counts = Counter((level, kind, nbytes) for level, kind, nbytes, _ in found)
     return tuple(Cache(*cache, count) for cache, count in sorted(counts.items()))
-
-
-def _quota(file: Path) -> float | None:
-    quota, _, period = _text(file).strip().partition(" ")
-    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
 
 
 def _text(file: Path) -> str:

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from linnet.bench.cases import Case
 from linnet.bench.cost import model_cost
-from linnet.engine.pages import common_window, most_pages, page_bytes, plan_pages
+from linnet.choosing import SHORTEST, SMALL, WEIGHTS
+from linnet.engine.page_plan import cache_bytes, most_of_sequence, plan_pages
 from linnet.errors import OutOfMemoryError
 from linnet.hardware.gpus import device_bandwidth
 from linnet.hardware.report import HardwareInfo, hardware_info
 from linnet.hardware.shapes import is_size, of_size
-from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
-from linnet.look.memory import SHORTEST, weight_bytes
+from linnet.load.weight_bytes import bytes_of
 from linnet.look.phrases import size
-from linnet.model_options import ModelOptions
+from linnet.model_options import GPU_BATCH, PROCESSOR_BATCH, ModelOptions
+from linnet.op_set import torch_bytes
+from linnet.ops.torch.devices import import_torch
 from linnet.tensors import BF16, TYPES
 
 FAST = 20.0
 """Tokens a second from which on weights are left as they are: some times faster than people read."""
 
-_WEIGHTS = ("auto", "q8_0", "q4_0")
 _INPUT, _OUTPUT = 512, 128
 """The request whose speed is told, as `linnet bench` measures unasked."""
-_MOST_BATCH = ModelOptions.max_batch
 _KV = "f16"
+_NO_GPU = "device cpu: no GPU that PyTorch finds here holds the whole model"
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,16 @@ def recommend(model: str | Path, hardware: HardwareInfo | None = None) -> Recomm
 
 
 def _on_gpus(checkpoint: Checkpoint, hardware: HardwareInfo) -> Iterator[Recommendation]:
-    """One for each GPU that the whole model fits in. The op set for PyTorch holds every weight in 16 bits there."""
-    slots = plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
-    nbytes = 2 * sum(prod(slot.field_shape) for slot in slots)
-    for gpu in hardware.gpus:
-        if gpu.device is None or gpu.free_bytes is None:
-            continue
-        reasons = [
-            f"device {gpu.device}: {gpu.name} has {size(gpu.free_bytes)} free, and the weights take {size(nbytes)} there, in 16 bits each"
-        ]
+    """One for each GPU that the whole model fits in, unless a processor is as quick. Floats have 16 bits there."""
+    gpus = [gpu for gpu in hardware.gpus if gpu.device is not None and gpu.free_bytes is not None]
+    if not gpus or bytes_of(checkpoint, None) < SMALL:
+        return
+    layers, outside, _ = torch_bytes(checkpoint, None, import_torch().bfloat16)
+    nbytes = sum(layers) + outside
+    for gpu in gpus:
+        assert gpu.device is not None
+        assert gpu.free_bytes is not None
+        reasons = [f"device {gpu.device}: {gpu.name} has {size(gpu.free_bytes)} free, and the weights take {size(nbytes)} there"]
         found = _fitted(checkpoint, "auto", nbytes, gpu.free_bytes, device_bandwidth(gpu.device), {"device": gpu.device}, reasons)
         if found is not None:
             yield found
@@ -95,10 +96,12 @@ def _on_processor(checkpoint: Checkpoint, hardware: HardwareInfo) -> Recommendat
     sizes: dict[str, int] = {}
     found: list[Recommendation] = []
     rejected: list[str] = []
-    why = "device cpu: no GPU that PyTorch finds here holds the whole model" if hardware.gpus else "device cpu: no GPU was found"
-    slots = plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
-    for weights in _WEIGHTS:
-        nbytes = weight_bytes(checkpoint.spec, slots, checkpoint.source, None if weights == "auto" else TYPES[weights])
+    why = "device cpu: no GPU was found"
+    if hardware.gpus:
+        small = bytes_of(checkpoint, None) < SMALL
+        why = f"device cpu: models of less than {size(SMALL)} are as quick there" if small else _NO_GPU
+    for weights in WEIGHTS:
+        nbytes = bytes_of(checkpoint, TYPES.get(weights))
         if sizes and nbytes >= min(sizes.values()):
             continue  # weights that are stored smaller than that
         sizes[weights] = nbytes
@@ -129,28 +132,28 @@ def _fitted(
     checkpoint: Checkpoint, weights: str, nbytes: int, memory: int, bandwidth: float | None, options: dict[str, Any], reasons: list[str]
 ) -> Recommendation | None:
     """With the context and batch that `memory` bytes hold besides `nbytes` of weights; None where that is less than a useful context."""
-    spec = checkpoint.spec
+    spec, most = checkpoint.spec, GPU_BATCH if "device" in options else PROCESSOR_BATCH
     try:
-        pages, context = plan_pages(spec, _KV, None, _MOST_BATCH, None, nbytes, memory)
+        pages, context = plan_pages(spec, _KV, None, most, None, nbytes, memory)
     except OutOfMemoryError:
         return None
     if context < min(SHORTEST, spec.context):
         return None
-    each, rows = page_bytes(spec, _KV), ModelOptions.prefill_chunk
-    needed = most_pages(context, common_window(spec, None), rows)
-    batch = max(1, min(_MOST_BATCH, pages // needed))
-    cache = batch * needed * each
+    needed = most_of_sequence(spec, context, ModelOptions.prefill_chunk)
+    batch = max(1, min(most, *(count // one for count, one in zip(pages, needed, strict=True))))
+    request = cache_bytes(spec, _KV, context, 1, ModelOptions.prefill_chunk)
+    cache = batch * request
     made_for = "all that the model was made for" if context == spec.context else f"of {spec.context} that the model was made for"
     reasons = [
         *reasons,
-        f"context {context}: {made_for}; the KV cache ({_KV}) of a request of that length takes {size(needed * each)}",
-        f"batch {batch}: so many requests of the whole context fit; up to {_MOST_BATCH} run at once where they are shorter",
+        f"context {context}: {made_for}; the KV cache ({_KV}) of a request of that length takes {size(request)}",
+        f"batch {batch}: so many requests of the whole context fit; up to {most} run at once where they are shorter",
     ]
     speed = None
     if bandwidth is not None:
         on_gpu = "device" in options
         cost = model_cost(checkpoint, _KV, BF16 if on_gpu else None if weights == "auto" else TYPES[weights])
-        step = cost.generated_step_bytes(Case(1, *_request(context), 0, 0))
+        step = cost.generated_step_bytes(Case(1, *_request(context), (), 0))
         speed = bandwidth / step
         reasons.append(
             f"{speed:.3g} tokens/s at most: a token of one request reads {size(step)} of weights, keys and values, "

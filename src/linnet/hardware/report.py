@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from linnet.bench.machine import read_bandwidth
-from linnet.engine.pages import available_memory
+from linnet.control_group import memory_limit
+from linnet.engine.page_plan import available_memory
 from linnet.hardware.gpus import Gpu, read_gpus
 from linnet.hardware.processor import Processor, read_processor
 
@@ -38,12 +39,12 @@ def hardware_info(measure: bool = True, root: Path = Path("/")) -> HardwareInfo:
     """What `linnet info` prints. measure: reads memory for about half a second, to say how fast it is. root: the folder that holds the
     system's proc and sys. Raises InvalidRequestError where LINNET_ISA names an instruction set that is not there."""
     processor = read_processor(root)
-    gpus, notes = read_gpus()
+    gpus, notes = read_gpus(root)
     return HardwareInfo(
         processor=processor,
         memory_bytes=_installed(root / "proc/meminfo"),
-        memory_limit=_limit(root / "sys/fs/cgroup/memory.max"),
-        available_bytes=available_memory(root / "sys/fs/cgroup", root / "proc/meminfo"),
+        memory_limit=memory_limit(root),
+        available_bytes=available_memory(root),
         read_bandwidth=read_bandwidth(processor.default_threads) if measure else None,
         gpus=gpus,
         notes=notes,
@@ -56,11 +57,3 @@ def _installed(meminfo: Path) -> int | None:
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal")), None)
-
-
-def _limit(file: Path) -> int | None:
-    try:
-        limit = file.read_text().strip()
-    except OSError:
-        return None
-    return int(limit) if limit.isdecimal() else None

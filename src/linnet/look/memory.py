@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.pages import KV_BYTES, cache_budget, common_window, most_pages, page_bytes
+from linnet.choosing import SHORTEST
+from linnet.engine.page_plan import KV_BYTES, cache_budget, cache_bytes
 from linnet.errors import ContextLengthError
-from linnet.load.field import Slot, type_in_memory
-from linnet.load.source import Source
 from linnet.model_options import ModelOptions, longest_context
-from linnet.tensors import F32, TensorType
 
 BATCH_SIZES = (1, 4, 16)
-SHORTEST = 512
-"""Least context that is planned for unasked, where the model is made for more."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +32,6 @@ class MemoryNeed:
     fits: bool
 
 
-def weight_bytes(spec: ModelSpec, slots: Iterable[Slot], source: Source, target: TensorType | None) -> int:
-    """Bytes of all weights in memory, loaded with `target` (None: as stored)."""
-    positions = spec.embedding.positions
-    total = F32.nbytes((positions.count, spec.hidden)) if positions is not None and positions.kind == "sinusoidal" else 0
-    for slot in slots:
-        type = type_in_memory(slot, source.type(slot.names[0]), target) if slot.is_matrix else F32
-        total += type.nbytes(slot.field_shape)
-    return total
-
-
 def plan_memory(
     spec: ModelSpec, weights: int, reserved: int, contexts: Sequence[int] | None = None, batch_sizes: Sequence[int] = BATCH_SIZES
 ) -> list[MemoryNeed]:
@@ -61,8 +47,7 @@ def plan_memory(
     budget = cache_budget(reserved)
     needs = []
     for kv_dtype, context, batch_size in product(KV_BYTES, contexts or usual_contexts(spec.context), batch_sizes):
-        pages = most_pages(context, common_window(spec, None), ModelOptions.prefill_chunk)
-        cache = pages * batch_size * page_bytes(spec, kv_dtype)
+        cache = cache_bytes(spec, kv_dtype, context, batch_size, ModelOptions.prefill_chunk)
         needs.append(MemoryNeed(context, batch_size, kv_dtype, weights, cache, weights + cache, cache <= budget))
     return needs
 

@@ -14,13 +14,13 @@ from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.field import Slot
 from linnet.load.source import Source
-from linnet.look.memory import BATCH_SIZES, MemoryNeed, plan_memory, weight_bytes
+from linnet.load.weight_bytes import weight_bytes
+from linnet.look.memory import BATCH_SIZES, MemoryNeed, plan_memory
 from linnet.look.parameters import Parameters, count_parameters, part_of
 from linnet.look.tokenizer_facts import TokenizerFacts, tokenizer_facts
 from linnet.look.words import Section, describe, kinds_of_layers
 from linnet.model_options import ModelOptions
 from linnet.prompts import read_tokenizer
-from linnet.tensors import TYPES
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def inspect_model(
     try:
         spec, source = checkpoint.spec, checkpoint.source
         slots = plan(spec, checkpoint.table, source, checkpoint.naming, checkpoint.strict)
-        in_memory = weight_bytes(spec, slots, source, None if options.weights == "auto" else TYPES[options.weights])
+        in_memory = weight_bytes(spec, slots, source, options.target)
         tokenizer, templates, failure = _tokenizer(checkpoint)
         return ModelReport(
             model=checkpoint.name,

@@ -36,8 +36,9 @@ class Batch:
 
     tokens, positions: int32 [n]; the n input rows. Rows of one sequence are contiguous, positions ascending.
     previous: int32 [n]; the token before each row's, -1 at position 0.
-    sequence: int32 [n]; which row of `page_table` each input row belongs to.
-    page_table: int32 [sequences, widest]; the pages of each sequence in order of position, -1 past its last.
+    sequence: int32 [n]; which sequence each input row belongs to.
+    page_table: int32 [groups, sequences, widest]; the pages of each sequence in order of position, -1 past its last, in each group of
+        layers (see `Ops.allocate_cache`). Of pages that no row of the batch sees through a layer's window, any number may stand there.
     rope_lengths: int32 [sequences]; the length that length-dependent rotary scaling uses, fixed per request.
     prompt_lengths: int32 [sequences]; tokens of the request's prompt, fixed per request (bidirectional prompts, ChatGLM's positions).
     rows: int32 [wanted]; the input rows whose logits are wanted, ascending.
@@ -194,14 +195,15 @@ class Ops(Protocol):
         """The logits of x [wanted, width], scaled and capped as `output` says; what a forward returns."""
 
     # ---- KV pages and sampling
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
-        """Makes the pool of `pages` pages of PAGE_SIZE positions for every layer; `kv_dtype` is one of KV_DTYPES."""
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
+        """Makes pools of PAGE_SIZE positions a page for every layer; `kv_dtype` is one of KV_DTYPES. Layers of a group share page
+        tables. pages: how many of each group; groups: that of every layer, or nothing where all are in the first."""
 
     def free_cache(self) -> None:
         """Gives the pool back."""
 
-    def copy_page(self, source: int, target: int) -> None:
-        """Makes page `target` hold what page `source` holds, in every layer."""
+    def copy_page(self, source: int, target: int, group: int) -> None:
+        """Makes page `target` hold what page `source` holds, in every layer of a group."""
 
     def sample(
         self,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from linnet import _core
 from linnet.arch.rope import effective_length, inverse_frequencies, is_length_dependent
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
+from linnet.control_group import processor_quota
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
 from linnet.tensors import RawTensor, TensorType
@@ -75,7 +76,7 @@ class NativeOps:
         try:
             matrix = _core.matrix(self.context, data, stored.gguf_id, target.gguf_id, rows, columns, self.pack)
         except ValueError as error:
-            raise ModelFileError(f"tensor {first.name!r} {error}: it cannot be stored as {target.name}") from None
+            raise ModelFileError(f"tensor {first.name!r}, {error}: it cannot be stored as {target.name}") from None
         except MemoryError:
             raise OutOfMemoryError(f"there is no memory for tensor {first.name!r} {first.shape}; choose smaller weights, as q4_0") from None
         if not self.owns(matrix):
@@ -164,21 +165,21 @@ class NativeOps:
         return x if output.softcap is None else self.tape.softcap(x, output.softcap)
 
     # ---- KV pages and sampling
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
         attentions = [layer.attention for layer in spec.layers]
         shapes = [(attention.kv_heads, attention.head_dim, attention.value_head_dim) for attention in attentions]
-        self.cache = _core.Cache(shapes, pages, KV_TYPES[kv_dtype])
+        self.cache = _core.Cache(shapes, groups or [0] * len(shapes), pages, KV_TYPES[kv_dtype])
 
     def free_cache(self) -> None:
         """And what steps worked in, with the threads: this is the end."""
         self.cache = None
         vars(self).pop("context", None)
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, group: int) -> None:
         assert self.cache is not None
-        self.cache.copy_page(source, target)
+        self.cache.copy_page(source, target, group)
 
     sample = staticmethod(_core.sample)
 
@@ -227,9 +228,10 @@ def frequencies_and_factor(rope: Rope, length: int) -> NDArray[np.float32]:
 
 
 @lru_cache
-def default_threads(control_group: Path = Path("/sys/fs/cgroup")) -> int:
+def default_threads(root: Path = Path("/")) -> int:
     """Physical cores among the processors that this process may run on (hyperthreads of one core count once), but no more
-    than a container's quota of processor time is worth: threads past it would wait for each other while they are held up."""
+    than a container's quota of processor time is worth: threads past it would wait for each other while they are held up. root: the
+    folder that holds the system's files of control groups."""
     try:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
@@ -238,8 +240,5 @@ def default_threads(control_group: Path = Path("/sys/fs/cgroup")) -> int:
     for cpu in allowed:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         cores.add(siblings.read_text().strip() if siblings.exists() else str(cpu))
-    try:
-        quota, period = (control_group / "cpu.max").read_text().split()
-    except OSError:
-        return len(cores)
-    return len(cores) if quota == "max" else max(1, min(len(cores), int(quota) // int(period)))
+    quota = processor_quota(root)
+    return len(cores) if quota is None else max(1, min(len(cores), int(quota)))

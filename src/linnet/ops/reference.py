@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from linnet.arch.rope import angles, rotary_positions
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope, Router
 from linnet.errors import InvalidRequestError
-from linnet.load.dequantize import dequantize, quantize
-from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encoded
+from linnet.ops.base import PAGE_SIZE, Batch, Step
+from linnet.ops.cache_types import KV_TYPES, rounded
 from linnet.ops.sampling import sample
-from linnet.tensors import BF16, F16, F32, Q8_0, RawTensor, TensorType
+from linnet.tensors import F16, RawTensor, TensorType
 from linnet.weights import MlpWeights, NormWeights
 
 X = NDArray[np.float32]
-
-KV_TYPES = {"f16": F16, "bf16": BF16, "q8_0": Q8_0, "f32": F32}
-assert set(KV_TYPES) == set(KV_DTYPES)
 
 
 @dataclass
 class LayerCache:
     """Keys and values of one layer, float32 [pages, PAGE_SIZE, kv_heads, head_dim or value_dim], keys already rotated; they hold
-    what the cache's type leaves of a number."""
+    what the cache's type leaves of a number. group: whose page tables say where."""
 
+    group: int
     keys: X
     values: X
 
@@ -52,7 +52,7 @@ class ReferenceOps:
     # ---- weights
     def matrix(self, raw: RawTensor, target: TensorType | None = None) -> X:
         if target is not None and target != raw.type:
-            raw = RawTensor(raw.name, raw.shape, target, quantize(dequantize(raw), target))
+            raw = encoded(raw, target)
         return dequantize(raw)
 
     def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> X:
@@ -119,7 +119,7 @@ class ReferenceOps:
 
     def attend(self, q: X, k: X, v: X, layer: int, attention: Attention, sinks: X | None) -> X:
         cache, batch = self.cache[layer], self.batch
-        tables = batch.page_table[batch.sequence]  # [n, widest]
+        tables = batch.page_table[cache.group, batch.sequence]  # [n, widest]
         pages = tables[np.arange(len(q)), batch.positions // PAGE_SIZE]
         assert (pages >= 0).all(), "a position without a page"
         for store, x in ((cache.keys, k), (cache.values, v)):
@@ -184,21 +184,26 @@ class ReferenceOps:
         return logits if output.softcap is None else softcap(logits, output.softcap)
 
     # ---- KV pages and sampling
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
-            raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
+            raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
         self.kv_type = KV_TYPES[kv_dtype]
         self.cache = []
-        for attention in (layer.attention for layer in spec.layers):
-            widths = (attention.head_dim, attention.value_head_dim)
-            self.cache.append(LayerCache(*(np.zeros((pages, PAGE_SIZE, attention.kv_heads, width), np.float32) for width in widths)))
+        for layer, group in zip(spec.layers, groups or [0] * len(spec.layers), strict=True):
+            attention = layer.attention
+            keys, values = (
+                np.zeros((pages[group], PAGE_SIZE, attention.kv_heads, width), np.float32)
+                for width in (attention.head_dim, attention.value_head_dim)
+            )
+            self.cache.append(LayerCache(group, keys, values))
 
     def free_cache(self) -> None:
         self.cache = []
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, group: int) -> None:
         for layer in self.cache:
-            layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
+            if layer.group == group:
+                layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
 
     sample = staticmethod(sample)
 
@@ -227,18 +232,6 @@ def attend_row(row: X, position: int, end: int, table: NDArray[np.int32], cache:
     weights /= total if sinks is None else total + np.exp(sink_scores - largest)
     result: X = np.einsum("kgp,pkd->kgd", weights, values).reshape(-1)
     return result
-
-
-def rounded(x: X, type: TensorType) -> X:
-    """What a cache of this type keeps of keys or values [n, heads, width]; q8_0 in blocks of 32 within a head."""
-    if type == F32:
-        return x
-    if type == F16:  # saturates: an infinity would turn masked zeros into NaN
-        x = np.clip(x, np.float32(-65504), np.float32(65504))
-    lacking = -x.shape[-1] % type.block
-    padded = np.pad(x, ((0, 0), (0, 0), (0, lacking)))
-    raw = RawTensor("cache", padded.shape, type, quantize(padded, type))
-    return dequantize(raw)[..., : x.shape[-1]]
 
 
 def route(scores: X, router: Router, correction: X | None) -> list[tuple[int, np.float32]]:

@@ -35,7 +35,7 @@ def run_observed(
     entries of lists). advance: called with numbers of tokens that are done."""
     ops, spec = ObservedOps(observe, threads), checkpoint.spec
     weights = checkpoint.assemble(ops)
-    ops.native.allocate_cache(spec, -(-max(map(len, texts)) // PAGE_SIZE), "f32")
+    ops.native.allocate_cache(spec, [-(-max(map(len, texts)) // PAGE_SIZE)], "f32")
     step = ops.stepper(spec, partial(forward, ops, spec, weights))  # type: ignore[arg-type]
     for ids in texts:
         step(_batch(ids))
@@ -48,7 +48,7 @@ def _batch(ids: Sequence[int]) -> Batch:
     """One sequence from its beginning, all rows wanted: no op then needs another number of rows than the batch has."""
     count = len(ids)
     tokens, rows, length = np.array(ids, np.int32), np.arange(count, dtype=np.int32), np.array([count], np.int32)
-    pages = np.arange(-(-count // PAGE_SIZE), dtype=np.int32)[None]
+    pages = np.arange(-(-count // PAGE_SIZE), dtype=np.int32)[None, None]
     previous = np.concatenate(([-1], tokens[:-1])).astype(np.int32)
     return Batch(tokens, rows, previous, np.zeros_like(rows), pages, length, length, rows)
 

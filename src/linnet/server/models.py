@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from linnet.engine.pages import common_window, most_pages, page_bytes
+from linnet.engine.page_plan import cache_bytes
 from linnet.engine.params import SamplingParams, advice
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.model_options import ModelOptions
@@ -166,9 +166,8 @@ def needs(settings: ModelSettings) -> tuple[int, int]:
         reports.append(inspect_model(options.draft))
     specs = [report.spec for report in reports]
     context = specs[0].context if options.context is None else options.context
-    window = common_window(specs[0], specs[1] if options.draft is not None else None)
-    pages = options.max_batch * most_pages(context, window, options.prefill_chunk)
-    cache = pages * sum(page_bytes(spec, options.kv_type) for spec in specs)
+    draft = specs[1] if options.draft is not None else None
+    cache = cache_bytes(specs[0], options.kv_type, context, options.batch, options.prefill_chunk, draft)
     weights = sum(_weight_bytes(report, options) for report in reports)
     return weights, cache if options.kv_memory is None else min(cache, options.kv_memory)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends
@@ -84,8 +84,11 @@ class Service:
         time limit unless theirs is nearer."""
         most = self.options.request_timeout
         timeout = most if params.timeout is None else min(most, params.timeout)
-        advised = advice(llm.generation_config) if self.options.generation_config == "auto" else {}
-        return replace(params, timeout=timeout, **{name: value for name, value in advised.items() if getattr(body, name) is None})
+        return replace(params, timeout=timeout, **{name: value for name, value in self.advised(llm).items() if getattr(body, name) is None})
+
+    def advised(self, llm: LLM) -> dict[str, Any]:
+        """What of sampling a body may leave out, for the model's publishers advise it."""
+        return advice(llm.generation_config) if self.options.generation_config == "auto" else {}
 
     def model_name(self, asked: str | None) -> str:
         """The first model, where a request does not say which."""

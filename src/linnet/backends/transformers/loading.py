@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from linnet.backends.transformers.model import STRUCTURE, TextModel
-from linnet.engine.memory_errors import ran_out
-from linnet.engine.pages import available_memory
+from linnet.engine.memory_errors import planned, ran_out
+from linnet.engine.page_plan import available_memory
 from linnet.errors import InvalidRequestError, LinnetError, MissingDependencyError, ModelFileError, OutOfMemoryError, UnsupportedModelError
 from linnet.load.files import check_regular, read_json
 from linnet.load.hub import locate
@@ -90,24 +90,19 @@ def load(folder: Path, config: Any, options: ModelOptions) -> TextModel:
 
     transformers = import_transformers()
     kind = _auto_class(config, folder, options.trust_remote_code)
-    trusted = {"trust_remote_code": options.trust_remote_code}
     with torch.device("meta"), quiet():
-        empty = loaded(lambda: kind.from_config(config, **trusted), folder)
-    device, dtype = _place(sum(p.numel() for p in (*empty.parameters(), *empty.buffers())), folder, options)
-    del empty
-    with quiet():
-        model, told = loaded(
-            lambda: kind.from_pretrained(
-                folder, config=config, dtype=dtype, local_files_only=True, output_loading_info=True, low_cpu_mem_usage=True, **trusted
-            ),
-            folder,
-        )
+        empty = loaded(lambda: kind.from_config(config, trust_remote_code=options.trust_remote_code), folder)
+    count = sum(values.numel() for values in (*empty.parameters(), *empty.buffers()))
+    device, dtype = _place(count, folder, options)
+    with planned(str(folder), count * dtype.itemsize), quiet():
+        how = {"config": config, "dtype": dtype, "local_files_only": True, "trust_remote_code": options.trust_remote_code}
+        model, told = loaded(lambda: kind.from_pretrained(folder, output_loading_info=True, **how), folder)
         missing, unexpected = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
         if missing:
             raise ModelFileError(f"{folder}: {len(missing)} weights of {type(model).__name__} are missing, {_some(missing)}")
         if unexpected:
             logger.warning("%s: %d weights are no part of %s: %s", folder, len(unexpected), type(model).__name__, _some(unexpected))
-        model = loaded(lambda: model.to(device).eval(), folder)
+        model = model.to(device).eval()
     structure = {name: getattr(model.generation_config, name, None) for name in STRUCTURE}
     ends = model.generation_config.eos_token_id
     model.generation_config = transformers.GenerationConfig()
@@ -193,8 +188,7 @@ def loaded(load: Callable[[], T], folder: Path) -> T:
         raise MissingDependencyError(f"{folder}: transformers needs another package for this model: {_first_line(error)}") from error
     except Exception as error:
         if ran_out(error):
-            memory = available_memory()
-            raise OutOfMemoryError(f"{folder}: memory ran out while it was loaded, with {memory} bytes left; free memory") from None
+            raise
         raise ModelFileError(f"{folder}: transformers cannot load it ({type(error).__name__}: {_first_line(error)})") from error
 
 

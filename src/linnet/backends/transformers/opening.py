@@ -26,7 +26,7 @@ def open_model(model: str | Path, options: ModelOptions) -> Opened:
     tokenizer = _read_tokenizer(folder, options)
     template = read_chat_template(options.chat_template, tokenizer)
     found = load(folder, config, options)
-    engine = TransformersEngine(found, options.max_batch, options.max_queue)
+    engine = TransformersEngine(found, options.batch, options.max_queue)
     files = ExitStack()
     if found.device.type != "cpu":
         files.callback(clear_memory_cache, str(found.device))

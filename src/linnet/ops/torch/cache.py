@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -65,21 +67,27 @@ class Store:
 
 
 class Cache:
-    """The pool of one op set: keys and values of every layer."""
+    """The pools of one op set: keys and values of every layer. groups: whose page tables say where those of a layer lie."""
 
-    def __init__(self, attentions: list[Attention], pages: int, kv_dtype: str, device: torch.device) -> None:
+    def __init__(
+        self, attentions: Sequence[Attention], pages: Sequence[int], kv_dtype: str, device: torch.device, groups: Sequence[int] = ()
+    ) -> None:
         if kv_dtype not in DTYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
-        self.pages = [pages]
-        """Of each group: the number of its pages, and the number of one more, which is nobody's."""
+        self.groups, self.pages = list(groups) or [0] * len(attentions), list(pages)
+        """The group of every layer; and of each group, the number of its pages, and the number of one more, which is nobody's."""
+        counted = [(a, pages[group] + 1) for a, group in zip(attentions, self.groups, strict=True)]
         try:
-            self.keys = [Store(pages + 1, a.kv_heads, a.head_dim, kv_dtype, device) for a in attentions]
-            self.values = [Store(pages + 1, a.kv_heads, a.value_head_dim, kv_dtype, device) for a in attentions]
+            self.keys = [Store(count, a.kv_heads, a.head_dim, kv_dtype, device) for a, count in counted]
+            self.values = [Store(count, a.kv_heads, a.value_head_dim, kv_dtype, device) for a, count in counted]
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(
-                f"device {device} has no room for {pages} pages of KV cache; lower context, max_batch or kv_memory"
+                f"device {device} has no room for {sum(pages)} pages of KV cache; lower context, max_batch or kv_memory"
             ) from None
 
-    def copy_page(self, source: int, target: int) -> None:
-        for store in (*self.keys, *self.values):
-            store.copy(slice(source * PAGE_SIZE, (source + 1) * PAGE_SIZE), slice(target * PAGE_SIZE, (target + 1) * PAGE_SIZE))
+    def copy_page(self, source: int, target: int, group: int) -> None:
+        places = [slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE) for page in (source, target)]
+        for own, keys, values in zip(self.groups, self.keys, self.values, strict=True):
+            if own == group:
+                keys.copy(*places)
+                values.copy(*places)

@@ -19,7 +19,7 @@ from torch import Tensor
 from linnet.arch.rope import angles, rotary_positions
 from linnet.arch.spec import ModelSpec, Moe, Rope
 from linnet.ops.base import PAGE_SIZE, Batch
-from linnet.ops.torch.step import Part, page_tables
+from linnet.ops.torch.step import Part
 
 if TYPE_CHECKING:
     from linnet.ops.torch.ops import TorchOps
@@ -75,7 +75,7 @@ class Inputs:
         plain = np.zeros((4, self.size), np.int64)
         plain[:, :count] = batch.tokens, batch.positions, batch.previous, ends
         tables = np.broadcast_to(np.array(spare, np.int64)[:, None, None], (self.groups, self.size, self.width)).copy()
-        given = page_tables(batch)[:, order, : self.width]
+        given = batch.page_table[:, order, : self.width]
         tables[:, :count, : given.shape[2]] = np.maximum(given, 0)
         pages = np.take_along_axis(tables, plain[1][None, :, None] // PAGE_SIZE, axis=2)[..., 0]
         places = pages * PAGE_SIZE + plain[1] % PAGE_SIZE

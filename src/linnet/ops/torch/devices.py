@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from linnet.errors import InvalidRequestError, MissingDependencyError
@@ -30,6 +33,9 @@ DEVICES: dict[str, tuple[str, str | None]] = {
     "npu": ("Huawei's Ascend", "torch_npu"),
 }
 """What `device` may be, before a number: what it stands for, and the package that PyTorch drives it with, where that is another."""
+
+_DEVICE_FILES = ("nvidia[0-9]*", "kfd", "dri/renderD*", "dxg")
+"""Under /dev: of NVIDIA's, AMD's, Intel's (and others') GPUs, and of whichever Windows lends to its Linux."""
 
 VENDORS = {"nvidia": "cuda", "cambricon": "mlu", "metax": "cuda", "moore": "musa", "iluvatar": "cuda"}
 """Names of makers, as the command line takes them (--nvidia), by device."""
@@ -82,6 +88,30 @@ def usual_device() -> str:
     """The device that is meant where none is named: the first of an accelerator that is there, or the processor."""
     torch = import_torch()
     return next((kind for kind in ("cuda", "mps", "xpu") if _count(torch, kind)), "cpu")
+
+
+def accelerators() -> list[str]:
+    """Every GPU that PyTorch drives here: "cuda:0" ... Where there can be none, PyTorch is not imported to find out."""
+    if not may_have_gpu():
+        return []
+    torch = import_torch()
+    return [f"{kind}:{index}" for kind in ("cuda", "mps", "xpu") for index in range(_count(torch, kind))]
+
+
+def may_have_gpu(root: Path = Path("/")) -> bool:
+    """Whether PyTorch is installed, was built for GPUs, and the system has a device file of one. root: the folder that holds dev."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    if sys.platform == "darwin":
+        return True
+    try:
+        version = (Path(found.origin).parent / "version.py").read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        version = ""
+    if "torch" not in sys.modules and not re.search(r"^(cuda|hip|xpu)\b.*= *['\"]", version, re.MULTILINE):
+        return False
+    return sys.platform != "linux" or any(next((root / "dev").glob(name), None) is not None for name in _DEVICE_FILES)
 
 
 def _count(torch: Any, kind: str) -> int:

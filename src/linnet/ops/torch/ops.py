@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
 from linnet.errors import OutOfMemoryError
-from linnet.load.dequantize import dequantize, quantize
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encoded
 from linnet.ops.base import Batch, Step
 from linnet.ops.sampling import sample
 from linnet.ops.torch.attention import attend
@@ -67,7 +68,7 @@ class TorchOps:
     def encoded(self, raws: Sequence[RawTensor], target: TensorType | None, stacked: bool = False) -> Plain:
         """A matrix, or several stacked, as it is computed with, on the processor, in memory of its own."""
         if target is not None and target != raws[0].type:
-            raws = [RawTensor(raw.name, raw.shape, target, quantize(dequantize(raw), target)) for raw in raws]
+            raws = [encoded(raw, target) for raw in raws]
         type = raws[0].type
         if type in DTYPES:
             stored = [torch.from_numpy(raw.data.copy()).view(DTYPES[type]).view(raw.shape).to(self.dtype) for raw in raws]
@@ -158,8 +159,7 @@ class TorchOps:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, attention: Attention, sinks: Tensor | None) -> Tensor:
         assert self.cache is not None
-        keys, values = self.cache.keys[layer], self.cache.values[layer]
-        group = 0
+        keys, values, group = self.cache.keys[layer], self.cache.values[layer], self.cache.groups[layer]
         keys.write(self.step.places[group], k)
         values.write(self.step.places[group], v)
         out = q.new_empty(len(q), attention.output_width)
@@ -260,15 +260,15 @@ class TorchOps:
         return logits if output.softcap is None else output.softcap * torch.tanh(logits / output.softcap)
 
     # ---- KV pages and sampling
-    def allocate_cache(self, spec: ModelSpec, pages: int, kv_dtype: str) -> None:
-        self.cache = Cache([layer.attention for layer in spec.layers], pages, kv_dtype, self.device)
+    def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
+        self.cache = Cache([layer.attention for layer in spec.layers], pages, kv_dtype, self.device, groups)
 
     def free_cache(self) -> None:
         self.cache = None
 
-    def copy_page(self, source: int, target: int) -> None:
+    def copy_page(self, source: int, target: int, group: int) -> None:
         assert self.cache is not None
-        self.cache.copy_page(source, target)
+        self.cache.copy_page(source, target, group)
 
     sample = staticmethod(sample)
 

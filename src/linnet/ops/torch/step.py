@@ -34,16 +34,11 @@ class Part:
 
     @property
     def places(self) -> Tensor:
-        """int64 [groups, sequences, length], in the pool; worked out once, if at all (torch.compile knows no cached_property)."""
+        """int64 [groups, sequences, length], in the pools; worked out once, if at all (torch.compile knows no cached_property)."""
         if not self.kept:
             within = torch.arange(PAGE_SIZE, device=self.tables.device)
             self.kept.append((self.tables[..., None] * PAGE_SIZE + within).flatten(-2)[..., : self.length])
         return self.kept[0]
-
-
-def page_tables(batch: Batch) -> NDArray[np.int32]:
-    """[groups, sequences, widest]."""
-    return batch.page_table[None]
 
 
 class DeviceBatch:
@@ -67,7 +62,7 @@ class DeviceBatch:
     def places(self) -> Tensor:
         """Where each row's keys and values are written: int64 [groups, n]."""
         batch = self.batch
-        pages = page_tables(batch)[:, batch.sequence, batch.positions // PAGE_SIZE]
+        pages = batch.page_table[:, batch.sequence, batch.positions // PAGE_SIZE]
         assert (pages >= 0).all(), "a position without a page"
         return self._move(pages * PAGE_SIZE + batch.positions % PAGE_SIZE)
 
@@ -99,7 +94,7 @@ class DeviceBatch:
         """rows: [sequences, queries]."""
         batch = self.batch
         length = int(ends[rows].max()) + 1
-        tables = page_tables(batch)[:, batch.sequence[rows[:, 0]], : -(-length // PAGE_SIZE)]
+        tables = batch.page_table[:, batch.sequence[rows[:, 0]], : -(-length // PAGE_SIZE)]
         tables = np.maximum(tables, 0)  # those past a shorter end are masked
         flat = rows.reshape(-1)
         together = slice(int(flat[0]), int(flat[-1]) + 1) if len(flat) == flat[-1] - flat[0] + 1 else self._move(flat)

@@ -105,6 +105,7 @@ class ModelInfo(BaseModel):
     file_bytes: int
     types: dict[str, int] = Field(description="bytes of tensors by their type in the file")
     has_chat_template: bool
+    sampling: dict[str, float] | None = Field(description="what its publishers advise where a request says nothing; null: it is not open")
 
 
 class Trace(BaseModel):
@@ -186,6 +187,7 @@ async def model_info(service: ServiceOf, model: str | None = None) -> ModelInfo:
         file_bytes=report.file_bytes,
         types={share.type: share.nbytes for share in report.types},
         has_chat_template=bool(report.chat_templates),
+        sampling=None if served.llm is None else service.advised(served.llm),
     )
 
 

@@ -18,19 +18,21 @@ export function stop(conversation) {
 }
 
 /**
- * A new answer to a message of the user. begun: tokens of an earlier one that it goes on from; model: the name of the one to ask, or a promise of it.
- * options: of sampling. seen: began(conversation), grew(conversation, node), ended(conversation, node), as it happens. Never throws: what fails is said in the node.
+ * A new answer to a message of the user. begun: tokens of an earlier one that it goes on from; asked: a promise of the model and the options
+ * of sampling. seen: began(conversation), grew(conversation, node), ended(conversation, node), as it happens. Never throws: what fails is
+ * said in the node.
  */
-export async function answer(conversation, question, begun, model, options, seen) {
+export async function answer(conversation, question, begun, asked, seen) {
   stop(conversation);
   const node = add(conversation, question.id, "assistant", begun.map((token) => token.text).join(""));
-  Object.assign(node, { tokens: [...begun], begun: begun.length, model: typeof model === "string" ? model : undefined });
+  Object.assign(node, { tokens: [...begun], begun: begun.length });
   const run = { conversation, node, controller: new AbortController(), meter: new Meter() };
   running.set(conversation, run);
   seen.began(conversation);
   try {
-    node.model = await Promise.race([model, aborted(run.controller.signal)]);
-    await receive(run, request(conversation, question, begun, node.model, options), () => seen.grew(conversation, node));
+    const options = await Promise.race([asked, aborted(run.controller.signal)]);
+    node.model = options.model;
+    await receive(run, request(conversation, question, begun, options), () => seen.grew(conversation, node));
   } catch (error) {
     if (error.name === "AbortError") node.reason = "stopped";
     else node.error = error instanceof Failure ? error.message : `The page failed: ${error.message}`;
@@ -43,11 +45,11 @@ export async function answer(conversation, question, begun, model, options, seen
 
 const aborted = (signal) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
 
-function request(conversation, question, begun, model, options) {
+function request(conversation, question, begun, options) {
   const system = conversation.system.trim() ? [{ role: "system", content: conversation.system }] : [];
   const said = path({ nodes: conversation.nodes, leaf: question.id }).map(({ role, content }) => ({ role, content }));
   const begin = begun.length ? { begin: begun.map((token) => token.id) } : {};
-  return { model, messages: [...system, ...said], top: CANDIDATES, ...options, ...begin };
+  return { ...options, messages: [...system, ...said], top: CANDIDATES, ...begin };
 }
 
 async function receive({ node, controller, meter }, body, grew) {

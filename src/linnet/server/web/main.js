@@ -1,11 +1,13 @@
 // The page: what the user does, and what comes of it.
 import { follow, showActivity, showMemory } from "./activity.js";
 import { allRunning, answer, runningIn, stop } from "./answers.js";
-import { modelInfo, models, setKey } from "./api.js";
-import { action, amount, byId, h, say } from "./dom.js";
-import { sampling, showSampling } from "./settings.js";
+import { setKey } from "./api.js";
+import { action, byId, h, say } from "./dom.js";
+import { asked, chosen, connect, learn, learnMore } from "./model.js";
+import { notice, openAccess, trouble } from "./notice.js";
+import { showSampling } from "./settings.js";
 import { add, forget, goTo, load, newConversation, parse, path, remove, save, serialize, watch } from "./store.js";
-import { fill, messageElement } from "./thread.js";
+import { fill, messageElement, nameOf } from "./thread.js";
 
 const stored = load();
 const state = { conversations: stored.conversations, current: null, tokens: false };
@@ -41,16 +43,6 @@ function showThread() {
 function welcome() {
   const suggestions = ["What is 17 + 25?", "Tell me about yourself.", "What is the capital of Canada?"].map((text) => action(text, () => send(text)));
   return h("div", { class: "welcome" }, h("img", { src: "/web/linnet.svg", alt: "", width: 56, height: 56 }), h("p", {}, "This model runs on your own machine. Ask it something, and look at how it decides."), h("div", { class: "suggestions" }, ...suggestions));
-}
-
-function notice(text, ...actions) {
-  byId("notice").className = "";
-  byId("notice").replaceChildren(...(text ? [h("p", {}, text), ...actions] : []));
-}
-
-function trouble(text, ...actions) {
-  notice(text, ...actions);
-  byId("notice").className = "failed";
 }
 
 function persist(conversation = state.current) {
@@ -135,13 +127,10 @@ function send(text) {
 /** A new answer to a message of the user; begun: tokens of an earlier one that it goes on from. */
 function ask(question, begun = []) {
   notice("");
-  return answer(state.current, question, begun, model() ?? connecting.then(model, model), sampling(), seen);
+  return answer(state.current, question, begun, asked(), seen);
 }
 
-/** The model to ask; none where the server has not told its models, and takes its first. */
-const model = () => byId("model").value || undefined;
-
-const sight = () => ({ conversation: state.current, model: model() });
+const sight = () => ({ conversation: state.current, model: chosen() });
 
 let drawing = null;
 
@@ -163,14 +152,17 @@ const seen = {
     if (conversation === state.current) showThread();
     if (!node.error) say(node.reason === "stopped" ? "The answer was stopped." : "The answer is complete.");
     follow(sight);
+    if (!node.error) learnMore();
   },
 };
 
 /** What has come of an answer that runs, where it is looked at. */
 function draw(node) {
   drawing = null;
-  const body = byId("thread").querySelector(`[data-id="${node.id}"] .waiting`);
+  const article = byId("thread").querySelector(`[data-id="${node.id}"]`);
+  const body = article?.querySelector(".waiting");
   if (!body) return;
+  article.querySelector(".who").textContent = nameOf(node);
   const { scrollHeight, scrollTop, clientHeight } = byId("thread");
   fill(body, node, false, acts);
   if (scrollHeight - scrollTop - clientHeight < 120) scrollToEnd(); // whoever reads further up stays there
@@ -197,45 +189,8 @@ const acts = {
     persist();
     showThread();
   },
-  openAccess: () => {
-    if (byId("panel").hidden) byId("settings").click();
-    byId("key").focus();
-  },
+  openAccess,
 };
-
-// ---- the model
-let connecting = null;
-
-/** Asks for the models; what is sent meanwhile waits for them. */
-function connect() {
-  notice("");
-  connecting = showModels();
-  connecting.then(showModel).catch((error) => failed(error, connect));
-}
-
-/** Says what failed, and offers to try it again. */
-function failed(error, again) {
-  const access = error.status === 401 ? [action("Give the key", acts.openAccess)] : [];
-  trouble(error.message, action("Try again", again), ...access);
-}
-
-async function showModels() {
-  const names = await models();
-  byId("model").replaceChildren(...names.map((name) => h("option", { value: name }, name)));
-}
-
-function changeModel() {
-  notice("");
-  showModel().catch((error) => failed(error, changeModel));
-}
-
-async function showModel() {
-  const info = await modelInfo(byId("model").value);
-  const types = Object.keys(info.types).join(", ");
-  byId("facts").textContent = `${amount(info.parameters).replace("G", "B")} parameters, ${types}, context ${info.context.toLocaleString()}`;
-  const rows = [["Family", info.family], ["Parameters", info.parameters.toLocaleString()], ["Layers", info.layers], ["Hidden size", info.hidden], ["Vocabulary", info.vocab_size.toLocaleString()], ["Context", info.context.toLocaleString()], ["Files", `${amount(info.file_bytes)}B`], ["Types", types]];
-  byId("details").replaceChildren(...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
-}
 
 // ---- what the user does
 function closeMenu() {
@@ -317,7 +272,10 @@ function wire() {
   });
   byId("thread").addEventListener("click", closeMenu);
   byId("menu").addEventListener("click", () => byId("menu").setAttribute("aria-expanded", String(byId("sidebar").classList.toggle("open"))));
-  byId("model").addEventListener("change", changeModel);
+  byId("model").addEventListener("change", () => {
+    notice("");
+    learn();
+  });
   byId("system").addEventListener("change", (event) => {
     state.current.system = event.target.value;
     persist();
@@ -325,6 +283,7 @@ function wire() {
   byId("access").addEventListener("submit", (event) => event.preventDefault());
   byId("key").addEventListener("change", (event) => {
     setKey(event.target.value.trim());
+    notice("");
     connect();
   });
 }
@@ -333,9 +292,9 @@ addEventListener("pagehide", () => allRunning().forEach(({ conversation }) => pe
 watch(changedElsewhere);
 setTheme(localStorage.getItem("linnet.theme") ?? "");
 wire();
-showSampling();
+showSampling(null);
 if (state.conversations.length) select([...state.conversations].sort((a, b) => b.created - a.created)[0]);
 else begin();
 connect();
 if (stored.broken) trouble("Some of what this browser has stored could not be read. It was put aside, not thrown away.");
-connecting.then(() => showMemory(sight), () => {});
+asked().then(() => showMemory(sight));

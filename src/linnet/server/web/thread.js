@@ -16,11 +16,13 @@ export function messageElement(conversation, node, { busy, tokens }, acts) {
   const article = h("article", { class: `message ${node.role}`, "data-id": node.id, "aria-label": mine ? "You" : "Model" });
   const body = h("div", { class: busy ? "body waiting" : "body", dir: "auto", tabindex: mine && node.content.length > LONGEST_UNSCROLLED ? "0" : null });
   fill(body, node, tokens && !busy, acts);
-  article.append(h("h2", { class: "who" }, mine ? "You" : node.model ?? "Model"), body);
+  article.append(h("h2", { class: "who" }, nameOf(node)), body);
   if (node.error) article.append(failed(node, acts));
   article.append(busy ? h("p", { class: "live" }) : footer(conversation, node, article, body, acts));
   return article;
 }
+
+export const nameOf = (node) => (node.role === "user" ? "You" : node.model ?? "Model");
 
 export function fill(body, node, asTokens, acts) {
   if (node.role === "user" || node.content.length > LONGEST_RENDERED) {
@@ -52,7 +54,7 @@ function footer(conversation, node, article, body, acts) {
   bar.append(copyButton(() => node.content));
   if (node.role === "user") bar.append(action("Edit", () => edit(node, article, body, acts)));
   else bar.append(action("Regenerate", () => acts.regenerate(node)));
-  const cut = { length: "cut at the longest answer", stopped: "stopped" }[node.reason];
+  const cut = { length: "cut at its longest", stopped: "stopped" }[node.reason];
   if (cut && node.tokens.length) bar.append(action("Go on", () => acts.goOn(node)));
   const told = [node.speed && `${node.count} tokens, ${node.speed.toFixed(1)} a second`, cut].filter(Boolean);
   if (told.length) bar.append(h("span", { class: "speed" }, told.join(", ")));

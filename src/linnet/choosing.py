@@ -1,0 +1,110 @@
+"""Choosing by the machine what nobody said: the device, and the weight type, where weights as they are stored would not fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from linnet.engine.page_plan import available_memory, cache_budget, cache_bytes
+from linnet.errors import OutOfMemoryError
+from linnet.load.checkpoint import Checkpoint
+from linnet.load.weight_bytes import bytes_of
+from linnet.model_options import ModelOptions
+from linnet.op_set import torch_bytes
+from linnet.ops.torch.devices import accelerators, dtype_of, free_memory, open_device, usual_device
+from linnet.ops.torch.placement import WEIGHT_SHARE
+
+logger = logging.getLogger("linnet.llm")
+
+WEIGHTS = ("auto", "q8_0", "q4_0")
+"""Weight types in the order in which they are tried: as stored, then in eight bits, then in four."""
+
+SHORTEST = 512
+"""Least context that is planned for unasked, where the model is made for more."""
+
+SMALL = 2**28
+"""Bytes of weights below which no GPU is looked for: a processor reads them in the time in which a step's kernels are launched."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a model may run: `device` as `LLM` calls it, None: the native op set; and the bytes that can be taken there."""
+
+    device: str | None
+    memory: int
+
+    def weight_bytes(self, checkpoint: Checkpoint, options: ModelOptions, weights: str) -> int:
+        """What the weights take here."""
+        target = replace(options, weights=weights).target
+        if self.device is None:
+            return bytes_of(checkpoint, target)
+        layers, outside, _ = torch_bytes(checkpoint, target, dtype_of(open_device(self.device), options.dtype))
+        return sum(layers) + outside
+
+    def holds(self, checkpoint: Checkpoint, options: ModelOptions, nbytes: int) -> bool:
+        """Whether so many bytes of weights fit, beside the keys and values of one request of the context asked for, or a useful one."""
+        room = self.memory if self.device in (None, "cpu") else int(self.memory * WEIGHT_SHARE)
+        needed = least_cache(checkpoint, options)
+        if options.kv_memory is not None:
+            return nbytes + min(options.kv_memory, needed) <= room
+        return nbytes <= room and needed <= cache_budget(nbytes, self.memory)
+
+
+def least_cache(checkpoint: Checkpoint, options: ModelOptions) -> int:
+    """Bytes of KV cache without which a model is not opened."""
+    spec = checkpoint.spec
+    context = options.context or min(SHORTEST, spec.context)
+    return cache_bytes(spec, options.kv_type, context, 1, options.prefill_chunk)
+
+
+def choose(checkpoint: Checkpoint, options: ModelOptions) -> ModelOptions:
+    """The options, with the device and the weight type that they leave open; what was given stays as it is.
+
+    Weights are kept as they are stored wherever that fits, on a GPU rather than on the processor; else they become q8_0, else q4_0. Raises
+    OutOfMemoryError where nothing fits.
+    """
+    if options.op_set == "reference" or options.tp > 1 or options.low_memory or options.offload is not None:
+        return options
+    places = list(_places(checkpoint, options))
+    tried: list[tuple[int, str]] = []
+    for weights in WEIGHTS if options.weights == "auto" else (options.weights,):
+        for place in places:
+            nbytes = place.weight_bytes(checkpoint, options, weights)
+            if place.holds(checkpoint, options, nbytes):
+                _tell(checkpoint, options, place, weights, nbytes, tried)
+                device = options.device if place.device is None else place.device
+                return replace(options, device=device, weights=weights)
+            tried.append((nbytes, f"{nbytes} bytes {_said(weights)} on {place.device or 'cpu'}, where {place.memory} can be taken"))
+    needed, cache = min(tried)[1], least_cache(checkpoint, options)
+    others = "" if options.weights == "auto" else "choose smaller weights, as q4_0, or "
+    raise OutOfMemoryError(
+        f"{checkpoint.name}: its weights take {needed}, and the KV cache at least {cache} bytes besides; {others}choose a smaller model or "
+        "context, or free memory"
+    )
+
+
+def _places(checkpoint: Checkpoint, options: ModelOptions) -> Iterator[Place]:
+    """Where a model may run by its options, the best first: the GPU with the most memory, then the processor."""
+    if options.op_set == "torch":
+        name = options.device or usual_device()
+        memory = free_memory(open_device(name))
+        yield Place(name, available_memory() if memory is None else memory)
+        return
+    free = options.ops == "auto" and options.device is None and options.threads is None and options.prefill_threads is None
+    if free and bytes_of(checkpoint, None) >= SMALL:
+        found = [(memory, name) for name in accelerators() if (memory := free_memory(open_device(name))) is not None]
+        yield from (Place(name, memory) for memory, name in sorted(found, reverse=True))
+    yield Place(None, available_memory())
+
+
+def _tell(checkpoint: Checkpoint, options: ModelOptions, place: Place, weights: str, nbytes: int, tried: list[tuple[int, str]]) -> None:
+    if weights != options.weights:
+        message = "%s: weights are loaded as %s, %d bytes: they would take %s; weights='stored' (--weights stored) keeps them as they are"
+        logger.warning(message, checkpoint.name, weights, nbytes, tried[0][1])
+    if options.device is None and place.device not in (None, "cpu"):
+        logger.info("%s: runs on %s, which holds its %d bytes of weights; device='cpu' overrides", checkpoint.name, place.device, nbytes)
+
+
+def _said(weights: str) -> str:
+    return "as stored" if weights in ("auto", "stored") else f"as {weights}"
