@@ -1,5 +1,5 @@
 """Beams in the engine: what they share, that company changes none of them, and that every page comes back. What they find is compared
-with transformers in tests/agree/test_beams.py."""
+with transformers in tests/agree/test_beam_search.py."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_prompt_is_read_once_and_its_pages_are_shared() -> None:
     assert engine.counters().generated_tokens == 4 * 20
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.3}, {"stop_token_ids": [3, 7, 11]}, {"frequency_penalty": 0.4}])
+@pytest.mark.parametrize("options", [{"temperature": 1.3, "frequency_penalty": 0.4}, {"stop_token_ids": [3, 7, 11]}])
 def test_company_changes_no_beam(options: dict[str, Any]) -> None:
     """Whatever is shared, gives way, waits or is computed again."""
 
@@ -87,7 +87,7 @@ def test_company_changes_no_beam(options: dict[str, Any]) -> None:
     assert run(mock_engine(), *computed_anew) == alone
 
 
-@pytest.mark.parametrize("options", [{"window": 20}, {"slides": True, "context": 40}, {"bidirectional": True}])
+@pytest.mark.parametrize("options", [{"windows": (20,)}, {"windows": (None, 20, 3)}, {"slides": True, "context": 40}, {"bidirectional": True}])
 def test_beams_of_windows_and_of_texts_that_slide(options: dict[str, Any]) -> None:
     def asked(cache: bool = True) -> Request:
         r = search(35, 3, n=3, max_tokens=50)
