@@ -87,7 +87,10 @@ def test_company_changes_no_beam(options: dict[str, Any]) -> None:
     assert run(mock_engine(), *computed_anew) == alone
 
 
-@pytest.mark.parametrize("options", [{"windows": (20,)}, {"windows": (None, 20, 3)}, {"slides": True, "context": 40}, {"bidirectional": True}])
+SHAPES = [{"windows": (20,)}, {"windows": (None, 20, 3)}, {"slides": True, "context": 40}, {"bidirectional": True}]
+
+
+@pytest.mark.parametrize("options", SHAPES)
 def test_beams_of_windows_and_of_texts_that_slide(options: dict[str, Any]) -> None:
     def asked(cache: bool = True) -> Request:
         r = search(35, 3, n=3, max_tokens=50)
