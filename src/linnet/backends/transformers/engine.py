@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from linnet.engine.driver import Driver
 from linnet.engine.engine import PRIORITY_PLACES
 from linnet.engine.memory_errors import step_error
 from linnet.engine.request import Output, Request
+from linnet.engine.runner import Runner
 from linnet.errors import ClosedError, DeadlineError, LinnetError, QueueFullError
 
 logger = logging.getLogger("linnet.engine")
@@ -38,8 +39,8 @@ class _Waiting:
     key: Any
 
 
-class TransformersEngine:
-    """A `Runner`. Requests of equal settings that wait at the same time run in one batch of up to `max_batch` rows, each to its own end;
+class TransformersEngine(Runner):
+    """Requests of equal settings that wait at the same time run in one batch of up to `max_batch` rows, each to its own end;
     draws are each request's own. What comes while a batch runs waits for its end."""
 
     def __init__(self, model: TextModel, max_batch: int, max_queue: int | None) -> None:
@@ -82,21 +83,6 @@ class TransformersEngine:
                 self._thread = threading.Thread(target=self._work, name="linnet transformers", daemon=True)
                 atexit.register(self._stop)
                 self._thread.start()
-
-    def outputs(self, request: Request) -> Generator[Output, None, None]:
-        """The outputs of a submitted request as they come; see `Engine.outputs`."""
-        try:
-            while True:
-                done = request.done
-                while request.outputs:
-                    yield request.outputs.popleft()
-                if done:
-                    if request.error is not None:
-                        raise request.error
-                    return
-                self.advance(request)
-        finally:
-            self.cancel(request)
 
     def advance(self, request: Request, until: float = math.inf) -> None:
         """Waits until the request has outputs or is done, or time.perf_counter() is `until`."""
