@@ -51,7 +51,7 @@ MatrixPointer matrix(Context& c, std::vector<Array1<uint8_t>> raws, int stored, 
     require(raw.shape(0) == (size_t)rows * (size_t)(columns / from.block) * from.raw_bytes, "raw data of another size than rows x columns");
     data.push_back(raw.data());
   }
-  require(!data.empty() && (stored == target || to.from_floats != nullptr), "cannot re-encode to this tensor type");
+  require(!data.empty(), "no matrices");
   nb::gil_scoped_release release;
   return make_matrix(c, data, from, to, rows, columns, pack);
 }
@@ -74,7 +74,8 @@ nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>> quantized(Array1<uint8_t> raw, int 
   {
     nb::gil_scoped_release release;
     ThreadPool pool(threads);
-    quantize_rows(kernels, pool, raw.data(), from, to, rows, columns, importance ? importance->data() : nullptr, data);
+    Encoder encoder(kernels, from, to, columns, importance ? importance->data() : nullptr);
+    quantize_rows(encoder, pool, raw.data(), rows, data);
   }
   return {data, 2, shape, owner};
 }

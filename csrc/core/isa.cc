@@ -26,9 +26,11 @@ std::vector<std::string> available_isas() {
   // __builtin_cpu_supports also asks the operating system whether it saves the registers (XGETBV).
   __builtin_cpu_init();
   bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#if defined(LINNET_HAS_AVX512)
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
   if (avx512) names.push_back("avx512");
+#endif
 #if defined(LINNET_HAS_AVXVNNI)
   if (avx2 && has_avxvnni()) names.push_back("avxvnni");
 #endif
@@ -54,7 +56,9 @@ const Kernels& kernels_for(const std::string& wanted) {
   }
   if (!known) throw std::invalid_argument("instruction set '" + name + "' is not available on this processor; it has: " + list);
 #if defined(LINNET_X86)
+#if defined(LINNET_HAS_AVX512)
   if (name == "avx512") return avx512::table();
+#endif
 #if defined(LINNET_HAS_AVXVNNI)
   if (name == "avxvnni") return avxvnni::table();
 #endif

@@ -1,31 +1,12 @@
 // Weights into packed groups, shared out over the threads.
-#include <cmath>
 #include <cstring>
-#include <stdexcept>
 
+#include "../quantize/quantize.h"
 #include "context.h"
 
 namespace linnet {
 
 namespace {
-
-// Re-encodes up to sixteen rows: stored blocks to floats to raw blocks of the target, one row after another in `raw`.
-void reencode(const Format& stored, const Format& target, const uint8_t* const rows[kRows], int64_t columns, std::vector<uint8_t>& group,
-              std::vector<float>& values, uint8_t* raw) {
-  int64_t blocks = columns / stored.block, target_blocks = columns / target.block;
-  size_t raw_row = (size_t)target_blocks * target.raw_bytes;
-  group.resize((size_t)blocks * stored.packed_bytes);
-  values.resize((size_t)columns);
-  if (stored.packed_bytes) stored.pack(rows, blocks, group.data());
-  for (int r = 0; r < kRows && rows[r]; r++) {
-    stored.to_floats(stored.packed_bytes ? group.data() : rows[r], r, blocks, values.data());
-    // Rounding to levels would make an ordinary number of it.
-    for (float v : values) {
-      if (!std::isfinite(v)) throw std::domain_error("holds a value that is not finite");
-    }
-    target.from_floats(values.data(), target_blocks, raw + raw_row * (size_t)r);
-  }
-}
 
 // Floats, and blocks that are not to be packed, stay where they are if they are as wanted and lie one after another.
 bool can_stay(const std::vector<const uint8_t*>& raw, const Format& stored, const Format& target, int64_t rows, int64_t columns,
@@ -68,17 +49,18 @@ std::shared_ptr<Matrix> make_matrix(Context& c, const std::vector<const uint8_t*
   size_t bytes = (size_t)experts * (packs ? (size_t)groups * group_bytes : target_row * (size_t)rows);
   uint8_t* data = (uint8_t*)allocate_pages(bytes);
   auto matrix = std::make_shared<Matrix>(target, experts, rows, columns, data, bytes, packs);
+  Encoder encoder(c.kernels, stored, target, columns);
   c.decode.run(experts * groups, [&](int64_t index, int) {
     int64_t expert = index / groups, g = index % groups;
     const uint8_t* row[kRows];
     for (int r = 0; r < kRows; r++) {
       row[r] = g * kRows + r < rows ? raw[(size_t)expert] + stored_row * (size_t)(g * kRows + r) : nullptr;
     }
-    static thread_local std::vector<uint8_t> group, encoded;
-    static thread_local std::vector<float> values;
+    static thread_local std::vector<uint8_t> encoded;
+    static thread_local Encoder::Workspace space;
     if (stored.type != target.type) {
       encoded.resize(target_row * kRows);
-      reencode(stored, target, row, columns, group, values, encoded.data());
+      encoder.encode(row, g * kRows, space, encoded.data());
       for (int r = 0; r < kRows; r++) row[r] = row[r] ? encoded.data() + target_row * (size_t)r : nullptr;
     }
     if (packs) {

@@ -23,21 +23,6 @@ void floats_iq4_nl(const PackedIQ4_NL& p, int r, float* out) {
   for (int k = 0; k < 32; k++) out[k] = d * (float)kIQ4Levels[field<4>(p.q, r, k)];
 }
 
-void encode_q4_0(const float* x, int64_t blocks, uint8_t* raw) {
-  RawQ4_0* out = (RawQ4_0*)raw;
-  for (int64_t b = 0; b < blocks; b++, x += 32) {
-    float extreme = 0;
-    for (int k = 0; k < 32; k++) extreme = std::fabs(x[k]) > std::fabs(extreme) ? x[k] : extreme;
-    float d = extreme / -8.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
-    out[b].d = half_bits(d);
-    auto level = [&](float v) {
-      float q = v * inverse + 8.5f;
-      return (uint8_t)(q > 15 ? 15 : q > 0 ? (int)q : 0);  // NaN: 0
-    };
-    for (int k = 0; k < 16; k++) out[b].q[k] = (uint8_t)(level(x[k]) | level(x[k + 16]) << 4);
-  }
-}
-
 void pack_q4_1(const FourRows<RawQ4_1>& rows, PackedQ4_1& out) {
   rows.each([&](const RawQ4_1& raw, int r) {
     out.d[r] = raw.d;
@@ -106,20 +91,6 @@ void floats_q8_0(const PackedQ8_0& p, int r, float* out) {
   for (int k = 0; k < 32; k++) out[k] = d * (float)p.q[k / 4][4 * r + k % 4];
 }
 
-void encode_q8_0(const float* x, int64_t blocks, uint8_t* raw) {
-  RawQ8_0* out = (RawQ8_0*)raw;
-  for (int64_t b = 0; b < blocks; b++, x += 32) {
-    float largest = 0;
-    for (int k = 0; k < 32; k++) largest = std::fabs(x[k]) > largest ? std::fabs(x[k]) : largest;
-    float d = largest / 127.0f, inverse = d != 0 ? 1.0f / d : 0.0f;
-    out[b].d = half_bits(d);
-    for (int k = 0; k < 32; k++) {
-      float q = std::round(x[k] * inverse);
-      out[b].q[k] = (int8_t)(std::fabs(q) <= 127 ? (int)q : 0);  // NaN and infinities: 0
-    }
-  }
-}
-
 void pack_mxfp4(const FourRows<RawMXFP4>& rows, PackedMXFP4& out) {
   rows.each([&](const RawMXFP4& raw, int r) { out.e[r] = raw.e; });
   put_nibbles(rows, &RawMXFP4::q, 0, out.q);
@@ -131,17 +102,17 @@ void floats_mxfp4(const PackedMXFP4& p, int r, float* out) {
 }
 
 template <class Raw, class Packed, void (*four)(const FourRows<Raw>&, Packed&), void (*floats)(const Packed&, int, float*)>
-constexpr Format format(Type type, void (*encode)(const float*, int64_t, uint8_t*) = nullptr) {
-  return {type, 32, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, four>, unpack<Packed, 32, floats>, encode};
+constexpr Format format(Type type) {
+  return {type, 32, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, four>, unpack<Packed, 32, floats>};
 }
 
 }  // namespace
 
-const Format kQ4_0 = format<RawQ4_0, PackedQ4_0, pack_nibbles<RawQ4_0>, floats_q4_0>(Type::Q4_0, encode_q4_0);
+const Format kQ4_0 = format<RawQ4_0, PackedQ4_0, pack_nibbles<RawQ4_0>, floats_q4_0>(Type::Q4_0);
 const Format kQ4_1 = format<RawQ4_1, PackedQ4_1, pack_q4_1, floats_q4_1>(Type::Q4_1);
 const Format kQ5_0 = format<RawQ5_0, PackedQ5_0, pack_q5_0, floats_q5_0>(Type::Q5_0);
 const Format kQ5_1 = format<RawQ5_1, PackedQ5_1, pack_q5_1, floats_q5_1>(Type::Q5_1);
-const Format kQ8_0 = format<RawQ8_0, PackedQ8_0, pack_q8_0, floats_q8_0>(Type::Q8_0, encode_q8_0);
+const Format kQ8_0 = format<RawQ8_0, PackedQ8_0, pack_q8_0, floats_q8_0>(Type::Q8_0);
 const Format kIQ4_NL = format<RawIQ4_NL, PackedIQ4_NL, pack_nibbles<RawIQ4_NL>, floats_iq4_nl>(Type::IQ4_NL);
 const Format kMXFP4 = format<RawMXFP4, PackedMXFP4, pack_mxfp4, floats_mxfp4>(Type::MXFP4);
 

@@ -6,7 +6,6 @@
 namespace linnet {
 
 float half_value(uint16_t h) { return formats::half_to_float(h); }
-uint16_t half_bits(float f) { return formats::float_to_half(f); }
 
 const Format* format_of(int gguf_id) {
   static const Format* const formats[] = {&kF32,    &kF16,   &kBF16, &kQ4_0, &kQ4_1, &kQ5_0, &kQ5_1, &kQ8_0,

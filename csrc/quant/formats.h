@@ -1,4 +1,4 @@
-// Weight formats outside the kernels: raw rows to packed groups, packed groups to floats, floats to raw rows.
+// Weight formats outside the kernels: raw rows to packed groups, packed groups to floats. (csrc/quantize makes raw rows.)
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -16,15 +16,12 @@ struct Format {
   void (*pack)(const uint8_t* const rows[kRows], int64_t blocks, void* packed);
   // Values of row `row` of a packed group (or of a raw row, for floats): float32 [blocks * block].
   void (*to_floats)(const void* group, int row, int64_t blocks, float* out);
-  // Encodes a row of floats as raw blocks, as ggml's reference quantizers do; null where not offered.
-  void (*from_floats)(const float* x, int64_t blocks, uint8_t* raw);
 };
 
 // The format of a GGUF type id; null for types without kernels.
 const Format* format_of(int gguf_id);
 
 float half_value(uint16_t h);
-uint16_t half_bits(float f);
 
 extern const Format kF32, kF16, kBF16;                                   // floats.cc
 extern const Format kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kIQ4_NL, kMXFP4;  // blocks.cc

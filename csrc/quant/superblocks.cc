@@ -169,7 +169,7 @@ void floats_iq4_xs(const PackedIQ4_XS& p, int r, float* out) {
 
 template <class Raw, class Packed, void (*four)(const FourRows<Raw>&, Packed&), void (*floats)(const Packed&, int, float*)>
 constexpr Format format(Type type) {
-  return {type, 256, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, four>, unpack<Packed, 256, floats>, nullptr};
+  return {type, 256, sizeof(Raw), sizeof(Packed), pack<Raw, Packed, four>, unpack<Packed, 256, floats>};
 }
 
 }  // namespace

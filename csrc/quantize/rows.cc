@@ -62,24 +62,15 @@ static void weigh(const float* x, const float* importance, int64_t columns, floa
 }
 
 static void encode_f32(const float* x, const float*, int64_t columns, uint8_t* raw) { __builtin_memcpy(raw, x, 4 * (size_t)columns); }
-static void encode_f16(const float* x, const float*, int64_t columns, uint8_t* raw) {
+template <void (*store)(uint16_t*, F)>
+static void encode_halves(const float* x, const float*, int64_t columns, uint8_t* raw) {
   uint16_t halves[kLanes];
   int64_t k = 0;
   for (; k + kLanes <= columns; k += kLanes) {
-    f_store_f16(halves, f_load(x + k));
+    store(halves, f_load(x + k));
     __builtin_memcpy(raw + 2 * k, halves, sizeof halves);
   }
-  f_store_f16(halves, last_values(x + k, columns - k));
-  __builtin_memcpy(raw + 2 * k, halves, 2 * (size_t)(columns - k));
-}
-static void encode_bf16(const float* x, const float*, int64_t columns, uint8_t* raw) {
-  uint16_t halves[kLanes];
-  int64_t k = 0;
-  for (; k + kLanes <= columns; k += kLanes) {
-    f_store_bf16(halves, f_load(x + k));
-    __builtin_memcpy(raw + 2 * k, halves, sizeof halves);
-  }
-  f_store_bf16(halves, last_values(x + k, columns - k));
+  store(halves, last_values(x + k, columns - k));
   __builtin_memcpy(raw + 2 * k, halves, 2 * (size_t)(columns - k));
 }
 
@@ -89,8 +80,8 @@ void set_encoders(Kernels& kernels) {
   kernels.extent = extent;
   kernels.weigh = weigh;
   kernels.encode[(int)Type::F32] = encode_f32;
-  kernels.encode[(int)Type::F16] = encode_f16;
-  kernels.encode[(int)Type::BF16] = encode_bf16;
+  kernels.encode[(int)Type::F16] = encode_halves<f_store_f16>;
+  kernels.encode[(int)Type::BF16] = encode_halves<f_store_bf16>;
   set_block_encoders(kernels);
   set_affine_encoders(kernels);
   set_symmetric_encoders(kernels);

@@ -48,9 +48,8 @@ class ModelOptions(Options):
     )
     weights: str = option(
         "auto",
-        "type to re-encode weights as; auto: as stored, or where that does not fit in memory q8_0 or q4_0",
-        choices=("auto", "stored", "f32", "f16", "bf16", "q8_0", "q4_0"),
-        later=("q4_k", "q6_k"),
+        "type to re-encode matrices as, all of them; auto: as stored, or where that does not fit in memory q8_0 or q4_0",
+        choices=("auto", "stored", *TYPES),
     )
     tokenizer: Any = option(None, "a Tokenizer, or a path to one, in place of the model's own")
     chat_template: str | None = option(None, "a chat template, its name, or a file that holds one, in place of the model's own")

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from linnet.load.encode import encode as linnet_encode
 from linnet.tensors import TYPES
 from models import is_matrix, is_transposed
 
@@ -25,10 +26,11 @@ KEPT = {"wpe", "embed_positions", "gate", "router", "shared_expert_gate"}
 """Modules whose matrices loading leaves as they are stored: learned positions, routers and gates of one output."""
 
 
-def quantize_model(model: PreTrainedModel, type_name: str, activations: bool) -> None:
+def quantize_model(model: PreTrainedModel, type_name: str, activations: bool, on_load: bool = False) -> None:
     """Makes the float32 model compute what one stored as `type_name` does: each matrix whose columns the type's block divides
     becomes what the `gguf` package reads back from that type, and, with `activations`, each input of one is rounded as
-    llama.cpp's kernels for that type round it. Types without kernels go through q8_0, as linnet's documentation says."""
+    llama.cpp's kernels for that type round it. Types without kernels go through q8_0, as linnet's documentation says. on_load: the
+    type is what linnet's own encoders make on loading, not a file's."""
     type = gguf.GGMLQuantizationType[type_name.upper()]
     block = gguf.GGML_QUANT_SIZES[type][0]
     kernel_block = TYPES[type_name].block if type_name in TYPES else 32
@@ -45,7 +47,7 @@ def quantize_model(model: PreTrainedModel, type_name: str, activations: bool) ->
             found = True
             if id(parameter) not in done:
                 done.add(id(parameter))
-                values.copy_(torch.from_numpy(stored_as(values.numpy(), type_name)))
+                values.copy_(torch.from_numpy(stored_as(values.numpy(), type_name, encode_on_load if on_load else encode)))
         if found and activations and kernel_block > 1:
             round_inputs(module, through)
     assert done, f"no matrix has columns that are a multiple of {block}"
@@ -84,11 +86,15 @@ class RoundedProducts(TorchFunctionMode):
         return function(*arguments, **(named or {}))
 
 
-def stored_as(values: NDArray[np.float32], type_name: str) -> NDArray[np.float32]:
+def encode_on_load(values: NDArray[np.float32], type_name: str) -> NDArray[np.uint8]:
+    return linnet_encode(values, TYPES[type_name])
+
+
+def stored_as(values: NDArray[np.float32], type_name: str, encode: Callable[..., Any] = encode) -> NDArray[np.float32]:
     """The values once a tensor type has held them; types without kernels are then held as q8_0."""
     type = gguf.GGMLQuantizationType[type_name.upper()]
     held = gguf.quants.dequantize(encode(values, type_name), type).reshape(values.shape).astype(np.float32)
-    return held if type_name in TYPES else stored_as(held, "q8_0")
+    return held if type_name in TYPES else stored_as(held, "q8_0", encode_on_load)
 
 
 def through_q8_0(x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,8 @@
-"""Builds the extension module under sanitizers, in build/sanitize, where later runs only compile what changed."""
+"""Builds the extension module under sanitizers, in build/sanitize, where later runs only compile what changed.
+
+With scalar kernels and AVX2's, which are the same sources as those of AVX-512 and AVX-VNNI in another vocabulary; with all of them
+in build/sanitize-all, which takes more than twice as long and is left to `make test-full`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ SANITIZERS = "address,undefined,float-cast-overflow"
 RUNTIMES = ("libasan.so", "libubsan.so", "libstdc++.so.6")
 
 
-def build_sanitized(root: Path) -> tuple[Path | None, str]:
+def build_sanitized(root: Path, every_isa: bool) -> tuple[Path | None, str]:
     """The module and "", or None and the reason why it cannot be built here."""
     lacking = [name for name in ("cmake", "ninja", "g++") if _program(name) is None]
     if platform.system() != "Linux" or lacking or find_spec("nanobind") is None:
@@ -23,7 +27,7 @@ def build_sanitized(root: Path) -> tuple[Path | None, str]:
         )
     if len(_runtimes()) < len(RUNTIMES):
         return None, f"no sanitizers: g++ has no {', '.join(RUNTIMES)}"
-    build = root / "build" / "sanitize"
+    build = root / "build" / ("sanitize-all" if every_isa else "sanitize")
     cmake = str(_program("cmake"))
     configure = [cmake, "-S", str(root), "-B", str(build), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_program('ninja')}"]
     configure += [
@@ -31,6 +35,7 @@ def build_sanitized(root: Path) -> tuple[Path | None, str]:
         "-DCMAKE_CXX_COMPILER=g++",
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-DLINNET_SANITIZE={SANITIZERS}",
+        f"-DLINNET_EVERY_ISA={'ON' if every_isa else 'OFF'}",
     ]
     for command in (configure, [cmake, "--build", str(build), "--target", "_core"]):
         done = subprocess.run(command, capture_output=True, text=True)

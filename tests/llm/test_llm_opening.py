@@ -30,8 +30,8 @@ from linnet import (
     Tokenizer,
 )
 from linnet.engine.page_plan import page_bytes
-from linnet.load.dequantize import ENCODABLE
 from linnet.model_options import ModelOptions
+from linnet.tensors import TYPES
 
 
 def state_dict() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -118,7 +118,7 @@ def test_chat_needs_a_template(untemplated: Path, native: LLM) -> None:
         LLM(untemplated, chat_template="{{ bad")
 
 
-@pytest.mark.parametrize("weights", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("weights", ["f32", "f16", "bf16", "q8_0", "q4_0", "q6_k"])
 def test_weights_are_re_encoded(weights: str) -> None:
     with LLM("tiny", weights=weights) as llm:
         assert llm.logits([1, 304, 280]).shape == (3, 1328)
@@ -140,7 +140,6 @@ def test_weights_are_re_encoded(weights: str) -> None:
         ({"low_memory": True, "ops": "torch"}, "low_memory is for the native op set"),
         ({"backend": "vllm"}, "backend='vllm' is not built yet"),
         ({"weights": "int4"}, "weights is 'int4'"),
-        ({"weights": "q4_k"}, "weights='q4_k' is not built yet"),
         ({"overflow": "slide"}, "overflow='slide' is for models with absolute positions, and this one .llama. has rotary positions"),
         ({"kv_dtype": "q2_k"}, "kv_dtype is 'q2_k'"),
         ({"low_memory": True, "ops": "reference"}, "low_memory is for the native op set"),
@@ -287,7 +286,7 @@ def test_the_signature_is_the_options() -> None:
     signature = {n: p.default for n, p in inspect.signature(LLM).parameters.items() if n != "model"}
     assert signature == {f.name: f.default for f in fields(ModelOptions)}
     weights = next(f for f in fields(ModelOptions) if f.name == "weights")
-    assert set(weights.metadata["choices"]) == {"auto", "stored", *ENCODABLE}
+    assert set(weights.metadata["choices"]) == {"auto", "stored", *TYPES}
     for f in fields(ModelOptions):
         assert f.default is not MISSING
         assert len(f.metadata["help"]) > 10, f.name

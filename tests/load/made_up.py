@@ -10,7 +10,7 @@ import numpy as np
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Moe, Norm, Router
 from linnet.arch.table import ATTENTION, GATED_MLP, Part, Row, Stored, layer_row, standard_table
 from linnet.load.assemble import assemble
-from linnet.load.dequantize import quantize
+from linnet.load.encode import encode
 from linnet.load.memory import MemorySource
 from linnet.ops.reference import ReferenceOps
 from linnet.tensors import RawTensor, TensorType
@@ -70,7 +70,7 @@ class Stores(MemorySource):
         return self.stored.get(name) or super().type(name)
 
     def read(self, name: str) -> RawTensor:
-        return RawTensor(name, self.shape(name), self.type(name), quantize(self._tensor(name), self.type(name)))
+        return RawTensor(name, self.shape(name), self.type(name), encode(self._tensor(name), self.type(name)).reshape(-1))
 
 
 SPLIT = "model.layers.{layer}.experts.{expert}."

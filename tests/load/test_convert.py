@@ -12,10 +12,11 @@ from test_gguf_reader import build, info
 
 from linnet.arch.config import Config
 from linnet.arch.registry import build as build_spec
-from linnet.errors import MissingDependencyError, UnsupportedModelError
+from linnet.errors import MissingDependencyError, ModelFileError, UnsupportedModelError
 from linnet.load.assemble import assemble, plan
 from linnet.load.convert import check_decoder, convert, loaded_as
 from linnet.load.dequantize import dequantize
+from linnet.load.encode import encode
 from linnet.load.gguf import read_gguf
 from linnet.tensors import F32, Q4_0, Q8_0, TYPES, RawTensor, TensorType
 
@@ -119,27 +120,33 @@ def test_every_type_that_gguf_decodes_runs():
 
 @pytest.mark.parametrize("target", [Q8_0, Q4_0, F32], ids=lambda t: t.name)
 @pytest.mark.parametrize("quant", CONVERTED, ids=lambda q: q.name)
-def test_conversion_is_that_of_the_gguf_package(quant, target, monkeypatch):
+def test_values_are_those_of_the_gguf_package_as_encoders_store_them(quant, target, monkeypatch):
     monkeypatch.setattr("linnet.load.convert._PIECE", 512)  # many pieces, the last not whole
     blocks = random_blocks(quant, 21)
     assert len(blocks) == 21
     raw = RawTensor("w", (3, 7 * GGML_QUANT_SIZES[quant][0]), as_ours(quant), blocks.reshape(-1))
-    values = gguf.quants.dequantize(blocks, quant)
-    expected = gguf.quants.quantize(values, GGMLQuantizationType(target.gguf_id)).view(np.uint8).reshape(-1)
+    values = gguf.quants.dequantize(blocks, quant).reshape(raw.shape)
     found = convert(raw, target)
     assert (found.name, found.shape, found.type) == ("w", raw.shape, target)
-    np.testing.assert_array_equal(found.data, expected)
-    if target == Q8_0:
-        error = np.abs(dequantize(found).reshape(-1, 32) - values.reshape(-1, 32)).max(axis=1)
-        # Half a step, and the rounding of the scale to a float16, which may be subnormal.
-        assert (error <= np.abs(values.reshape(-1, 32)).max(axis=1) * (0.5 / 127 + 2**-11) + 127 * 2.0**-25).all()
+    np.testing.assert_array_equal(found.data, encode(values, target).reshape(-1))
+    plain = GGMLQuantizationType(target.gguf_id)
+    rounded = gguf.quants.dequantize(gguf.quants.quantize(values, plain), plain)
+    float16 = 2.0**-23 * np.square(values).mean()  # the rounding of scales, which is all there is where values are ternary
+    assert np.square(dequantize(found) - values).mean() <= 1.001 * np.square(rounded - values).mean() + float16
 
 
-def test_blocks_that_decode_to_nonsense_convert_all_the_same():
+def test_blocks_that_decode_to_nonsense_are_refused_where_it_is_not_finite():
     for quant in CONVERTED:
         block, size = GGML_QUANT_SIZES[quant]
         for byte in (0x00, 0x7F, 0x80, 0xFF):
-            convert(RawTensor("w", (2, block), as_ours(quant), np.full(2 * size, byte, np.uint8)), Q8_0)
+            raw = RawTensor("w", (2, block), as_ours(quant), np.full(2 * size, byte, np.uint8))
+            with np.errstate(all="ignore"):
+                finite = np.isfinite(gguf.quants.dequantize(raw.data, quant)).all()
+            if finite:
+                assert convert(raw, Q8_0).type == Q8_0
+            else:
+                with pytest.raises(ModelFileError, match="w as q8_0: row 0 holds a value that is not finite"):
+                    convert(raw, Q8_0)
 
 
 def test_memory_is_bounded(monkeypatch):

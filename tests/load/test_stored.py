@@ -33,7 +33,8 @@ from linnet.arch.spec import Mlp, Positions
 from linnet.arch.table import ATTENTION, GATED_MLP, Part, Row, Stored, standard_table
 from linnet.errors import ModelFileError, UnsupportedModelError
 from linnet.load.assemble import assemble, plan
-from linnet.load.dequantize import dequantize, quantize
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encode
 from linnet.load.field import KEPT, sinusoidal_table
 from linnet.load.memory import MemorySource
 from linnet.ops.reference import ReferenceOps
@@ -60,12 +61,14 @@ def test_packed_queries_keys_and_values(order: str, stored: TensorType) -> None:
     layer = assemble(ReferenceOps(), spec, standard_table(spec, rows), source).layers[0].attention
     for linear, values in zip((layer.query, layer.key, layer.value), expected, strict=True):
         if transposed:  # blocks lie along the other axis
-            raw = RawTensor("", (HIDDEN, 128), stored, quantize(np.ascontiguousarray(qkv.T), stored))
+            raw = RawTensor("", (HIDDEN, 128), stored, encode(np.ascontiguousarray(qkv.T), stored).reshape(-1))
             start = {64: 0}.get(len(values), 64 if linear is layer.key else 96)
             np.testing.assert_array_equal(linear.matrix, dequantize(raw).T[start : start + len(values)])
         else:
             values = np.ascontiguousarray(values)
-            np.testing.assert_array_equal(linear.matrix, dequantize(RawTensor("", values.shape, stored, quantize(values, stored))))
+            np.testing.assert_array_equal(
+                linear.matrix, dequantize(RawTensor("", values.shape, stored, encode(values, stored).reshape(-1)))
+            )
 
 
 def test_every_second_row_and_vectors_of_parts() -> None:

@@ -12,7 +12,7 @@ from eager import Floats, spec_of
 from hypothesis import strategies as st
 
 from linnet.arch.spec import Attention, DynamicScaling, Mlp, ModelSpec, Moe, Norm, Rope, Router
-from linnet.load.dequantize import quantize
+from linnet.load.encode import encode
 from linnet.ops.native import NativeOps
 from linnet.tensors import BF16, F16, F32, Q4_0, Q8_0, RawTensor, TensorType
 from linnet.weights import Linear, MlpWeights, NormWeights
@@ -46,7 +46,7 @@ def random_floats(*shape: int) -> Floats:
 
 
 def tensor(shape: tuple[int, ...], type: TensorType = F32) -> RawTensor:
-    return RawTensor("w", shape, type, quantize(random_floats(*shape), type))
+    return RawTensor("w", shape, type, encode(random_floats(*shape), type).reshape(-1))
 
 
 def vector(ops: Any, *shape: int) -> Any:
@@ -56,7 +56,7 @@ def vector(ops: Any, *shape: int) -> Any:
 
 def stack(ops: Any, experts: int, rows: int, columns: int, type: TensorType) -> Linear:
     whole = random_floats(experts, rows, columns)
-    raws = [RawTensor("w", (rows, columns), type, quantize(w, type)) for w in whole]
+    raws = [RawTensor("w", (rows, columns), type, encode(w, type).reshape(-1)) for w in whole]
     return Linear(ops.stack(raws), vector(ops, experts, rows))
 
 

@@ -152,7 +152,7 @@ def test_what_is_not_finite_is_not_rounded_to_a_level(value: float) -> None:
     weights = np.ones((40, 64), np.float32)
     weights[35, 3] = value
     raw = RawTensor("blk.0.w", (40, 64), F32, weights.view(np.uint8).ravel())
-    with pytest.raises(ModelFileError, match=r"'blk.0.w' holds a value that is not finite.*q4_0"):
+    with pytest.raises(ModelFileError, match=r"'blk.0.w', row 35 holds a value that is not finite.*q4_0"):
         NativeOps(2).matrix(raw, Q4_0)
 
 

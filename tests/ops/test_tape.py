@@ -24,7 +24,7 @@ from programs import Program, perform, programs, spec_of_program
 from linnet.arch.spec import Attention
 from linnet.errors import OutOfMemoryError
 from linnet.forward import forward
-from linnet.load.dequantize import quantize
+from linnet.load.encode import encode
 from linnet.load.random_weights import open_random
 from linnet.ops.base import PAGE_SIZE, Batch, Step
 from linnet.ops.native import NativeOps, frequencies_of_requests
@@ -184,7 +184,7 @@ def test_weights_go_with_the_step_that_runs_them() -> None:
     ops, batch, spec = NativeOps(1), batches_of([Feed((2, 0, 0), "all")])[0], spec_of(Attention(1, 1, 8, (), 1.0))
 
     def made() -> tuple[Step, weakref.ref[Any]]:
-        data = quantize(np.ones((5, 8), np.float32), F32)
+        data = encode(np.ones((5, 8), np.float32), F32).reshape(-1)
         matrix = ops.matrix(RawTensor("w", (5, 8), F32, data))
         return ops.stepper(spec, lambda: ops.linear(ops.tape.constant(np.ones((2, 8), np.float32)), matrix, None)), weakref.ref(data)
 

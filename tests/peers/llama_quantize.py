@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
+import numpy as np
 from peer import quiet_llama_cpp
 
 # Every type that llama.cpp makes and that has no kernels here, by matrices of the built-in model: regular expressions, of which
@@ -24,17 +25,29 @@ WITHOUT_KERNELS = {
 }
 
 
-def quantize(source: Path, target: Path, file_type: int, overrides: Mapping[str, gguf.GGMLQuantizationType] | None = None) -> None:
-    """What `llama-quantize SOURCE TARGET TYPE` does, with every column of every matrix as important as the others."""
+def equal_importance(source: Path) -> dict[str, np.ndarray]:
+    """Every column of every matrix as important as the others: some types are not made without importances."""
+    return {tensor.name: np.ones(int(tensor.shape[0])) for tensor in gguf.GGUFReader(source).tensors if len(tensor.shape) == 2}
+
+
+def quantize(
+    source: Path,
+    target: Path,
+    file_type: int,
+    overrides: Mapping[str, gguf.GGMLQuantizationType] | None = None,
+    importance: Mapping[str, np.ndarray] | None = None,
+    pure: bool = False,
+) -> None:
+    """What `llama-quantize [--imatrix] [--pure] SOURCE TARGET TYPE` does. importance: [columns], by tensor; None: without."""
     api = quiet_llama_cpp()
     params = api.llama_model_quantize_default_params()
-    params.ftype, params.nthread = file_type, 1
-    matrices = [tensor for tensor in gguf.GGUFReader(source).tensors if len(tensor.shape) == 2]
-    importance = (api.llama_model_imatrix_data * (len(matrices) + 1))()
-    columns = [(ctypes.c_float * int(matrix.shape[0]))(*([1.0] * int(matrix.shape[0]))) for matrix in matrices]
-    for entry, matrix, ones in zip(importance, matrices, columns, strict=False):  # the last stays empty: the end
-        entry.name, entry.data, entry.size = matrix.name.encode(), ctypes.cast(ones, ctypes.POINTER(ctypes.c_float)), len(ones)
-    params.imatrix = importance
+    params.ftype, params.nthread, params.pure = file_type, 1, pure
+    if importance is not None:
+        entries = (api.llama_model_imatrix_data * (len(importance) + 1))()
+        columns = [(ctypes.c_float * len(values))(*values.tolist()) for values in importance.values()]
+        for entry, name, values in zip(entries, importance, columns, strict=False):  # the last stays empty: the end
+            entry.name, entry.data, entry.size = name.encode(), ctypes.cast(values, ctypes.POINTER(ctypes.c_float)), len(values)
+        params.imatrix = entries
     types = (api.llama_model_tensor_override * (len(overrides or {}) + 1))()
     for entry, (pattern, type) in zip(types, (overrides or {}).items(), strict=False):
         entry.pattern, entry.type = pattern.encode(), int(type)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from comparison import PROMPTS, WITHOUT_KERNELS_FILE, ask
-from llama_quantize import WITHOUT_KERNELS, quantize
+from llama_quantize import WITHOUT_KERNELS, equal_importance, quantize
 from peer import LlamaCpp, quiet_llama_cpp
 from tiny_gguf import KINDS, tensor_digest, write_tiny
 
@@ -27,7 +27,7 @@ def record(folder: Path) -> dict[str, Any]:
     for kind, path in paths.items():
         write_tiny(path, kind)
     file_type = quiet_llama_cpp().LLAMA_FTYPE_MOSTLY_IQ2_S  # decides what the table of types leaves open: the embedding
-    quantize(paths["f16"], WITHOUT_KERNELS_FILE, file_type, WITHOUT_KERNELS)
+    quantize(paths["f16"], WITHOUT_KERNELS_FILE, file_type, WITHOUT_KERNELS, equal_importance(paths["f16"]))
     files: dict[str, Any] = {}
     system_info = ""
     for kind, path in {**paths, WITHOUT_KERNELS_FILE.stem: WITHOUT_KERNELS_FILE}.items():

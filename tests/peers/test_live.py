@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comparison import LARGEST_DIVERGENCE, PROMPTS, TOKENS, ask, divergence
-from llama_quantize import quantize
+from llama_quantize import equal_importance, quantize
 from numpy.typing import NDArray
 from peer import LlamaCpp
 from tiny_gguf import ARCHITECTURES, KINDS, write_gguf, write_tiny
@@ -54,7 +54,7 @@ def check_prompts(path: Path) -> None:
 def test_built_in_model_quantized_by_llama_cpp(name: str, tmp_path: Path) -> None:
     source, target = tmp_path / "f16.gguf", tmp_path / f"{name}.gguf"
     write_tiny(source, "f16")
-    quantize(source, target, getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}"))
+    quantize(source, target, getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name}"), importance=equal_importance(source))
     check_prompts(target)
 
 

@@ -9,7 +9,7 @@ import gguf
 import pytest
 from family import Settings
 from family_cases import FamilyCase
-from llama_quantize import quantize
+from llama_quantize import equal_importance, quantize
 
 from linnet.load.checkpoint import open_checkpoint
 from linnet.quantize.file_types import FILE_TYPES, Choice, choose_types
@@ -44,9 +44,9 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.parametrize("name", COMPARED)
 def test_types(path: Path, name: str, tmp_path: Path) -> None:
     ftype = "LLAMA_FTYPE_MOSTLY_" + name
-    quantize(path, tmp_path / "theirs.gguf", getattr(llama_cpp, ftype))
+    quantize(path, tmp_path / "theirs.gguf", getattr(llama_cpp, ftype), importance=equal_importance(path))
     theirs = {tensor.name: tensor.tensor_type.name.lower() for tensor in gguf.GGUFReader(tmp_path / "theirs.gguf").tensors}
     model = gguf_model(open_checkpoint(path))
-    choice = Choice(FILE_TYPES[name], calibrated=True)  # as `quantize` says
+    choice = Choice(FILE_TYPES[name], calibrated=True)
     ours = {one.tensor.name: one.type.name for one in choose_types(choice, model.tensors, model.spec, model.architecture)}
     assert ours == theirs

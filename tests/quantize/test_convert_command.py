@@ -149,6 +149,28 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="is no model's folder"):
         linnet.convert("tiny", tmp_path / "mine", force=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    linnet.convert("tiny", tmp_path / "folder")
+    for model in (tmp_path / "folder", tmp_path / "folder" / "model.gguf"):
+        if model.suffix:
+            linnet.quantize(tmp_path / "folder", model, "q8_0")
+        with pytest.raises(InvalidRequestError, match="OUT would take the place of MODEL"):
+            linnet.convert(model, tmp_path / "folder", force=True)
+
+
+def test_a_folder_that_comes_during_the_run_stays(tmp_path: Path) -> None:
+    def come(*_: object) -> None:
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "config.json").write_text("theirs")
+
+    with pytest.raises(InvalidRequestError, match=r"in the meantime; --force"):
+        linnet.convert("tiny", tmp_path / "out", progress=come)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "config.json"]
+    linnet.convert("tiny", tmp_path / "out", progress=come, force=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_family_that_transformers_has_no_words_for(tmp_path: Path) -> None:
     parameters = {"d_model": 24, "num_heads": 3, "num_blocks": 2, "context_length": 32, "max_token_value": 61, "dropout": 0.1}
     torch.save({"h_params": parameters, "model_state_dict": Tutorial(parameters).state_dict()}, tmp_path / "model.ckpt")
     with pytest.raises(UnsupportedModelError, match="transformers has no words for this model"):

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,63 @@ def test_an_output_that_exists(tmp_path: Path) -> None:
     linnet.quantize(TINY, out, "q4_0", force=True)
     assert out.read_bytes()[:4] == b"GGUF"
     assert [file.name for file in tmp_path.iterdir()] == ["out.gguf"]
+
+
+def test_outputs_that_exist_beside_it(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("One and two are three. " * 20)
+    for name, option in (("i.gguf", "save_importance"), ("p.png", "plot")):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(InvalidRequestError, match=rf"{name}: exists already; --force"):
+            linnet.quantize(TINY, tmp_path / "out.gguf", "q4_0", calibrate=text, **{option: tmp_path / name})  # type: ignore[arg-type]
+        assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "out.gguf").exists()
+    options: Any = {"calibrate": text, "save_importance": tmp_path / "i.gguf", "plot": tmp_path / "p.png", "force": True}
+    linnet.quantize(TINY, tmp_path / "out.gguf", "q4_0", **options)
+    assert (tmp_path / "i.gguf").read_bytes()[:4] == b"GGUF"
+    assert (tmp_path / "p.png").read_bytes()[1:4] == b"PNG"
+    assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "i.gguf", "p.png", "out.gguf"}
+
+
+def test_every_output_has_a_place_of_its_own(tmp_path: Path) -> None:
+    """However it is written, with --force too, and apart from what is read."""
+    text = tmp_path / "text.txt"
+    text.write_text("One and two are three. " * 20)
+    (tmp_path / "link").symlink_to(tmp_path)
+    same = tmp_path / "link" / ".." / tmp_path.name / "out.png"
+    for force in (False, True):
+        with pytest.raises(InvalidRequestError, match="OUT and plot are both"):
+            linnet.quantize(TINY, tmp_path / "out.png", "q4_0", plot=same, force=force)
+    with pytest.raises(InvalidRequestError, match="OUT and save_importance are both"):
+        linnet.quantize(TINY, tmp_path / "a", "q4_0", calibrate=text, save_importance=tmp_path / "a")
+    with pytest.raises(InvalidRequestError, match="save_importance would take the place of calibrate"):
+        linnet.quantize(TINY, tmp_path / "a", "q4_0", calibrate=text, save_importance=text, force=True)
+    with pytest.raises(InvalidRequestError, match="OUT would take the place of eval_text"):
+        linnet.quantize(TINY, text, "q4_0", eval_text=text, force=True)
+    linnet.quantize(TINY, tmp_path / "a", "q8_0")
+    with pytest.raises(InvalidRequestError, match="OUT would take the place of MODEL"):
+        linnet.quantize(tmp_path / "a", tmp_path / "a", "q4_0", force=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "link", "a"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_comes_during_the_run_stays(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.gguf"
+
+    def refuse(*paths: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:  # as file systems without hard links answer
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(InvalidRequestError, match=r"in the meantime; --force"):
+        linnet.quantize(TINY, out, "q4_0", progress=lambda *_: out.write_text("theirs"))
+    assert out.read_text() == "theirs"
+    linnet.quantize(TINY, out, "q4_0", progress=lambda *_: out.write_text("theirs"), force=True)
+    assert out.read_bytes()[:4] == b"GGUF"
+    out.unlink()
+    linnet.quantize(TINY, out, "q4_0")
+    assert out.read_bytes()[:4] == b"GGUF"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gguf"]
 
 
 def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:

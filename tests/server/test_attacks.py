@@ -46,14 +46,14 @@ def test_what_messages_hold_is_no_template(http: httpx.Client, payload: str) -> 
     assert http.post(CHATS, json={**CHAT, "messages": [{"role": payload, "content": "x"}]}).status_code == 400
 
 
-def test_only_three_places_render_templates() -> None:
-    """The sandboxed process for those of models and requests; and two that know their template, a file of the package."""
-    made = set()
-    for path in Path(linnet.__file__).parent.rglob("*.py"):
+def test_only_two_places_render_templates() -> None:
+    """The sandboxed process, for those of models and requests; and that of our own pages, whose templates are files of the package."""
+    root, made = Path(linnet.__file__).parent, set()
+    for path in root.rglob("*.py"):
         source = path.read_text("utf-8")
-        if "jinja2" in source and re.search(r"\b(Environment|Template|from_string)\b", source):
-            made.add(path.name)
-    assert made == {"template_process.py", "trace_page.py", "report.py"}
+        if "jinja2" in source and re.search(r"\b(Environment|Template|from_string|get_template)\b", source):
+            made.add(path.relative_to(root).as_posix())
+    assert made == {"text/template_process.py", "html_page/__init__.py"}
 
 
 # ---- what a request can make the server fetch
@@ -120,7 +120,6 @@ BOMBS: list[dict[str, Any]] = [
     {"grammar": "start: " + "(" * 100_000 + '"a"' + ")" * 100_000},
     {"json_schema": json.dumps({"$ref": "#"})},
     {"json_schema": json.dumps(nested(200))},
-    {"json_schema": {"allOf": [{"type": "string", "pattern": f".*{chr(97 + i)}.{{{3 + i}}}"} for i in range(20)]}},
     {"json_schema": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}},
     {"choice": []},
 ]

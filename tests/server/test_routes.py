@@ -160,8 +160,12 @@ def test_every_request_has_an_id_and_a_line(http: httpx.Client, server: Server) 
 def test_who_asks_is_written_to_the_log(http: httpx.Client, server: Server) -> None:
     body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "user": "ann"}
     assert http.post("/v1/chat/completions", json=body, headers={"x-request-id": "ann-1"}).status_code == 200
+    del body["user"]
+    asked = {**body, "metadata": {"user_id": "bob"}}
+    assert http.post("/v1/messages", json=asked, headers={"x-request-id": "bob-1"}).status_code == 200
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
-    assert next(line for line in lines if line.get("request_id") == "ann-1")["user"] == "ann"
+    for name in ("ann", "bob"):
+        assert next(line for line in lines if line.get("request_id") == f"{name}-1")["user"] == name
 
 
 def test_health_and_readiness(http: httpx.Client) -> None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -184,6 +185,23 @@ def test_a_body_that_does_not_come_is_not_waited_for(locked: Server) -> None:
     started = time.monotonic()
     assert raw_request(locked, head + '{"model"') == 408
     assert time.monotonic() - started < 20
+
+
+def test_who_does_not_come_to_the_point_is_not_waited_for(locked: Server) -> None:
+    """Connections without a request, with half of one's head, with half of a second one, and with a byte now and then."""
+    whole = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    for first, then in ((b"", b""), (whole[:20], b""), (whole, whole[:20])):
+        with socket.create_connection(("127.0.0.1", locked.port), timeout=120) as connection:
+            connection.sendall(first)
+            if then:
+                assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+                connection.sendall(then)
+            while connection.recv(4096):
+                pass
+    with socket.create_connection(("127.0.0.1", locked.port), timeout=120) as connection, suppress(OSError):
+        while True:
+            connection.sendall(b"x")
+            time.sleep(0.05)
 
 
 def test_others_may_not_reach_it_without_keys(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plain floats and blocks of 32 values in NumPy: raw blocks to float32, and back where a format is made on load.
+"""Plain floats and blocks of 32 values in NumPy: raw blocks to float32.
 
 Layouts follow ggml (https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h); the results are bit for bit those
 of the `gguf` package, which the arithmetic below must not be reordered to lose. Slow and plain: the oracle, not the path.
@@ -31,16 +31,14 @@ integer, plus the minimum."""
 
 @dataclass(frozen=True)
 class Codec:
-    """decode: uint8 [n, block_bytes] -> float32 [n, block]; encode is its inverse, None where nothing makes the type; parts: what decode
-    multiplies and adds, None for floats."""
+    """decode: uint8 [n, block_bytes] -> float32 [n, block]; parts: what decode multiplies and adds, None for floats."""
 
     decode: Callable[[Bytes], Floats]
-    encode: Callable[[Floats], Bytes] | None = None
     parts: Callable[[Bytes], Parts] | None = None
 
 
-def of_parts(parts: Callable[[Bytes], Parts], encode: Callable[[Floats], Bytes] | None = None) -> Codec:
-    return Codec(partial(_decode, parts), encode, parts)
+def of_parts(parts: Callable[[Bytes], Parts]) -> Codec:
+    return Codec(partial(_decode, parts), parts)
 
 
 def _decode(parts: Callable[[Bytes], Parts], data: Bytes) -> Floats:
@@ -69,31 +67,11 @@ def _decode_f32(data: Bytes) -> Floats:
     return np.ascontiguousarray(data).view(np.float32)
 
 
-def _encode_f32(values: Floats) -> Bytes:
-    return values.view(np.uint8)
-
-
-def _encode_f16(values: Floats) -> Bytes:
-    return values.astype(np.float16).view(np.uint8)
-
-
 def _decode_bf16(data: Bytes) -> Floats:
     return (np.ascontiguousarray(data).view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def _encode_bf16(values: Floats) -> Bytes:
-    """Rounds to nearest, ties to even; a NaN keeps its sign and upper bits and becomes quiet."""
-    bits = values.view(np.uint32)
-    rounded = (bits.astype(np.uint64) + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet = (bits >> 16) | 0x40
-    return np.where(np.isnan(values), quiet, rounded).astype(np.uint16).view(np.uint8)
-
-
 # ---- blocks of 32: a scale, perhaps a minimum, then the integers
-
-
-def _inverse(scale: Floats) -> Floats:
-    return np.where(scale == 0, np.float32(0), np.float32(1) / scale)
 
 
 def _four_bits(data: Bytes) -> Bytes:
@@ -116,26 +94,8 @@ def _parts_q8_0(data: Bytes) -> Parts:
     return half(data[:, :2]), data[:, None, 2:].view(np.int8), None
 
 
-def _encode_q8_0(values: Floats) -> Bytes:
-    """The largest magnitude becomes 127; halves round away from zero."""
-    scale = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)
-    scaled = values * _inverse(scale)
-    whole = np.floor(np.abs(scaled))
-    whole += np.floor(2 * (np.abs(scaled) - whole))
-    integers = (np.sign(scaled) * whole).astype(np.int8)
-    return np.concatenate((_encode_f16(scale), integers.view(np.uint8)), axis=1)
-
-
 def _parts_q4_0(data: Bytes) -> Parts:
     return half(data[:, :2]), signed(_four_bits(data[:, 2:]), 8), None
-
-
-def _encode_q4_0(values: Floats) -> Bytes:
-    """The value of largest magnitude (the first, if several) becomes -8."""
-    peak = np.take_along_axis(values, np.abs(values).argmax(axis=1, keepdims=True), axis=1)
-    scale = peak / np.float32(-8)
-    integers = np.trunc(values * _inverse(scale) + np.float32(8.5)).astype(np.uint8).clip(0, 15)
-    return np.concatenate((_encode_f16(scale), integers[:, :16] | (integers[:, 16:] << 4)), axis=1)
 
 
 def _parts_q4_1(data: Bytes) -> Parts:
@@ -162,11 +122,11 @@ def _parts_mxfp4(data: Bytes) -> Parts:
 
 
 BLOCK_CODECS: dict[TensorType, Codec] = {
-    F32: Codec(_decode_f32, _encode_f32),
-    F16: Codec(half, _encode_f16),
-    BF16: Codec(_decode_bf16, _encode_bf16),
-    Q8_0: of_parts(_parts_q8_0, _encode_q8_0),
-    Q4_0: of_parts(_parts_q4_0, _encode_q4_0),
+    F32: Codec(_decode_f32),
+    F16: Codec(half),
+    BF16: Codec(_decode_bf16),
+    Q8_0: of_parts(_parts_q8_0),
+    Q4_0: of_parts(_parts_q4_0),
     Q4_1: of_parts(_parts_q4_1),
     Q5_0: of_parts(_parts_q5_0),
     Q5_1: of_parts(_parts_q5_1),

@@ -9,8 +9,9 @@ import numpy as np
 
 from linnet.errors import MissingDependencyError, UnsupportedModelError
 from linnet.load.blocks import Floats
-from linnet.load.dequantize import dequantize, quantize
-from linnet.tensors import Q8_0, RawTensor, TensorType
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encode
+from linnet.tensors import F32, Q8_0, RawTensor, TensorType
 
 _CONVERTED = frozenset("iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s tq1_0 tq2_0 nvfp4".split())
 
@@ -39,18 +40,20 @@ def check_decoder(type: TensorType, where: str) -> None:
 
 
 def convert(raw: RawTensor, target: TensorType) -> RawTensor:
-    """The tensor re-encoded as `target`, one of `ENCODABLE` whose block divides the other's; piece by piece, so that it
-    takes little more memory than its result. `check_decoder` comes first."""
-    blocks = raw.data.reshape(-1, raw.type.block_bytes)
-    data = np.empty((len(blocks), target.nbytes((raw.type.block,))), np.uint8)
-    step = _PIECE // raw.type.block
+    """The tensor re-encoded as `target`, whose block divides its columns; some rows at a time, so that it takes little more memory
+    than its result. `check_decoder` comes first. Raises ModelFileError for values that are not finite."""
+    columns = raw.shape[-1]
+    rows = raw.data.reshape(-1, raw.type.nbytes((columns,)))
+    data = np.empty((len(rows), target.nbytes((columns,))), np.uint8)
+    step = max(1, _PIECE // columns)
 
     def piece(begin: int) -> None:
-        part = slice(begin, begin + step)
-        data[part] = quantize(_decode(raw.type, blocks[part].reshape(-1)), target).reshape(-1, data.shape[1])
+        part = rows[begin : begin + step]
+        values = _decode(raw.type, part.reshape(-1)).reshape(len(part), columns)
+        data[begin : begin + step] = encode(RawTensor(raw.name, values.shape, F32, values.reshape(-1).view(np.uint8)), target)
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool:
-        list(pool.map(piece, range(0, len(blocks), step)))
+        list(pool.map(piece, range(0, len(rows), step)))
     return RawTensor(raw.name, raw.shape, target, data.reshape(-1))
 
 

@@ -1,16 +1,15 @@
-"""Tensors to float32 and back: every block format that runs, through the codecs of `blocks.py` and `superblocks.py`."""
+"""Tensors to float32: every block format that runs, through the codecs of `blocks.py` and `superblocks.py`."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from linnet.errors import UnsupportedModelError
-from linnet.load.blocks import BLOCK_CODECS, Bytes, Codec, Floats, Parts
+from linnet.load.blocks import BLOCK_CODECS, Codec, Floats, Parts
 from linnet.load.superblocks import SUPER_BLOCK_CODECS
 from linnet.tensors import RawTensor, TensorType
 
 CODECS: dict[TensorType, Codec] = BLOCK_CODECS | SUPER_BLOCK_CODECS
-ENCODABLE = tuple(type.name for type, codec in CODECS.items() if codec.encode)
 
 _CHUNK = 1 << 20
 """Values converted at a time, so that temporaries stay small beside the tensor."""
@@ -40,22 +39,3 @@ def parts(raw: RawTensor) -> Parts:
     lead = raw.shape[:-1]
     minima = None if minima is None else minima.reshape(*lead, -1)
     return scales.reshape(*lead, -1), integers.reshape(*lead, -1, integers.shape[-1]), minima
-
-
-def quantize(values: Floats, type: TensorType) -> Bytes:
-    """`values` float32 [..., columns] as uint8 [nbytes] of `type`; columns must be a multiple of its block.
-
-    Raises UnsupportedModelError for a type that nothing here encodes.
-    """
-    codec = CODECS.get(type)
-    if codec is None or codec.encode is None:
-        raise UnsupportedModelError(f"quantizing to {type.name} is not built; use one of {', '.join(ENCODABLE)}")
-    if values.shape[-1] % type.block:
-        raise ValueError(f"{values.shape[-1]} columns are not a multiple of {type.name}'s block of {type.block}")
-    blocks = np.ascontiguousarray(values, np.float32).reshape(-1, type.block)
-    data = np.empty((len(blocks), type.block_bytes), np.uint8)
-    step = _CHUNK // type.block
-    with np.errstate(all="ignore"):  # 1 / 0 where a block is all zeros; overflow of a scale to infinite is the format's
-        for begin in range(0, len(blocks), step):
-            data[begin : begin + step] = codec.encode(blocks[begin : begin + step])
-    return data.reshape(-1)

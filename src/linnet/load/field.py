@@ -14,7 +14,8 @@ from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Part, Stored
 from linnet.errors import ModelFileError
 from linnet.load.convert import convert, loaded_as
-from linnet.load.dequantize import dequantize, quantize
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encode
 from linnet.load.source import Source
 from linnet.tensors import F32, FLOATS, RawTensor, TensorType
 
@@ -152,7 +153,7 @@ def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
     if stored.unit_rows:
         values = dequantize(raw)
         values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))
-        raw = replace(raw, data=quantize(values, raw.type))
+        raw = replace(raw, data=encode(values, raw.type).reshape(-1))
     return raw if stored.shape is None else replace(raw, shape=slot.field_shape)
 
 

@@ -16,51 +16,20 @@ from linnet.errors import ModelFileError, UnsupportedModelError
 from linnet.load.assemble import wanted
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.convert import loaded_as
-from linnet.load.dequantize import ENCODABLE, dequantize, quantize
+from linnet.load.encode import encode
 from linnet.load.field import type_in_memory
 from linnet.load.files import read_json
 from linnet.load.hub import locate
-from linnet.tensors import (
-    BF16,
-    F16,
-    F32,
-    IQ4_NL,
-    IQ4_XS,
-    MXFP4,
-    Q2_K,
-    Q3_K,
-    Q4_1,
-    Q4_K,
-    Q5_0,
-    Q5_1,
-    Q5_K,
-    Q6_K,
-    RawTensor,
-    TensorType,
-)
+from linnet.tensors import BF16, F16, F32, RawTensor, TensorType
 
 WEIGHT_STD = 0.02
 """Standard deviation of the weights: what transformers initialises with, so that activations stay finite."""
 
-_POOL_VALUES = 2**18 + 256
+_POOL_SHAPE = (65, 4096)
 """Values drawn for a type, and then repeated: drawing all of them would take longer than reading a file. Not a power of two, so
 that rows differ."""
 
 _DTYPES = {"float32": F32, "float16": F16, "bfloat16": BF16}
-
-# Where a block has its scale and, if it has one, its minimum: float16 fields that random bytes would make infinite.
-_SCALES: dict[TensorType, tuple[int, ...]] = {
-    Q4_1: (0, 2),
-    Q5_0: (0,),
-    Q5_1: (0, 2),
-    IQ4_NL: (0,),
-    Q2_K: (80, 82),
-    Q3_K: (108,),
-    Q4_K: (0, 2),
-    Q5_K: (0, 2),
-    Q6_K: (208,),
-    IQ4_XS: (0,),
-}
 
 
 class RandomSource:
@@ -86,7 +55,7 @@ class RandomSource:
     def read(self, name: str) -> RawTensor:
         shape, type = self._tensor(name)
         vector = len(shape) == 1
-        data = quantize(np.ones(shape, np.float32), type) if vector else np.resize(_pool(type), type.nbytes(shape))
+        data = encode(np.ones(shape, np.float32), type).reshape(-1) if vector else np.resize(_pool(type), type.nbytes(shape))
         return RawTensor(name, shape, type, data)
 
     def release(self, name: str) -> None:
@@ -150,30 +119,4 @@ def _dtype_name(values: Mapping[str, Any]) -> str:
 @lru_cache
 def _pool(type: TensorType) -> NDArray[np.uint8]:
     """Some blocks of a type, uint8, whose values have mean 0 and deviation WEIGHT_STD."""
-    random = np.random.default_rng(0)
-    count = _POOL_VALUES // type.block
-    if type.name in ENCODABLE:
-        return quantize(random.normal(0.0, WEIGHT_STD, (count, type.block)).astype(np.float32), type)
-    blocks = random.integers(0, 256, (count, type.block_bytes), dtype=np.uint8)
-    if type == MXFP4:  # the scale is 2^(exponent - 128), on values of deviation 6.5
-        blocks[:, 0] = 128 + round(np.log2(WEIGHT_STD / 6.5))
-        return blocks.reshape(-1)
-    offsets = _SCALES[type]
-    values = _decoded(blocks, type, offsets, (1.0, 0.0)[: len(offsets)])
-    factors = [1.0]
-    if len(offsets) == 2:
-        minima = _decoded(blocks, type, offsets, (0.0, 1.0))
-        factors.append(-float(values.mean() / minima.mean()))
-        values += factors[1] * minima
-    _put(blocks, offsets, [factor * WEIGHT_STD / float(values.std()) for factor in factors])
-    return blocks.reshape(-1)
-
-
-def _decoded(blocks: NDArray[np.uint8], type: TensorType, offsets: tuple[int, ...], scales: tuple[float, ...]) -> NDArray[np.float32]:
-    _put(blocks, offsets, scales)
-    return dequantize(RawTensor("", (blocks.size // type.block_bytes * type.block,), type, blocks.reshape(-1)))
-
-
-def _put(blocks: NDArray[np.uint8], offsets: tuple[int, ...], scales: Any) -> None:
-    for offset, scale in zip(offsets, scales, strict=True):
-        blocks[:, offset : offset + 2] = np.array([scale], np.float16).view(np.uint8)
+    return encode(np.random.default_rng(0).normal(0.0, WEIGHT_STD, _POOL_SHAPE).astype(np.float32), type).reshape(-1)

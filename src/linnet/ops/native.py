@@ -76,7 +76,7 @@ class NativeOps:
         try:
             matrix = _core.matrix(self.context, data, stored.gguf_id, target.gguf_id, rows, columns, self.pack)
         except ValueError as error:
-            raise ModelFileError(f"tensor {first.name!r} {error}: it cannot be stored as {target.name}") from None
+            raise ModelFileError(f"tensor {first.name!r}, {error}: it cannot be stored as {target.name}") from None
         except MemoryError:
             raise OutOfMemoryError(f"there is no memory for tensor {first.name!r} {first.shape}; choose smaller weights, as q4_0") from None
         if not self.owns(matrix):

@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from linnet.arch.rope import angles, rotary_positions
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope, Router
 from linnet.errors import InvalidRequestError
-from linnet.load.dequantize import dequantize, quantize
-from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encoded
+from linnet.ops.base import PAGE_SIZE, Batch, Step
+from linnet.ops.cache_types import KV_TYPES, rounded
 from linnet.ops.sampling import sample
-from linnet.tensors import BF16, F16, F32, Q8_0, RawTensor, TensorType
+from linnet.tensors import F16, RawTensor, TensorType
 from linnet.weights import MlpWeights, NormWeights
 
 X = NDArray[np.float32]
-
-KV_TYPES = {"f16": F16, "bf16": BF16, "q8_0": Q8_0, "f32": F32}
-assert set(KV_TYPES) == set(KV_DTYPES)
 
 
 @dataclass
@@ -53,7 +52,7 @@ class ReferenceOps:
     # ---- weights
     def matrix(self, raw: RawTensor, target: TensorType | None = None) -> X:
         if target is not None and target != raw.type:
-            raw = RawTensor(raw.name, raw.shape, target, quantize(dequantize(raw), target))
+            raw = encoded(raw, target)
         return dequantize(raw)
 
     def stack(self, raws: Sequence[RawTensor], target: TensorType | None = None) -> X:
@@ -187,7 +186,7 @@ class ReferenceOps:
     # ---- KV pages and sampling
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
-            raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
+            raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
         self.kv_type = KV_TYPES[kv_dtype]
         self.cache = []
         for layer, group in zip(spec.layers, groups or [0] * len(spec.layers), strict=True):
@@ -233,18 +232,6 @@ def attend_row(row: X, position: int, end: int, table: NDArray[np.int32], cache:
     weights /= total if sinks is None else total + np.exp(sink_scores - largest)
     result: X = np.einsum("kgp,pkd->kgd", weights, values).reshape(-1)
     return result
-
-
-def rounded(x: X, type: TensorType) -> X:
-    """What a cache of this type keeps of keys or values [n, heads, width]; q8_0 in blocks of 32 within a head."""
-    if type == F32:
-        return x
-    if type == F16:  # saturates: an infinity would turn masked zeros into NaN
-        x = np.clip(x, np.float32(-65504), np.float32(65504))
-    lacking = -x.shape[-1] % type.block
-    padded = np.pad(x, ((0, 0), (0, 0), (0, lacking)))
-    raw = RawTensor("cache", padded.shape, type, quantize(padded, type))
-    return dequantize(raw)[..., : x.shape[-1]]
 
 
 def route(scores: X, router: Router, correction: X | None) -> list[tuple[int, np.float32]]:

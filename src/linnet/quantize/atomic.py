@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +33,21 @@ def check_folder(path: Path, force: bool) -> None:
         raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
 
 
+def check_apart(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:
+    """Raises InvalidRequestError where two outputs are the same place, or an output is, or holds, what is read. Both by what the user
+    calls them."""
+    places: dict[Path, str] = {}
+    for name, path in outputs.items():
+        place = path.resolve()
+        if place in places:
+            raise InvalidRequestError(f"{places[place]} and {name} are both {path}; give them different names")
+        places[place] = name
+    for name, path in inputs.items():
+        for place in (path.resolve(), *path.resolve().parents):
+            if place in places:
+                raise InvalidRequestError(f"{places[place]} would take the place of {name} ({path}); choose another name")
+
+
 def _check_parent(path: Path) -> None:
     parent = path.parent
     if not parent.is_dir():
@@ -51,10 +66,11 @@ def check_space(path: Path, needed: int) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` once everything is on disk; where anything fails, nothing is left.
+def whole_file(path: Path, force: bool) -> Iterator[BinaryIO]:
+    """A file to write, which is at `path` once everything is on disk; where anything fails, nothing is left. force: it takes the place
+    of a file that is there, or has come in the meantime.
 
-    Raises InvalidRequestError for what the system refuses, a full disk above all.
+    Raises InvalidRequestError for what the system refuses, a full disk above all, and for a file that has come.
     """
     unfinished = _unfinished(path)
     try:
@@ -62,7 +78,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        _put(unfinished, path, force)
         _sync_folder(path.parent)
     except OSError as error:
         raise _not_written(path, error) from error
@@ -71,15 +87,33 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             unfinished.unlink()
 
 
+def _put(finished: Path, path: Path, force: bool) -> None:
+    """Gives a file its name, in one step that replaces nothing unless it may."""
+    try:
+        if not force:
+            try:
+                os.link(finished, path)
+                return
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links: the name is taken by an empty file, which is ours
+                path.open("xb").close()
+        os.replace(finished, path)
+    except FileExistsError:
+        raise _has_come(path) from None
+
+
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder, which replaces one that is there."""
+def whole_folder(path: Path, force: bool) -> Iterator[Path]:
+    """The same for a folder."""
     unfinished = _unfinished(path)
     replaced = unfinished.with_suffix(".old")
     try:
         unfinished.mkdir()
         yield unfinished
         if os.path.lexists(path):
+            if not force:
+                raise _has_come(path)
             os.rename(path, replaced)
         os.rename(unfinished, path)
         _sync_folder(path.parent)
@@ -98,6 +132,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 def _unfinished(path: Path) -> Path:
     return path.parent / f".{path.name[:100]}.{secrets.token_hex(4)}.part"
+
+
+def _has_come(path: Path) -> InvalidRequestError:
+    return InvalidRequestError(f"{path}: has come to be there in the meantime; --force (force=True) replaces it")
 
 
 def _not_written(path: Path, error: OSError) -> InvalidRequestError:

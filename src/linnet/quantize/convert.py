@@ -20,10 +20,11 @@ from linnet.load.assemble import Place, plan, wanted
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.field import Slot
 from linnet.load.files import read_json
+from linnet.load.hub import locate
 from linnet.ops.native import default_threads
 from linnet.prompts import read_tokenizer
 from linnet.quantize import Progress
-from linnet.quantize.atomic import check_folder, check_space, whole_folder
+from linnet.quantize.atomic import check_apart, check_folder, check_space, whole_folder
 from linnet.quantize.file_types import Chosen
 from linnet.quantize.gguf_tensors import Tensor, place_of, rearranged_tensors, stored_tensors
 from linnet.quantize.safetensors_writer import SafetensorsWriter
@@ -87,6 +88,7 @@ def convert(
         raise InvalidRequestError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
     place = Path(out).expanduser()
     check_folder(place, force)
+    check_apart({"OUT": place}, {"MODEL": locate(model)})
     started = time.monotonic()
     checkpoint = open_checkpoint(model)
     try:
@@ -95,7 +97,7 @@ def convert(
         chosen = [Chosen(tensor, DTYPES[dtype]) for tensor in tensors]
         nbytes = sum(entry_of(one).nbytes for one in chosen)
         check_space(place, nbytes)
-        with whole_folder(place) as folder:
+        with whole_folder(place, force) as folder:
             own = checkpoint.metadata if tokenizer is None else None
             notes += _write_beside(checkpoint, folder, config, read, own)
             _write_tensors(folder / "model.safetensors", chosen, threads or default_threads(), progress)

@@ -107,8 +107,8 @@ def _matrices(weights: Any, tensor: Tensor) -> list[Any]:
     return node if len(tensor.shape) > 2 or expert is None else [node[int(expert[1])]]
 
 
-def write_importance(path: Path, found: Sums, dataset: str) -> None:
-    """Writes the file. Raises InvalidRequestError where that is not possible."""
+def write_importance(path: Path, found: Sums, dataset: str, force: bool = False) -> None:
+    """Writes the file, over one that is there if `force`. Raises InvalidRequestError where that is not possible."""
     metadata = {
         "general.type": "imatrix",
         "imatrix.datasets": [dataset],
@@ -119,7 +119,7 @@ def write_importance(path: Path, found: Sums, dataset: str) -> None:
     for name, sums in found.sums.items():
         arrays |= {name + _SUMS: sums, name + _COUNTS: found.counts[name][:, None]}
     entries = [Entry(name, values.shape, F32) for name, values in arrays.items()]
-    with whole_file(path) as file:
+    with whole_file(path, force) as file:
         writer = GgufWriter(file, metadata, entries)
         for entry in entries:
             writer.write(np.ascontiguousarray(arrays[entry.name]).data)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from linnet.charts import save
+from linnet.quantize.atomic import whole_file
 from linnet.quantize.report import QuantizeReport
 
 
-def plot(report: QuantizeReport, path: Path) -> None:
-    """Writes a PNG file: along x the layers, a line for each kind of matrix; those outside the layers stand before them."""
+def plot(report: QuantizeReport, path: Path, force: bool) -> None:
+    """Writes a PNG file, over one that is there if `force`: along x the layers, a line for each kind of matrix; those outside the layers
+    stand before them."""
     from matplotlib.figure import Figure
 
     lines: dict[str, list[tuple[int, float]]] = {}
@@ -33,4 +34,5 @@ def plot(report: QuantizeReport, path: Path) -> None:
     axes.grid(alpha=0.3)
     if 0 < len(lines) <= 30:
         axes.legend(fontsize="small", ncols=2)
-    save(figure, path)
+    with whole_file(path, force) as file:
+        figure.savefig(file, format="png")

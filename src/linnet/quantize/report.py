@@ -93,6 +93,14 @@ def evaluated(checkpoint: Checkpoint, out: Path, tokenizer: Tokenizer, text: tup
         done += tokens
         job.advance("comparing", done, total)
 
-    options: dict[str, Any] = {"context": length, "kv_dtype": "f32", "max_batch": 1, "prefix_cache": False, "threads": job.threads}
+    options: dict[str, Any] = {
+        "ops": "native",
+        "weights": "stored",
+        "context": length,
+        "kv_dtype": "f32",
+        "max_batch": 1,
+        "prefix_cache": False,
+        "threads": job.threads,
+    }
     with LLM.from_checkpoint(checkpoint, tokenizer=tokenizer, **options) as source, LLM(out, tokenizer=tokenizer, **options) as new:
         return compare(source, new, texts, advance)

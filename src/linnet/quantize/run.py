@@ -15,7 +15,7 @@ from linnet.load.hub import BUILT_IN, locate
 from linnet.ops.native import default_threads
 from linnet.prompts import read_tokenizer
 from linnet.quantize import Progress
-from linnet.quantize.atomic import check_output, check_space, whole_file
+from linnet.quantize.atomic import check_apart, check_output, check_space, whole_file
 from linnet.quantize.evaluate import read_text
 from linnet.quantize.file_types import BITS, FILE_TYPES, Choice, Chosen, choose_types, file_type, is_quantized, overrides, tensor_type
 from linnet.quantize.gguf_model import GgufModel, gguf_model
@@ -66,9 +66,9 @@ class Job:
 
 def run(job: Job) -> QuantizeReport:
     choice = _choice(job)
-    out = Path(job.out).expanduser()
-    check_output(out, job.force)
     _check(job)
+    _check_places(job)
+    out = _path(job.out)
     started = time.monotonic()
     checkpoint = open_checkpoint(job.model)
     try:
@@ -94,7 +94,7 @@ def run(job: Job) -> QuantizeReport:
     if job.plot is not None:
         from linnet.quantize.plot import plot
 
-        plot(report, Path(job.plot))
+        plot(report, _path(job.plot), job.force)
     return report
 
 
@@ -118,28 +118,39 @@ def _check(job: Job) -> None:
     """What can be refused without a look at the model."""
     if job.calibrate is not None and job.importance is not None:
         raise InvalidRequestError("give calibrate or importance, one of the two")
-    if job.save_importance is not None:
-        if job.calibrate is None:
-            raise InvalidRequestError("save_importance keeps what calibrate finds; give calibrate, too")
-        check_output(Path(job.save_importance), job.force)
+    if job.save_importance is not None and job.calibrate is None:
+        raise InvalidRequestError("save_importance keeps what calibrate finds; give calibrate, too")
     for name in ("calibration_tokens", "eval_tokens"):
         if type(getattr(job, name)) is not int or getattr(job, name) < 2:
             raise InvalidRequestError(f"{name} is {getattr(job, name)!r}; it must be an integer from 2 on")
     if job.threads is not None and (type(job.threads) is not int or not 1 <= job.threads <= 1024):
         raise InvalidRequestError(f"threads is {job.threads!r}; it must be from 1 to 1024")
     if job.calibrate is not None:
-        read_text("calibrate", Path(job.calibrate), job.calibration_tokens)
+        read_text("calibrate", _path(job.calibrate), job.calibration_tokens)
+
+
+def _check_places(job: Job) -> None:
+    """Everything that is written has a place of its own, and everything that is read stays."""
+    given = {"OUT": job.out, "save_importance": job.save_importance, "plot": job.plot}
+    outputs = {name: _path(path) for name, path in given.items() if path is not None}
+    for path in outputs.values():
+        check_output(path, job.force)
     if job.plot is not None:
         from linnet.charts import check_plot
 
-        check_plot(Path(job.plot))
-    locate(job.model)
+        check_plot(outputs["plot"])
+    read = {"calibrate": job.calibrate, "importance": job.importance, "eval_text": job.eval_text}
+    check_apart(outputs, {"MODEL": locate(job.model), **{name: _path(path) for name, path in read.items() if path is not None}})
+
+
+def _path(path: str | Path) -> Path:
+    return Path(path).expanduser()
 
 
 def _evaluation_text(job: Job) -> tuple[str, bool] | None:
     """The text, and whether its control tokens are themselves."""
     if job.eval_text is not None:
-        return read_text("eval_text", Path(job.eval_text), job.eval_tokens), job.special
+        return read_text("eval_text", _path(job.eval_text), job.eval_tokens), job.special
     if job.model == BUILT_IN:
         return read_text("eval_text", locate(BUILT_IN) / "held_out.txt", job.eval_tokens), True
     return None
@@ -212,15 +223,15 @@ def _of_the_file(choice: Choice) -> dict[str, Any]:
 
 def _importance(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer | None, model: GgufModel) -> Importance:
     if job.importance is not None:
-        return read_importance(Path(job.importance), model.tensors)
+        return read_importance(_path(job.importance), model.tensors)
     if job.calibrate is None:
         return {}
     assert tokenizer is not None
-    text = read_text("calibrate", Path(job.calibrate), job.calibration_tokens)
+    text = read_text("calibrate", _path(job.calibrate), job.calibration_tokens)
     token_ids = tokenizer.encode(text, bos=False, special=job.special)[: job.calibration_tokens]
     found = calibrated(checkpoint, tokenizer, token_ids, model.tensors, job.threads, job.advance)
     if job.save_importance is not None:
-        write_importance(Path(job.save_importance), found, str(job.calibrate))
+        write_importance(_path(job.save_importance), found, str(job.calibrate), job.force)
     return found.means()
 
 
@@ -232,7 +243,7 @@ def _write(job: Job, out: Path, metadata: dict[str, Any], chosen: list[Chosen], 
         done += values
         job.advance("writing", done, total)
 
-    with whole_file(out) as file:
+    with whole_file(out, job.force) as file:
         writer = GgufWriter(file, metadata, [entry_of(one) for one in chosen])
         tensors = write_tensors(writer, chosen, importance, job.threads or default_threads(), advance)
         writer.finish()

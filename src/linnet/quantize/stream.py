@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.load.convert import decoded, loaded_as
-from linnet.quantize.encode import encode
+from linnet.load.encode import encode
 from linnet.quantize.file_types import Chosen
 from linnet.quantize.gguf_writer import Entry
 from linnet.tensors import RawTensor, TensorType

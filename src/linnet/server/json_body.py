@@ -39,9 +39,18 @@ class JsonRoute(APIRoute):
 class _JsonRequest(Request):
     async def json(self) -> Any:
         content = parse(await self.body(), self.app.state.service.options.max_json_depth)
-        if isinstance(content, dict) and isinstance(user := content.get("user"), str):
+        if (user := _user(content)) is not None:
             self.scope[USER] = user[:256]
         return content
+
+
+def _user(content: Any) -> str | None:
+    """Who asks: OpenAI's clients say `user`, Anthropic's `metadata.user_id`."""
+    if not isinstance(content, dict):
+        return None
+    metadata = content.get("metadata")
+    given = content.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return given if isinstance(given, str) else None
 
 
 def parse(body: bytes, max_depth: int) -> Any:

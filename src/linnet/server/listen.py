@@ -15,6 +15,7 @@ import uvicorn
 
 from linnet.errors import InvalidRequestError
 from linnet.server.app import create_app
+from linnet.server.connection import patient_for
 from linnet.server.guards.request_log import JsonLines
 from linnet.server.options import ServerOptions
 from linnet.server.service import Service
@@ -38,7 +39,7 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[s
     config = uvicorn.Config(
         create_app(service),
         lifespan="off",
-        http="h11",  # bounds headers by itself
+        http=patient_for(options.body_timeout),  # h11, which bounds headers by itself
         h11_max_incomplete_event_size=options.max_header_bytes,
         ws_max_size=options.max_body_bytes,
         log_config=None,

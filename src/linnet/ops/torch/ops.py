@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
 from linnet.errors import OutOfMemoryError
-from linnet.load.dequantize import dequantize, quantize
+from linnet.load.dequantize import dequantize
+from linnet.load.encode import encoded
 from linnet.ops.base import Batch, Step
 from linnet.ops.sampling import sample
 from linnet.ops.torch.attention import attend
@@ -67,7 +68,7 @@ class TorchOps:
     def encoded(self, raws: Sequence[RawTensor], target: TensorType | None, stacked: bool = False) -> Plain:
         """A matrix, or several stacked, as it is computed with, on the processor, in memory of its own."""
         if target is not None and target != raws[0].type:
-            raws = [RawTensor(raw.name, raw.shape, target, quantize(dequantize(raw), target)) for raw in raws]
+            raws = [encoded(raw, target) for raw in raws]
         type = raws[0].type
         if type in DTYPES:
             stored = [torch.from_numpy(raw.data.copy()).view(DTYPES[type]).view(raw.shape).to(self.dtype) for raw in raws]
@@ -90,7 +91,7 @@ class TorchOps:
         decode = None if self.capture is None else DecodeSteps(self, spec, build, self.capture)
 
         def compute(batch: Batch) -> Tensor:
-            with self._named_shortage(batch):
+            with self._on_device_of_step(batch):
                 if decode is not None and decode.suits(batch):
                     return decode(batch)
                 return self.compute(spec, build, batch)
@@ -103,9 +104,11 @@ class TorchOps:
         return build().float()
 
     @contextmanager
-    def _named_shortage(self, batch: Batch) -> Iterator[None]:
+    def _on_device_of_step(self, batch: Batch) -> Iterator[None]:
+        """Makes the device the current one of this thread, which Triton and graphs go by; says what it has no room for."""
         try:
-            yield
+            with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+                yield
         except torch.OutOfMemoryError as error:
             rows, wanted = len(batch.tokens), len(batch.rows)
             reason = str(error).splitlines()[0]

@@ -50,7 +50,7 @@ class NamedChoice(Body):
 
 
 class Metadata(Body):
-    user_id: str | None = Field(default=None, max_length=256)
+    user_id: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
 
 
 class NoThinking(Body):

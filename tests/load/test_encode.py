@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType
 from linnet import _core
 from linnet.errors import InvalidRequestError, ModelFileError
 from linnet.load.dequantize import dequantize
-from linnet.quantize.encode import encode
+from linnet.load.encode import encode
 from linnet.tensors import TYPES, RawTensor, TensorType
 
 MADE = [type for type in TYPES.values() if type.name != "f32"]

@@ -14,7 +14,7 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from linnet.errors import InvalidRequestError, ModelFileError
-from linnet.quantize.encode import encode
+from linnet.load.encode import encode
 from linnet.tensors import BLOCKS, Q4_0, SUPER_BLOCKS, TYPES, TensorType
 
 ROWS, COLUMNS = 16, 1024

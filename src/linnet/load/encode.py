@@ -1,4 +1,7 @@
-"""Matrices in any block format, by the searches of csrc/quantize: integers and scales that leave the smallest squared error."""
+"""Tensors in any type, by the searches of csrc/quantize: integers and scales that leave the smallest squared error.
+
+Every op set gets its re-encoded weights from these searches, and so do files that are written.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,11 @@ def encode(
         return _core.quantize_rows(np.ascontiguousarray(raw.data), raw.type.gguf_id, type.gguf_id, rows, columns, importance, threads)
     except ValueError as problem:
         raise ModelFileError(f"{raw.name} as {type.name}: {problem}") from None
+
+
+def encoded(raw: RawTensor, type: TensorType, threads: int = 1) -> RawTensor:
+    """The tensor as `type`. Raises as `encode` does."""
+    return RawTensor(raw.name, raw.shape, type, encode(raw, type, threads=threads).reshape(-1))
 
 
 def _floats(values: NDArray[np.float32]) -> RawTensor:
