@@ -56,6 +56,12 @@ def test_texts_become_the_tokens_and_the_text_of_transformers(pair):
         ({"temperature": 0.7, "seed": 3}, {"do_sample": True, "temperature": 0.7, "top_k": 0}),
         ({"temperature": 1.3, "seed": 4, "top_k": 5, "top_p": 0.9}, {"do_sample": True, "temperature": 1.3, "top_k": 5, "top_p": 0.9}),
         ({"temperature": 1.0, "seed": 5, "min_p": 0.05}, {"do_sample": True, "min_p": 0.05, "top_k": 0}),
+        ({"num_beams": 3}, {"num_beams": 3}),
+        (
+            {"num_beams": 4, "n": 2, "length_penalty": 0.3, "early_stopping": "never"},
+            {"num_beams": 4, "num_return_sequences": 2, "length_penalty": 0.3, "early_stopping": "never"},
+        ),
+        ({"num_beams": 3, "temperature": 1.2, "seed": 7}, {"num_beams": 3, "do_sample": True, "temperature": 1.2, "top_k": 0}),
         ({"temperature": 1.5, "seed": 6, "n": 3}, {"do_sample": True, "temperature": 1.5, "num_return_sequences": 3, "top_k": 0}),
     ],
     ids=lambda value: "-".join(value),
