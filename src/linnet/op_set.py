@@ -97,7 +97,7 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
                 "choose smaller weights, as q4_0"
             )
         # A graph holds what lies on the device alone.
-        capture = cuda_graph() if devices[0].type == "cuda" and not placed.layers else None
+        capture = cuda_graph(devices[0]) if devices[0].type == "cuda" and not placed.layers else None
         if options.compile:
             check_compiler(devices[0])
             capture = compiled(capture)

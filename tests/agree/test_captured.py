@@ -24,8 +24,7 @@ mixtral-plain""".split()
 DRAWS = [draw for draw in NAMED if str(draw) in NAMES]
 
 
-@pytest.mark.parametrize("draw", DRAWS, ids=str)
-@pytest.mark.parametrize("kv_dtype", ["f32", "q8_0"])
+@pytest.mark.parametrize(("draw", "kv_dtype"), [*((draw, "f32") for draw in DRAWS), (DRAWS[0], "q8_0")], ids=str)
 def test_replays_give_what_the_op_set_gives(draw: Draw, kv_dtype: str, saved: Callable[[Draw], Path]) -> None:
     lengths, steps = [40, 3, 21], 3
     texts = [random_tokens(length + steps, VOCABULARY) for length in lengths]
@@ -59,21 +58,37 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
 
 def answers(most: int = len(PROMPTS), **options: Any) -> list[list[int]]:
     """Requests of several lengths that come and go, so that batches of one to five sequences occur."""
-    params = [SamplingParams(max_tokens=3 + 6 * i, temperature=0.4 * i, seed=i, ignore_eos=True) for i in range(len(PROMPTS))]
+    params = [SamplingParams(max_tokens=3 + 4 * i, temperature=0.4 * i, seed=i, ignore_eos=True) for i in range(len(PROMPTS))]
     with LLM("tiny", ops="torch", kv_dtype="f32", context=512, **options) as llm:
         handles = [llm.submit(prompt, own) for prompt, own in zip(PROMPTS[:most], params[:most], strict=True)]
         return [handle.result()[0].token_ids for handle in handles]
 
 
-@pytest.mark.parametrize("options", [{}, {"weights": "q4_0", "prefill_chunk": 3}], ids=str)
-def test_replayed_steps_give_the_same_tokens(options: dict[str, Any], graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replayed_steps_give_the_same_tokens(graphs: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"weights": "q4_0", "prefill_chunk": 3}
     replayed = answers(**options)
     assert 2 <= graphs.captured <= 4  # batches of up to 1, 2, 4 and 8
-    assert graphs.replays > 15
+    assert graphs.replays > 10
     monkeypatch.undo()
     assert answers(**options) == replayed
 
 
+def test_layers_with_tables_of_their_own(graphs: Graphs, monkeypatch: pytest.MonkeyPatch, saved: Callable[[Draw], Path]) -> None:
+    """Where some layers have windows and others see all, each kind has its pages."""
+    [draw] = [draw for draw in DRAWS if str(draw) == "gemma2-window"]
+    prompts = [random_tokens(length, VOCABULARY) for length in (70, 3, 33)]
+    params = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
+    found = []
+    for _ in range(2):
+        with LLM(saved(draw), ops="torch", kv_dtype="f32", context=128) as llm:
+            assert len(llm.engine.ops.cache.pages) == 2  # type: ignore[attr-defined]
+            found.append([completion.token_ids for completion in llm.generate(prompts, params)])
+        monkeypatch.undo()
+    assert graphs.replays > 5
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
 def test_a_step_is_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced whole by torch.compile, for one size, then for any; run as it was traced."""
     torch.compiler.reset()

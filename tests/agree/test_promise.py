@@ -75,6 +75,7 @@ asked = st.builds(
             "ignore_eos": st.booleans(),
             "priority": st.sampled_from([0, 0, 1]),
             "speculation": st.sampled_from(["auto", "lookup", "off"]),
+            "num_beams": st.sampled_from([1, 1, 1, 2, 3]),
         }
     ),
 )
@@ -101,9 +102,9 @@ class FreeGuesses(StepCosts):
         return 1.0
 
 
-@lru_cache(maxsize=2)
-def alone(folder: Path, ops: str, kv_dtype: str) -> LLM:
-    return LLM(folder, ops=ops, context=CONTEXT, max_batch=1, prefix_cache=False, kv_dtype=kv_dtype)
+@lru_cache(maxsize=6)
+def alone(folder: Path, ops: str, kv_dtype: str, max_batch: int = 1) -> LLM:
+    return LLM(folder, ops=ops, context=CONTEXT, max_batch=max_batch, prefix_cache=False, kv_dtype=kv_dtype)
 
 
 def crowded(folder: Path, ops: str, options: dict[str, Any]) -> LLM:
@@ -147,14 +148,20 @@ def everything(completions: list[Completion]) -> list[tuple[Any, ...]]:
     return [(c.token_ids, c.finish_reason, c.logprobs, c.prompt_logprobs) for c in completions]
 
 
+def fitted(options: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]:
+    """Of a request: with no more beams than an engine takes, and without what beams do not go with."""
+    beams = min(options["num_beams"], engine["max_batch"], engine["pages"] // 4)
+    return options | ({"num_beams": beams, "n": min(options["n"], beams), "speculation": "auto"} if beams > 1 else {"num_beams": 1})
+
+
 def check(folder: Path, ops: str, options: dict[str, Any], requests: list[Asked]) -> None:
     greedy = ops == "torch"
-    said, same = (spoken, {"temperature": 0.0}) if greedy else (everything, {})
+    said, same = (spoken, {"temperature": 0.0, "num_beams": 1}) if greedy else (everything, {})
     options = {**options, "kv_dtype": "f32"} if greedy else options
-    requests = [replace(a, options=a.options | same) for a in requests]
-    solo = alone(folder, ops, options["kv_dtype"])
+    requests = [replace(a, options=fitted(a.options, options) | same) for a in requests]
     with crowded(folder, ops, options) as llm:
         for a, handle, read in play(llm, requests):
+            solo = alone(folder, ops, options["kv_dtype"], a.params.num_beams)
             expected = solo.generate([a.prompt], replace(a.params, speculation="off"))
             if a.cancelled is None:
                 assert said(handle.result()) == said(expected)

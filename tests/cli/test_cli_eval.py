@@ -127,6 +127,8 @@ def test_what_ctrl_c_stops_is_resumed(linnet_here, command, env, tmp_path):
     ("flags", "message"),
     [
         (["none.json"], "none.json: cannot be read (No such file or directory)"),
+        (["eval_bundel"], "eval_bundel: there is no such file or folder"),
+        (["sums.jsonl", "--metric", "leaves.py:f"], "leaves.py cannot be run (SystemExit: 3)"),
         (["sums.jsonl", "--columns", "prompt"], "--columns 'prompt' is not FIELD=COLUMN,..."),
         (["sums.jsonl", "--columns", "question=prompt"], "--columns names a field 'question'"),
         (["sums.jsonl", "--columns", "prompt=question"], "sums.jsonl: row 0 has no column 'question'; it has 'prompt, reference'"),
@@ -150,6 +152,7 @@ def test_what_ctrl_c_stops_is_resumed(linnet_here, command, env, tmp_path):
 )
 def test_mistakes_are_named_before_the_model_is_read(linnet_here, sums, tmp_path, flags, message):
     (tmp_path / "taken.samples.jsonl").mkdir()
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)")
     (tmp_path / "t.txt").write_text("a text")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{")  # another error, if it were read

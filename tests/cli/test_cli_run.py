@@ -169,3 +169,15 @@ def test_a_reader_that_goes_away_ends_it_quietly(command, env):
         process.stdout.close()
         errors = process.stderr.read()
     assert (process.returncode, errors) == (1, b"")
+
+
+def test_beams_come_at_the_end_best_first(linnet, llm):
+    expected = llm.generate([[{"role": "user", "content": QUESTION}]], SamplingParams(temperature=0.0, num_beams=3, n=2))
+    record = json.loads(linnet("run", "tiny", QUESTION, "--num-beams", "3", "--n", "2", "--early-stopping", "false", "--json").stdout)
+    assert [choice["token_ids"] for choice in record["choices"]] == [answer.token_ids for answer in expected]
+    assert record["beam_score"] == expected[0].beam_score
+    shown = linnet("run", "tiny", QUESTION, "--num-beams", "3", "--n", "2").stdout
+    assert shown == f"[1/2]\n{expected[0].text}\n[2/2]\n{expected[1].text}\n"
+    refused = linnet("run", "tiny", QUESTION, "--num-beams", "3", "--early-stopping", "soon")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "early_stopping is 'soon'; it must be one of False, True, never" in refused.stderr

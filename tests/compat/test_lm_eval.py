@@ -136,6 +136,46 @@ def test_tokens_and_chats_are_those_of_hf(tmp_path: Path, begins: bool, template
     assert ours.chat_template(True) == theirs.chat_template(True)
 
 
+def sentencepiece_model(folder: Path) -> Path:
+    """Random weights, and a tokenizer of words that bring the space before them, as Llama's."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "</s>", *"▁abcdefgh", *(f"▁{letter}" for letter in "abcdefgh")]
+    merges = [("▁", letter) for letter in "abcdefgh"]
+    peer = Tokenizer(models.BPE({piece: id for id, piece in enumerate(pieces)}, merges, unk_token="<unk>", fuse_unk=True))
+    peer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    peer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    peer.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    PreTrainedTokenizerFast(tokenizer_object=peer, bos_token="<s>", eos_token="</s>", unk_token="<unk>").save_pretrained(folder)
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": len(pieces)}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, bos_token_id=1, eos_token_id=2, initializer_range=0.5, max_position_embeddings=64))
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_answers_whose_first_token_brings_a_space_are_those_of_hf(tmp_path: Path) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    from linnet.compat.lm_eval import LinnetLM
+
+    folder = str(sentencepiece_model(tmp_path))
+    ours = LinnetLM(folder, weights="f32", kv_dtype="f32", threads=1)
+    theirs = HFLM(pretrained=folder, dtype="float32", device="cpu", batch_size=1)
+    asked = [(f"{a} b {b}", {"until": ["ab"], "max_gen_toks": 6}) for a in "abcd" for b in "efgh"]
+    instances = [Instance("generate_until", {}, arguments, index) for index, arguments in enumerate(asked)]
+    said = ours.generate_until(instances, disable_tqdm=True)
+    assert said == theirs.generate_until(instances, disable_tqdm=True)
+    words = ours.llm.generate([text for text, _ in asked], SamplingParams(temperature=0.0, max_tokens=6))
+    assert sum(ours.tokenizer.token_bytes(completion.token_ids[0]).startswith(b" ") for completion in words) > 4
+    pairs = [Instance("loglikelihood", {}, pair, 0) for pair in (("a b", " c d"), ("", "a"), ("a ", "b"))]
+    found, expected = ours.loglikelihood(pairs, disable_tqdm=True), theirs.loglikelihood(pairs, disable_tqdm=True)
+    assert [logprob for logprob, _ in found] == pytest.approx([logprob for logprob, _ in expected], rel=1e-4)
+
+
 def test_a_template_that_is_given_is_used() -> None:
     from linnet.compat.lm_eval import LinnetLM
 

@@ -156,8 +156,12 @@ def test_a_metric_that_raises_fails_by_name_and_the_rest_stand(llm: LLM) -> None
     def endless(answer: str, reference: str) -> float:
         return float("nan")
 
-    found = evaluate(llm, SUMS[:2], metrics=["exact_match", broken, endless], params=SHORT)
+    def leaving(answer: str, reference: str) -> float:
+        raise SystemExit(3)
+
+    found = evaluate(llm, SUMS[:2], metrics=["exact_match", broken, endless, leaving], params=SHORT)
     assert set(found.metrics) == {"exact_match"}
+    assert found.failed["leaving"] == "SystemExit: 3"
     assert found.failed["broken"] == f"KeyError: {SUMS[0]['reference']!r}"
     assert found.failed["endless"] == "InvalidRequestError: gave nan for row 0; it must give a finite number"
     assert compute_metrics(llm, None, SUMS[:2], [is_right, broken], params=SHORT)["failed"] == {"broken": found.failed["broken"]}
@@ -206,6 +210,7 @@ def test_rows_that_are_wrong_are_refused_before_a_model_is_opened(rows: list[Any
         ("a.csv", b'prompt,reference\n"a,b\n', "line 2 is no CSV"),
         ("a.csv", b"prompt,prompt\na,b\n", "names the column 'prompt' twice"),
         ("a.csv", b"prompt,reference\n", "has no rows"),
+        ("a.csv", b"prompt, reference\na,b\n", r"add them; ' reference' is unknown \(did you mean 'reference'\?\)"),
         ("a.csv", b"question;answer\na;b\n", "row 0 has an unknown field 'question;answer'"),
         ("a.csv", b"prompt,reference\n\xff,b\n", "is not UTF-8 .byte 0xff at offset 17"),
         ("a.txt", b"", "has no rows"),

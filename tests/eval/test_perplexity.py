@@ -107,7 +107,7 @@ def test_windows_that_cannot_be(llm: LLM, options: dict[str, int], message: str)
 
 
 def test_nothing_to_score(llm: LLM) -> None:
-    with pytest.raises(InvalidRequestError, match="text 1 has a single token"):
+    with pytest.raises(InvalidRequestError, match="text 1 is one token"):
         compute_perplexity(llm, ["two words", "a"])
     with pytest.raises(InvalidRequestError, match="there are no texts"):
         compute_perplexity(llm, [])

@@ -58,7 +58,11 @@ def test_some_have_more_references_than_others() -> None:
     predictions, references = related(2, 6)
     several = [[text] if i % 2 else [text, predictions[i]] for i, text in enumerate(references)]
     streams = [[many[0] for many in several], [many[1] if len(many) > 1 else None for many in several]]
-    assert compute_bleu(predictions, several)["bleu"] == BLEU().corpus_score(predictions, streams).score
+    bleu = BLEU()
+    found = compute_bleu(predictions, several)
+    assert found["bleu"] == bleu.corpus_score(predictions, streams).score
+    assert found["bleu_signature"] == str(bleu.get_signature())
+    assert "nrefs:var" in str(found["bleu_signature"])
     scorer = RougeScorer(["rougeL"])
     expected = [scorer.score_multi(many, text)["rougeL"].fmeasure for text, many in zip(predictions, several, strict=True)]
     assert compute_rouge(predictions, several)["rougeL"] == fmean(expected)

@@ -36,7 +36,7 @@ options = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(given=st.lists(options, min_size=1, max_size=5), seed=st.integers(0, 2**32), coarse=st.booleans(), steps=st.integers(1, 5))
 def test_tokens_are_those_of_the_reference(given: list[dict[str, Any]], seed: int, coarse: bool, steps: int) -> None:
     random = np.random.default_rng(seed)
@@ -93,10 +93,9 @@ def test_logits_stay_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
         assert copied == [1] * 5
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.9])
-def test_guesses_are_drawn_there_too(temperature: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guesses_are_drawn_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "One two three four five six seven. " * 4
-    params = SamplingParams(max_tokens=40, temperature=temperature, seed=2, ignore_eos=True)
+    params = SamplingParams(max_tokens=24, temperature=0.9, seed=2, ignore_eos=True)
     with LLM("tiny", ops="torch", kv_dtype="f32") as llm:
         [expected] = llm.generate(text, params)
         monkeypatch.setattr(llm.engine.speculator.costs, "is_known", lambda rows: True)

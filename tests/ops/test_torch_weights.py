@@ -26,7 +26,7 @@ from linnet.tensors import BLOCKS, MXFP4, SUPER_BLOCKS, RawTensor, TensorType
 from linnet.weights import Weights
 
 CPU = torch.device("cpu")
-GREEDY = SamplingParams(max_tokens=24, temperature=0.0)
+GREEDY = SamplingParams(max_tokens=12, temperature=0.0)
 SHAPE = (6, 512)
 
 
@@ -95,11 +95,10 @@ def test_what_is_kept_how_is_said(caplog: pytest.LogCaptureFixture) -> None:
 # ---- layers in host memory
 
 
-@pytest.mark.parametrize("weights", ["auto", "q8_0"])
-def test_layers_in_host_memory_change_nothing(weights: str, loaded: list[Weights]) -> None:
+def test_layers_in_host_memory_change_nothing(loaded: list[Weights]) -> None:
     expected = None
-    for offload in (0, 1, 4):
-        with LLM("tiny", ops="torch", weights=weights, offload=offload) as llm:
+    for offload in (0, 3):
+        with LLM("tiny", ops="torch", weights="q8_0", offload=offload) as llm:
             layers = loaded[-1].layers
             assert [isinstance(layer.mlp.up.matrix, Offloaded) for layer in layers] == [i >= 4 - offload for i in range(4)]
             answer = llm.generate("What is 3 + 4?", GREEDY)[0].token_ids

@@ -13,6 +13,7 @@ import torch
 from linnet.ops.torch import devices
 
 
+@pytest.mark.slow
 def test_by_the_interpreter() -> None:
     pytest.importorskip("triton")
     cases = Path(__file__).with_name("triton_cases.py")
@@ -20,6 +21,17 @@ def test_by_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(cases)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [75, 86, 90])
+def test_they_compile_for_gpus(capability: int, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("TRITON_INTERPRET", None)
+    script = Path(__file__).with_name("triton_compiled.py")
+    done = subprocess.run([sys.executable, str(script), str(capability)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-5000:]
 
 
 def test_without_triton(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

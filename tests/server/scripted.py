@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
+
+from fastapi import FastAPI
 
 from linnet import LLM, SamplingParams, Tokenizer
 from linnet.server.app import create_app
@@ -35,6 +39,14 @@ class ScriptedService(Service):
         self.answer, self.fails = answer, False
         self.prompts: list[str] = []
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """With a model that is opened once for all tests."""
+        [settings] = self.settings.models
+        self.models.find(settings.name).llm = _model(**settings.options)
+        self.ready = True
+        yield
+
     def sampling(self, llm: LLM, body: Body, params: SamplingParams) -> SamplingParams:
         tokenizer: Tokenizer = self.tokenizer(llm)
         answer = self.answer if isinstance(self.answer, str) else self.answer(body)
@@ -51,12 +63,25 @@ class ScriptedService(Service):
         return replace(super().sampling(llm, body, params), choose=lambda logits: next(script), logits_processor=note)
 
 
+@cache
+def _model(**options: Any) -> LLM:
+    return LLM("tiny", **options)
+
+
+@cache
+def _application(**options: Any) -> FastAPI:
+    """One for all servers of these options: its routes take longer to build than to answer."""
+    return create_app(ScriptedService("", options))
+
+
 def ask(use: Callable[[Any, ScriptedService], Awaitable[T]], answer: str = CALLING, **options: Any) -> T:
     """What `use` makes of a server that answers so: it gets the application, for a client's library to use."""
 
     async def run() -> T:
         service = ScriptedService(answer, options)
+        app = _application(**options)
+        app.state.service = service
         async with service.running():
-            return await use(create_app(service), service)
+            return await use(app, service)
 
     return asyncio.run(run())

@@ -60,6 +60,27 @@ def test_editing_and_regenerating_branch(page: Page) -> None:
     expect(page.locator(ANSWERED)).to_contain_text("2 / 2")
 
 
+def test_what_is_being_edited_outlives_the_end_of_an_answer(stage: Page, script: tuple[str, Script]) -> None:
+    ask(stage, "First")
+    script[1].goes_on.clear()
+    send(stage, "Second")
+    expect(stage.locator("#stop")).to_be_visible()
+    stage.click("text=Edit >> nth=0")
+    stage.keyboard.type(" of all")
+    script[1].goes_on.set()
+    expect(stage.locator(ANSWERED)).to_have_count(2)
+    expect(stage.locator(".edit textarea")).to_have_value("First of all")
+    expect(stage.locator(".edit textarea")).to_be_focused()
+    script[1].goes_on.clear()
+    send(stage, "Third")
+    stage.focus(".edit textarea")
+    stage.keyboard.press("Escape")
+    expect(stage.locator(".message.user .body")).to_have_text(["First", "Second", "Third"])
+    expect(stage.locator("#stop")).to_be_visible()  # it cancels the edit, not the answer
+    script[1].goes_on.set()
+    expect(stage.locator(ANSWERED)).to_have_count(3)
+
+
 def test_tokens_show_what_else_might_have_come_and_branch(page: Page) -> None:
     ask(page, QUESTION)
     page.keyboard.press("Alt+KeyT")
@@ -246,7 +267,9 @@ def test_accessible_in_every_dress(browser: Any, server: Server, theme: str, wid
     ask(page, QUESTION)
     ask(page, "Tell me a story.", answers=2)
     page.click("#view")
-    page.locator(".message").last.locator(".p0").first.click()  # a token that was least likely
+    tokens = page.locator(".message").last.locator(".token")
+    shades = tokens.evaluate_all("(all) => all.map((token) => token.className)")  # "token p0": what was least likely
+    tokens.nth(shades.index(min(shades))).click()
     expect(page.locator(".card")).to_be_in_viewport()
     page.mouse.move(0, 0)
     folder = Path(os.environ.get("LINNET_SCREENSHOTS", tmp_path))

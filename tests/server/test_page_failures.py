@@ -92,6 +92,10 @@ def test_a_key_is_asked_for_where_it_is_missing(stage: Page, script: tuple[str, 
     ask(stage, "Hi")
     stage.click("text=Give the key")
     expect(stage.locator("#key")).to_be_focused()
+    stage.keyboard.type("no kéy")
+    stage.keyboard.press("Enter")
+    expect(stage.locator("#notice")).to_contain_text("This is no key")
+    stage.keyboard.press("Control+A")
     stage.keyboard.type("secret")
     stage.keyboard.press("Enter")
     changed(script[1])
@@ -132,6 +136,7 @@ def test_counters_that_are_refused_do_not_touch_the_answer(stage: Page, script: 
     stage.keyboard.press("Escape")
     expect(stage.locator(ANSWERED)).to_contain_text("stopped")
     expect(last_answer(stage)).to_contain_text("so so so")
+    stage.reload()  # then it asks once, and no more
     expect(stage.locator("#memory .failed")).to_be_visible()
     changed(script[1])
     stage.click("#memory >> text=Try again")

@@ -205,7 +205,7 @@ def _metric(name: str) -> str | Callable[[str, Any], float]:
 
     try:
         found = run_path(file).get(function)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidRequestError(f"--metric {name}: {file} cannot be run ({type(error).__name__}: {error})") from None
     if not callable(found):
         raise InvalidRequestError(f"--metric {name}: {file} has no function {function!r}")

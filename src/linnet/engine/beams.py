@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from linnet.engine.scheduler import Scheduler
 
 
+FEW = 1024
+"""Tokens that mostly reach `top_p`, and are put in order before all are."""
+
+
 class Text(Protocol):
     """The text of an answer as it grows, as far as it tells whether the answer ends."""
 
@@ -197,6 +201,8 @@ def candidates(scores: NDArray[np.float32], params: SamplingParams, looked_at: i
     """Ids and scores of the tokens that may follow one beam, out of log-probabilities [vocab] of which -inf never follows: the best
     `looked_at`, or, where they are drawn, those that temperature, top_k, top_p and min_p leave. As in transformers, these filters leave at
     least as many as it takes to end in every way and to go on, and nothing is scaled to sum to 1 again."""
+    if scores.max() == -np.inf:
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
     if params.temperature == 0.0:
         ids = largest(scores, looked_at)
         kept = scores[ids]
@@ -209,12 +215,18 @@ def candidates(scores: NDArray[np.float32], params: SamplingParams, looked_at: i
 
 
 def _filtered(scores: NDArray[np.float32], params: SamplingParams, least: int) -> NDArray[np.int64]:
-    if params.top_k == 0 and params.top_p == 1.0 and params.min_p == 0.0:
-        return np.arange(len(scores))
-    ids = largest(scores, len(scores) if params.top_k == 0 else max(params.top_k, least))
-    kept = scores[ids].astype(np.float64)
-    weights = np.exp(kept - kept[0])
-    if params.top_p < 1.0:
-        reached = np.cumsum(weights)
-        weights = weights[: max(least, 1 + int(np.searchsorted(reached, params.top_p * reached[-1])))]
-    return ids[: max(least, int(np.count_nonzero(weights >= params.min_p)))]
+    """The tokens that top_k, then top_p, then min_p leave, but `least` of them at least; with one of the latter two, best first."""
+    pool = np.arange(len(scores)) if params.top_k == 0 else largest(scores, max(params.top_k, least))
+    if params.top_p == 1.0 and params.min_p == 0.0:
+        return pool
+    weights = np.exp((scores[pool] - scores.max()).astype(np.float64))
+    kept = max(least, int(np.count_nonzero(weights >= params.min_p)))
+    if params.top_p == 1.0:
+        return pool[largest(weights, kept)]
+    share = params.top_p * weights.sum()
+    for count in (min(kept, FEW), kept):
+        order = largest(weights, count)
+        reached = np.cumsum(weights[order])
+        if reached[-1] >= share:
+            return pool[order[: max(least, 1 + int(np.searchsorted(reached, share)))]]
+    return pool[order]

@@ -83,7 +83,7 @@ class Questions(Task):
         for name, metric in self.metrics.items():
             try:
                 measured = self._likelihood(samples) if metric == "perplexity" else measure(metric, predictions, self.rows)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 logger.warning("metric %s failed", name, exc_info=True)
                 whole.failed[name] = f"{type(error).__name__}: {error}"
             else:

@@ -87,7 +87,7 @@ class Texts(Task):
         self.ids = [self.tokenizer.encode(row.text, bos=bos) for row in rows]
         short = next((index for index, ids in enumerate(self.ids) if len(ids) < 2), None)
         if short is not None:
-            raise InvalidRequestError(f"text {short} has a single token, which nothing predicts; leave it out, or ask for bos=True")
+            raise InvalidRequestError(f"text {short} is one token, which nothing predicts; leave it out (compute_perplexity has bos=True)")
         self.first = [0]  # of each text's windows
         for ids in self.ids:
             self.first.append(self.first[-1] + 1 + max(0, math.ceil((len(ids) - self.window) / self.stride)))

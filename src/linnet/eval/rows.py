@@ -70,7 +70,8 @@ def read_rows(path: Path, columns: Mapping[str, str] | None = None) -> list[dict
     readers = {".json": _read_json, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv, ".txt": _read_text}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise InvalidRequestError(f"{path}: data is read from {', '.join(readers)} files, and from the folder of a CORE bundle")
+        kinds = f"data is read from {', '.join(readers)} files, and from the folder of a CORE bundle"
+        raise InvalidRequestError(f"{path}: {kinds if path.exists() else 'there is no such file or folder'}")
     rows = reader(path, _decoded(path))
     return rows if columns is None else _renamed(path, rows, columns)
 
@@ -104,9 +105,10 @@ def _kind(row: Mapping[str, Any], place: str) -> str:
     for kind, name in (("choice", "choices"), ("question", "reference"), ("text", "text")):
         if name in row:
             return kind
+    unknown = next((field for field in row if field not in _ALL), None)
     if "prompt" in row:
-        raise InvalidRequestError(f"{place} has a prompt and neither a 'reference' nor 'choices' with an 'answer'; add them")
-    unknown = next((field for field in row if field != "id"), None)
+        other = "" if unknown is None else f"; {unknown!r} is unknown{_close(str(unknown))}"
+        raise InvalidRequestError(f"{place} has a prompt and neither a 'reference' nor 'choices' with an 'answer'; add them{other}")
     hint = " has no fields" if unknown is None else f" has an unknown field {unknown!r}{_close(str(unknown))}"
     raise InvalidRequestError(f"{place}{hint}; rows are {_KINDS}, and --columns says which column is which")
 

@@ -136,20 +136,20 @@ class DecodeSteps:
         return self.build().float()
 
 
-def cuda_graph() -> Capture:
-    """Captures CUDA graphs, which share one pool of memory: only one of them runs at a time, and its result is read before the next.
-    As https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs describes it."""
+def cuda_graph(device: torch.device) -> Capture:
+    """Captures CUDA graphs on the device, which is the current one whenever they run. They share one pool of memory: only one of them runs
+    at a time, and its result is read before the next. As https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs has it."""
     pool = torch.cuda.graph_pool_handle()
 
     def capture(run: Run) -> Run:
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries set themselves up at their first calls, which no graph may hold
             for _ in range(2):
                 run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may do as they please
             result = run()
 
         def replay() -> Tensor:

@@ -1,6 +1,6 @@
 """Triton's kernels for decoding: attention over pages, and products with packed weights. Optional: without Triton, PyTorch does both.
 
-Neither has run on a GPU yet: they are tested with Triton's interpreter, on a processor.
+Neither has run on a GPU yet: they are tested with Triton's interpreter, on a processor, and compiled for GPUs that are not there.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,index"
@@ -21,6 +21,10 @@ SPLIT = 256
 """Positions of a sequence that one program attends to, at least; there are no more than MOST_SPLITS of them."""
 
 MOST_SPLITS = 64
+
+AT_ONCE = 128
+"""Bytes of each row of a tile: with 16 bits a number, 64 positions of keys, or 128 columns of a matrix, fit the memory that programs share
+on every GPU since Turing."""
 
 FEW_ROWS = 32
 """Rows up to which `packed_product` reads weights once; with more, expanding them first is quicker."""
@@ -200,7 +204,7 @@ def attend_pages(
         SOFTCAP=attention.softcap is not None,
         WINDOW=attention.window is not None,
         ALIBI=slopes is not None,
-        N=64,
+        N=AT_ONCE // q.element_size(),
     )
     out = torch.empty(sequences, heads, values.width, dtype=q.dtype, device=q.device)
     _merge_splits[(sequences * heads,)](
@@ -267,7 +271,7 @@ def packed_product(x: Tensor, matrix: Packed) -> Tensor:
     """x [n, in] @ matrix.T for up to FEW_ROWS rows: [n, out] of x's type, summed in float32."""
     (outs, columns), (rows, groups) = matrix.shape, (len(x), matrix.scales.shape[-1])
     out = torch.empty(rows, outs, dtype=x.dtype, device=x.device)
-    wide = 32
+    wide = 64 // x.element_size()
     _packed_product[(-(-outs // wide),)](
         x.contiguous(),
         matrix.codes,
@@ -283,11 +287,14 @@ def packed_product(x: Tensor, matrix: Packed) -> Tensor:
         MINIMA=matrix.minima is not None,
         ROWS=max(16, _power(rows)),
         OUTS=wide,
-        COLUMNS=128,
+        COLUMNS=2 * AT_ONCE // x.element_size(),
     )
     return out
 
 
 def _power(count: int) -> int:
-    """The next power of two."""
-    return 1 << max(0, count - 1).bit_length()
+    """The next power of two. A loop, because torch.compile comes here with numbers that it has not fixed yet."""
+    power = 1
+    while power < count:
+        power *= 2
+    return power

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -91,7 +91,7 @@ class TorchOps:
         decode = None if self.capture is None else DecodeSteps(self, spec, build, self.capture)
 
         def compute(batch: Batch) -> Tensor:
-            with self._named_shortage(batch):
+            with self._on_device_of_step(batch):
                 if decode is not None and decode.suits(batch):
                     return decode(batch)
                 return self.compute(spec, build, batch)
@@ -104,9 +104,11 @@ class TorchOps:
         return build().float()
 
     @contextmanager
-    def _named_shortage(self, batch: Batch) -> Iterator[None]:
+    def _on_device_of_step(self, batch: Batch) -> Iterator[None]:
+        """Makes the device the current one of this thread, which Triton and graphs go by; says what it has no room for."""
         try:
-            yield
+            with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+                yield
         except torch.OutOfMemoryError as error:
             rows, wanted = len(batch.tokens), len(batch.rows)
             reason = str(error).splitlines()[0]

@@ -20,9 +20,10 @@ export function follow(sight) {
 
 function tick(sight) {
   allRunning().forEach(({ meter }) => meter.sample());
-  if (ticks++ % 2 === 0) showMemory(sight);
+  const over = !allRunning().length;
+  if (ticks++ % 2 === 0 || over) showMemory(sight);
   showActivity(sight);
-  if (allRunning().length) return;
+  if (!over) return;
   clearInterval(timer);
   timer = null;
 }

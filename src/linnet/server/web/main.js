@@ -21,27 +21,36 @@ function showList() {
     const mark = runningIn(conversation) ? h("span", { class: "runs", title: "An answer runs" }) : null;
     return h("li", {}, open, mark, action("\u00d7", () => removeConversation(conversation), { class: "icon", "aria-label": `Delete ${title}` }));
   });
-  byId("conversations").replaceChildren(...items);
+  const list = byId("conversations");
+  const focused = list.contains(document.activeElement);
+  list.replaceChildren(...items);
+  if (focused) (list.querySelector("[aria-current]") ?? byId("new")).focus();
 }
 
 function showThread() {
   const running = runningIn(state.current);
+  const thread = byId("thread");
+  const edited = (node) => thread.querySelector(`[data-id="${node.id}"]:has(.edit)`); // with what was written there
   const shown = (node) => messageElement(state.current, node, { busy: running?.node === node, tokens: state.tokens }, acts);
-  const elements = path(state.current).map(shown);
+  const elements = path(state.current).map((node) => edited(node) ?? shown(node));
   byId("send").hidden = Boolean(running);
   byId("stop").hidden = !running;
   const focused = document.activeElement;
-  const thread = byId("thread");
   thread.replaceChildren(...(elements.length ? elements : [welcome()]));
-  if (focused !== document.body && !focused.isConnected) thread.focus(); // whoever goes by keyboard stays near
+  if (focused !== document.body) (focused.isConnected ? focused : thread).focus(); // whoever goes by keyboard stays near
   if (focused === byId("send") && running) byId("stop").focus();
   if (focused === byId("stop") && !running) byId("send").focus();
   byId("system").value = state.current.system;
+  byId("title").textContent = state.current.title || "New conversation";
   document.title = state.current.title ? `${state.current.title} - Linnet` : "Linnet";
 }
 
 function welcome() {
-  const suggestions = ["What is 17 + 25?", "Tell me about yourself.", "What is the capital of Canada?"].map((text) => action(text, () => send(text)));
+  const suggestions = ["What is 17 + 25?", "Tell me about yourself.", "What is the capital of Canada?"].map((text) =>
+    action(text, () => {
+      send(text);
+      byId("message").focus();
+    }));
   return h("div", { class: "welcome" }, h("img", { src: "/web/linnet.svg", alt: "", width: 56, height: 56 }), h("p", {}, "This model runs on your own machine. Ask it something, and look at how it decides."), h("div", { class: "suggestions" }, ...suggestions));
 }
 
@@ -88,7 +97,10 @@ function removeConversation(conversation) {
 function changedElsewhere(id, conversation) {
   const at = state.conversations.findIndex((mine) => mine.id === id);
   const mine = state.conversations[at];
-  if (mine && runningIn(mine)) return; // it is stored again when the answer ends
+  if (mine && runningIn(mine)) {
+    mine.nodes = { ...conversation?.nodes, ...mine.nodes };
+    return; // it is stored again when the answer ends
+  }
   if (mine) state.conversations.splice(at, 1);
   if (conversation) state.conversations.push(conversation);
   if (mine && mine === state.current) {
@@ -189,6 +201,7 @@ const acts = {
     persist();
     showThread();
   },
+  redraw: showThread,
   openAccess,
 };
 
@@ -282,7 +295,12 @@ function wire() {
   });
   byId("access").addEventListener("submit", (event) => event.preventDefault());
   byId("key").addEventListener("change", (event) => {
-    setKey(event.target.value.trim());
+    const key = event.target.value.trim();
+    if (/[^\x21-\x7e]/.test(key)) {
+      trouble("This is no key: keys have printable ASCII characters and no spaces.");
+      return;
+    }
+    setKey(key);
     notice("");
     connect();
   });

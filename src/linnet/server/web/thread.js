@@ -10,7 +10,7 @@ const LONGEST_RENDERED = 200_000;
 const LONGEST_UNSCROLLED = 1000;
 /** Characters past which a message of the user may scroll, which the keyboard must reach. */
 
-/** acts: edit(node, text), regenerate(node), retry(node), goOn(node), branch(node, index, candidate), go(node), openAccess(). */
+/** acts: edit(node, text), regenerate(node), retry(node), goOn(node), branch(node, index, candidate), go(node), redraw(), openAccess(). */
 export function messageElement(conversation, node, { busy, tokens }, acts) {
   const mine = node.role === "user";
   const article = h("article", { class: `message ${node.role}`, "data-id": node.id, "aria-label": mine ? "You" : "Model" });
@@ -64,7 +64,10 @@ function footer(conversation, node, article, body, acts) {
 function edit(node, article, body, acts) {
   const area = h("textarea", { rows: Math.min(12, node.content.split("\n").length + 1), "aria-label": "Edit the message" });
   area.value = node.content;
-  const cancel = action("Cancel", () => acts.go(node));
+  const cancel = action("Cancel", () => {
+    form.remove();
+    acts.redraw();
+  });
   const send = h("button", { type: "submit", class: "primary" }, "Send");
   const form = h("form", { class: "edit" }, area, h("div", { class: "row" }, send, cancel));
   form.addEventListener("submit", (event) => {
@@ -72,7 +75,10 @@ function edit(node, article, body, acts) {
     if (area.value.trim()) acts.edit(node, area.value);
   });
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") cancel.click();
+    if (event.key === "Escape") {
+      event.stopPropagation(); // it ends no answer
+      cancel.click();
+    }
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       form.requestSubmit();

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.generation.logits_process import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from linnet import LLM, SamplingParams
+from linnet.engine.beams import candidates
 
 LENGTH_PENALTIES = (-1.0, 0.0, 1.0, 2.0)
 EARLY = (False, True, "never")
@@ -141,6 +143,29 @@ def test_a_batch_of_prompts_of_several_lengths(opened: Any) -> None:
         found = llm.generate(prompts, params)
         wanted = theirs(model, prompts, [5, 9], num_return_sequences=4, **shape)
         assert [answer.token_ids for answer in found] == [tokens for tokens, _ in wanted]
+
+
+FILTERS = [{"top_k": 1}, {"top_k": 9}, {"top_p": 0.0}, {"top_p": 0.5}, {"top_p": 0.999}, {"min_p": 0.3}]
+FILTERS += [{"top_k": 30, "top_p": 0.7, "min_p": 0.1}]
+
+
+@pytest.mark.parametrize("options", FILTERS)
+@pytest.mark.parametrize("deviation", [0.1, 2.0, 9.0])
+def test_each_beam_is_filtered_as_theirs(options: dict[str, Any], deviation: float) -> None:
+    for seed, least in product(range(5), (2, 4)):
+        scores = np.random.default_rng(seed).normal(0, deviation, 3000).astype(np.float32)
+        params = SamplingParams(num_beams=3, temperature=0.7, **options)
+        ids, kept = candidates(scores, params, 3 * least)
+        theirs = torch.from_numpy(scores)[None] / 0.7
+        if params.top_k:
+            theirs = TopKLogitsWarper(params.top_k, min_tokens_to_keep=least)(None, theirs)
+        if params.top_p < 1:
+            theirs = TopPLogitsWarper(params.top_p, min_tokens_to_keep=least)(None, theirs)
+        if params.min_p:
+            theirs = MinPLogitsWarper(params.min_p, min_tokens_to_keep=least)(None, theirs)
+        expected = np.flatnonzero(np.isfinite(theirs[0].numpy()))
+        assert sorted(ids.tolist()) == expected.tolist()
+        np.testing.assert_allclose(kept, theirs[0].numpy()[ids], rtol=1e-6)
 
 
 DRAWS = [
