@@ -73,6 +73,21 @@ def test_replayed_steps_give_the_same_tokens(graphs: Graphs, monkeypatch: pytest
     assert answers(**options) == replayed
 
 
+def test_layers_with_tables_of_their_own(graphs: Graphs, monkeypatch: pytest.MonkeyPatch, saved: Callable[[Draw], Path]) -> None:
+    """Where some layers have windows and others see all, each kind has its pages."""
+    [draw] = [draw for draw in DRAWS if str(draw) == "gemma2-window"]
+    prompts = [random_tokens(length, VOCABULARY) for length in (70, 3, 33)]
+    params = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)
+    found = []
+    for _ in range(2):
+        with LLM(saved(draw), ops="torch", kv_dtype="f32", context=128) as llm:
+            assert len(llm.engine.ops.cache.pages) == 2  # type: ignore[attr-defined]
+            found.append([completion.token_ids for completion in llm.generate(prompts, params)])
+        monkeypatch.undo()
+    assert graphs.replays > 5
+    assert found[0] == found[1]
+
+
 @pytest.mark.slow
 def test_a_step_is_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced whole by torch.compile, for one size, then for any; run as it was traced."""

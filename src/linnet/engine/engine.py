@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
@@ -27,7 +27,8 @@ from linnet.engine.driver import Driver
 from linnet.engine.page_plan import layer_groups
 from linnet.engine.pages import PagePool, most_pages
 from linnet.engine.prefix_cache import PrefixCache
-from linnet.engine.request import Output, Request, Sequence
+from linnet.engine.request import Request, Sequence
+from linnet.engine.runner import Runner
 from linnet.engine.sampling import Sampler
 from linnet.engine.scheduler import Scheduler
 from linnet.engine.speculative import Speculator
@@ -49,7 +50,7 @@ PROMPT_LOGIT_BYTES = 64 * 2**20
 """Most bytes of prompt logits made in one step: 32,000 positions of 152,000 entries would take 20 GB at once."""
 
 
-class Engine:
+class Engine(Runner):
     """Runs requests over one model, in continuous batches over so many KV `pages` of each group of its layers (`layer_groups`).
 
     The same request gives the same tokens alone or among others, in any prefill chunks, with its cache or without.
@@ -140,22 +141,6 @@ class Engine:
             self._stepping.arrived.append(request)
         samples, limit = len(request.sequences), request.sequences[0].limit
         logger.debug("request: %d prompt tokens, %d samples of up to %d tokens", len(request.prompt), samples, limit)
-
-    def outputs(self, request: Request) -> Generator[Output, None, None]:
-        """The outputs of a submitted request as they come, to its end; raises what made it fail. Closing the iterator early
-        cancels the request and frees its pages."""
-        try:
-            while True:
-                done = request.done
-                while request.outputs:
-                    yield request.outputs.popleft()
-                if done:
-                    if request.error is not None:
-                        raise request.error
-                    return
-                self.advance(request)
-        finally:
-            self.cancel(request)
 
     def advance(self, request: Request, until: float = math.inf) -> None:
         """Waits until the request has outputs or is done, until this thread has run one step itself, or, while another has the turn,

@@ -20,7 +20,21 @@ class Runner(Protocol):
 
     def submit(self, request: Request) -> None: ...
 
-    def outputs(self, request: Request) -> Generator[Output, None, None]: ...
+    def outputs(self, request: Request) -> Generator[Output, None, None]:
+        """The outputs of a submitted request as they come, to its end; raises what made it fail. Closing the iterator early
+        cancels the request and frees its pages."""
+        try:
+            while True:
+                done = request.done
+                while request.outputs:
+                    yield request.outputs.popleft()
+                if done:
+                    if request.error is not None:
+                        raise request.error
+                    return
+                self.advance(request)
+        finally:
+            self.cancel(request)
 
     def advance(self, request: Request, until: float = math.inf) -> None: ...
 

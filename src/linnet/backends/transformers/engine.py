@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from linnet.engine.driver import Driver
 from linnet.engine.engine import PRIORITY_PLACES
 from linnet.engine.memory_errors import step_error
 from linnet.engine.request import Output, Request
+from linnet.engine.runner import Runner
 from linnet.errors import ClosedError, DeadlineError, LinnetError, QueueFullError
 
 logger = logging.getLogger("linnet.engine")
@@ -38,8 +39,8 @@ class _Waiting:
     key: Any
 
 
-class TransformersEngine:
-    """A `Runner`. Requests of equal settings that wait at the same time run in one batch of up to `max_batch` rows, each to its own end;
+class TransformersEngine(Runner):
+    """Requests of equal settings that wait at the same time run in one batch of up to `max_batch` rows, each to its own end;
     draws are each request's own. What comes while a batch runs waits for its end."""
 
     def __init__(self, model: TextModel, max_batch: int, max_queue: int | None) -> None:
@@ -82,21 +83,6 @@ class TransformersEngine:
                 self._thread = threading.Thread(target=self._work, name="linnet transformers", daemon=True)
                 atexit.register(self._stop)
                 self._thread.start()
-
-    def outputs(self, request: Request) -> Generator[Output, None, None]:
-        """The outputs of a submitted request as they come; see `Engine.outputs`."""
-        try:
-            while True:
-                done = request.done
-                while request.outputs:
-                    yield request.outputs.popleft()
-                if done:
-                    if request.error is not None:
-                        raise request.error
-                    return
-                self.advance(request)
-        finally:
-            self.cancel(request)
 
     def advance(self, request: Request, until: float = math.inf) -> None:
         """Waits until the request has outputs or is done, or time.perf_counter() is `until`."""
@@ -150,16 +136,17 @@ class TransformersEngine:
     def _work(self) -> None:
         """The thread: one batch after another, until nothing waits."""
         while batch := self._next_batch():
-            requests, problem = [entry.request for entry in batch], None
+            requests = [entry.request for entry in batch]
+            problem: Exception = LinnetError("transformers ended the answer before its end")
             try:
                 self._generate(requests, batch[0].settings)
-            except Exception as error:
+            except BaseException as error:  # SystemExit in a caller's callable, say: the thread serves others, too
                 logger.exception("generating for %d requests failed", len(requests))
-                problem = step_error(error, "lower max_tokens or max_batch")
+                problem = _problem(error)
             with self._lock:
                 self._running = 0
                 for request in requests:
-                    self._fail(request, problem or LinnetError("transformers ended the answer before its end"))
+                    self._fail(request, problem)  # unless it is done
             self._wake()
             del batch, requests, problem  # they hold what the batch has taken
 
@@ -167,7 +154,7 @@ class TransformersEngine:
         """Takes what runs next out of the queue; nothing, and the thread ends."""
         with self._lock:
             self._end_late()
-            self._waiting = sorted((entry for entry in self._waiting if not entry.request.done), key=lambda entry: entry.place)
+            self._waiting.sort(key=lambda entry: entry.place)
             if not self._waiting or self._closed:
                 self._thread = None
                 atexit.unregister(self._stop)
@@ -239,6 +226,7 @@ class TransformersEngine:
         if not request.done:
             request.done = True
             self._unfinished.discard(request)
+            self._waiting = [entry for entry in self._waiting if entry.request is not request]
             self._tally.end(outcome, time.perf_counter() - request.submitted_at)
 
     def _stop(self) -> None:
@@ -265,3 +253,10 @@ class TransformersEngine:
     def _refuse_fork(self) -> None:
         if self._process != os.getpid():  # the thread is not in this process
             raise LinnetError("the LLM was opened before this process was forked; open one in this process, or start it with 'spawn'")
+
+
+def _problem(error: BaseException) -> Exception:
+    """What the requests of a batch fail with."""
+    if isinstance(error, Exception):
+        return step_error(error, "lower max_tokens or max_batch")
+    return LinnetError(f"the request was interrupted by {type(error).__name__} in a step; submit it again")
