@@ -17,6 +17,7 @@ from llm_cases import QUESTION, TINY, pool_is_whole
 from linnet import LLM, Completion, InvalidRequestError, ModelFileError, OutOfMemoryError, SamplingParams
 from linnet.engine.page_plan import page_bytes
 from linnet.engine.step_costs import StepCosts
+from linnet.load.weight_bytes import bytes_of
 
 WEIGHTS = "model.safetensors"
 PROMPTS: list[Any] = [QUESTION, "one two three one two three one two", [7] * 40, list(range(5, 75))]
@@ -176,7 +177,7 @@ def test_a_draft_that_is_not_there_or_not_a_model_is_refused(tmp_path: Path) -> 
 
 def test_memory_is_planned_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
     with LLM("tiny") as alone:
-        each, nbytes = page_bytes(alone.spec, "f16"), alone._checkpoint.nbytes
+        each, nbytes = page_bytes(alone.spec, "f16"), bytes_of(alone._checkpoint, None)
     with LLM("tiny", kv_memory=6 * each) as alone, LLM("tiny", kv_memory=6 * each, draft="tiny") as both:
         assert (alone.context, both.context) == (6 * 32, 3 * 32)
     monkeypatch.setattr("linnet.draft.available_memory", lambda: nbytes + 1000)
