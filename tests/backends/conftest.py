@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny_models import MODELS
+from tiny_models import IN_PYTHON, MODELS
 
 
 @pytest.fixture(scope="session")
@@ -13,7 +13,7 @@ def folders(tmp_path_factory):
     def folder(name):
         if name not in made:
             made[name] = tmp_path_factory.mktemp(name)
-            MODELS[name](made[name])
+            (MODELS | IN_PYTHON)[name](made[name])
         return made[name]
 
     return folder

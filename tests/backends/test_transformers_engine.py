@@ -60,6 +60,9 @@ def gpt2(folders):
         {"n": 5},
         {"prompt_logprobs": 1},
         {"max_tokens": 0},
+        {"stop": "a", "num_beams": 2},
+        {"logprobs": 1, "num_beams": 2},
+        {"logits_processor": np.asarray, "num_beams": 2},
     ],
     ids=lambda options: next(iter(options)),
 )
@@ -180,6 +183,15 @@ def busy(folders):
             held.release.set()
 
 
+def test_a_callable_that_leaves_the_program_fails_its_batch_and_not_the_engine(gpt2):
+    def leave(tokens, logits):
+        raise SystemExit
+
+    with pytest.raises(linnet.LinnetError, match="interrupted by SystemExit"):
+        gpt2.generate(PROMPT, SamplingParams(max_tokens=3, logits_processor=leave))
+    assert len(gpt2.generate(PROMPT, GREEDY)[0].token_ids) == 6
+
+
 def test_a_full_queue_says_so_and_cancelling_makes_room(busy):
     llm, held, first = busy
     second = llm.submit(PROMPT, GREEDY)
@@ -187,8 +199,9 @@ def test_a_full_queue_says_so_and_cancelling_makes_room(busy):
     with pytest.raises(QueueFullError, match="3 requests run or wait"):
         llm.submit(PROMPT, GREEDY)
     assert (llm.counters().running, llm.counters().waiting) == (1, 2)
-    first.cancel()
     second.cancel()
+    assert llm.counters().waiting == 1
+    first.cancel()
     held.release.set()
     assert len(third.result()[0].token_ids) == 6
     with pytest.raises(CancelledError):
@@ -314,6 +327,25 @@ def test_files_that_contradict_the_config_are_refused(tmp_path):
         LLM(tmp_path, backend="transformers")
 
 
+@pytest.mark.parametrize(
+    ("claims", "words"),
+    [
+        ({"forced_bos_token_id": 10**9}, "forced_bos_token_id is 1000000000, which is no token id"),
+        ({"eos_token_id": [2, -5]}, "eos_token_id is -5"),
+        ({"bad_words_ids": [[3], [400]]}, "bad_words_ids is 400"),
+        ({"decoder_start_token_id": None, "bos_token_id": None}, "with which token its decoder starts"),
+    ],
+)
+def test_token_ids_that_are_none_are_refused(folders, tmp_path, claims, words):
+    import json
+    import shutil
+
+    shutil.copytree(folders("bart"), tmp_path / "model")
+    (tmp_path / "model/generation_config.json").write_text(json.dumps(claims))
+    with pytest.raises(ModelFileError, match=words):
+        LLM(tmp_path / "model", backend="transformers")
+
+
 def test_a_tokenizer_of_older_files_is_read_by_way_of_transformers(folders, tmp_path):
     """vocab.json and merges.txt, as BART's first releases have them."""
     import json
@@ -328,3 +360,17 @@ def test_a_tokenizer_of_older_files_is_read_by_way_of_transformers(folders, tmp_
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(merge) for merge in model["merges"]))
     with LLM(folder, backend="transformers") as older, LLM(folders("bart"), backend="transformers") as newer:
         assert older.tokenize("the linnet, a bird") == newer.tokenize("the linnet, a bird")
+
+
+@pytest.mark.parametrize("name", ["byt5", "marian"])
+def test_a_tokenizer_that_is_written_in_python_gives_the_same_tokens_and_texts(folders, name):
+    theirs = transformers.AutoTokenizer.from_pretrained(folders(name))
+    with LLM(folders(name), backend="transformers") as llm:
+        for text in ("the linnet, a bird of the finch family", "a small </s> bird <pad>"):
+            wanted = theirs(text, split_special_tokens=True).input_ids
+            assert llm.tokenize(text) == wanted
+            assert llm.tokenizer.decode(wanted) == theirs.decode(wanted, skip_special_tokens=True)
+        answer = llm.generate("the linnet", SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True))[0]
+        assert answer.text == llm.tokenizer.decode(answer.token_ids)
+        if name == "byt5":
+            assert llm.tokenizer.decode(theirs("h\u00e9", add_special_tokens=False).input_ids) == "h\u00e9"

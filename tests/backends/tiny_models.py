@@ -88,6 +88,39 @@ def mamba(folder: Path) -> None:
     _save_model(MambaForCausalLM, MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, state_size=4, **ends), folder)
 
 
+def byt5(folder: Path) -> None:
+    """Bytes are tokens, by a tokenizer that is written in Python and has no file of its own."""
+    from transformers import ByT5Tokenizer, T5Config, T5ForConditionalGeneration
+
+    ByT5Tokenizer().save_pretrained(folder)
+    _save_model(T5ForConditionalGeneration, T5Config(**{**_T5, "vocab_size": 384}), folder)
+
+
+def marian(folder: Path) -> None:
+    """Two SentencePiece models and a list of pieces, by a tokenizer that is written in Python."""
+    import json
+    import shutil
+
+    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+    folder.mkdir(exist_ok=True)
+    (folder / "texts").write_text("\n".join(TEXTS * 9))
+    SentencePieceTrainer.train(input=str(folder / "texts"), model_prefix=str(folder / "source"), vocab_size=50, minloglevel=2)
+    source, target = folder / "source.spm", folder / "target.spm"
+    (folder / "source.model").rename(source)
+    shutil.copy(source, target)
+    pieces = SentencePieceProcessor(model_file=str(source))
+    names = [piece for i in range(pieces.get_piece_size()) if (piece := pieces.id_to_piece(i)) not in ("<s>", "</s>", "<unk>")]
+    vocabulary = {name: id for id, name in enumerate(("</s>", "<unk>", *names, "<pad>"))}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    MarianTokenizer(str(source), str(target), str(folder / "vocab.json")).save_pretrained(folder)
+    sizes = {f"{side}_{what}": n for side in ("encoder", "decoder") for what, n in (("layers", 2), ("attention_heads", 4), ("ffn_dim", 64))}
+    ends = {"pad_token_id": len(vocabulary) - 1, "decoder_start_token_id": len(vocabulary) - 1, "eos_token_id": 0, "forced_eos_token_id": 0}
+    config = MarianConfig(vocab_size=len(vocabulary), d_model=32, max_position_embeddings=96, **sizes, **ends)
+    _save_model(MarianMTModel, config, folder)
+
+
 _T5 = {
     "vocab_size": 90,
     "d_model": 32,
@@ -99,6 +132,7 @@ _T5 = {
 }
 
 MODELS: dict[str, Callable[[Path], None]] = {"t5": t5, "bart": bart, "mt5": mt5, "gpt2": gpt2, "mamba": mamba}
+IN_PYTHON: dict[str, Callable[[Path], None]] = {"byt5": byt5, "marian": marian}
 SEQ2SEQ = ("t5", "bart", "mt5")
 
 

@@ -209,8 +209,9 @@ def test_packed_values_are_those_of_the_gguf_package(type: TensorType) -> None:
     np.testing.assert_array_equal(_core.matrix_floats(ops_of("scalar").matrix(raw)), dequantized(raw))
 
 
-@pytest.mark.parametrize("target", [F16, BF16, Q8_0, Q4_0, Q5_K], ids=lambda t: t.name)
-@pytest.mark.parametrize("stored", [F32, Q4_K, Q6_K], ids=lambda t: t.name)
+@pytest.mark.parametrize(
+    ("stored", "target"), [*every([F32], [F16, BF16, *BLOCK_TYPES]), *every([Q4_K, Q6_K], [F16, BF16, Q8_0, Q4_0])], ids=lambda t: t.name
+)
 def test_reencoded_values_are_those_that_the_gguf_package_reads_in_a_file(stored: TensorType, target: TensorType) -> None:
     raw = random_raw(stored, 21, 512, seed=6)
     for isa in ISAS:

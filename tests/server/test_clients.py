@@ -33,6 +33,15 @@ def client(server: Server) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
+def test_beams_are_the_librarys(client: openai.OpenAI, llm: LLM) -> None:
+    options = {"num_beams": 4, "length_penalty": 0.5, "early_stopping": "never"}
+    expected = llm.generate("Once upon a", SamplingParams(temperature=0.0, n=3, max_tokens=12, **options))  # type: ignore[arg-type]
+    answer = client.completions.create(model="tiny", prompt="Once upon a", temperature=0, n=3, max_tokens=12, extra_body=options)
+    assert [choice.text for choice in answer.choices] == [completion.text for completion in expected]
+    with pytest.raises(openai.BadRequestError, match="num_beams is 4, and a stream gives tokens as they come"):
+        client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True, extra_body=options)  # type: ignore[call-overload]
+
+
 def test_the_same_answer_as_the_library(client: openai.OpenAI, llm: LLM) -> None:
     expected = llm.chat(MESSAGES, GREEDY)
     answer = client.chat.completions.create(model="tiny", messages=MESSAGES, temperature=0)
@@ -174,5 +183,5 @@ def test_the_readme_works_as_printed(server: Server) -> None:
     curl = next(line.strip() for line in section.splitlines() if line.strip().startswith("curl "))
     code = section.split("```")[1].removeprefix("python")
     for command in (["sh", "-c", curl + " --silent"], [sys.executable, "-c", code]):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert "17 + 25 = 42" in done.stdout, done.stderr

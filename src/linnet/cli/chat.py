@@ -63,6 +63,8 @@ def _open_page(model: str, load: dict[str, Any], given: list[str]) -> None:
     if given:
         flag = given[0].replace("_", "-")
         raise InvalidRequestError(f"--{flag} is set on the page, under Settings; leave it out beside --web")
+    if "trust_remote_code" in load:
+        raise InvalidRequestError("--trust-remote-code is not for a server, which --web starts; leave one of them out")
     from linnet.server.settings import read_settings
 
     settings = read_settings([model], {"port": 0, **load})

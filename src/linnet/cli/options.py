@@ -83,12 +83,11 @@ SINGLE_USER = (
     "tokenizer",
     "chat_template",
     "draft",
-    "backend",
-    "trust_remote_code",
 )
+BACKEND = ("backend", "trust_remote_code")
 
 
-def model_group(wanted: Iterable[str] = SINGLE_USER) -> Group:
+def model_group(wanted: Iterable[str] = (*SINGLE_USER, *BACKEND)) -> Group:
     """The options of opening a model that are `wanted`; by default those that concern a single user."""
     by_name = {f.name: f for f in fields(ModelOptions)}
     return Group("Model", [by_name[name] for name in wanted])

@@ -119,7 +119,9 @@ class BeamSearch:
         if not going and not self.finished:
             raise InvalidRequestError("logit_bias, a penalty, the constraint or logits_processor left no beam a token that may follow")
         self.over = not going or self._is_decided(going[0].score)
-        if not self.over:
+        if self.over:
+            self.live.clear()
+        else:
             self._go_on(going, scheduler)
 
     def _continuations(self) -> list[Continuation]:

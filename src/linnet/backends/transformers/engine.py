@@ -136,16 +136,17 @@ class TransformersEngine(Runner):
     def _work(self) -> None:
         """The thread: one batch after another, until nothing waits."""
         while batch := self._next_batch():
-            requests, problem = [entry.request for entry in batch], None
+            requests = [entry.request for entry in batch]
+            problem: Exception = LinnetError("transformers ended the answer before its end")
             try:
                 self._generate(requests, batch[0].settings)
-            except Exception as error:
+            except BaseException as error:  # SystemExit in a caller's callable, say: the thread serves others, too
                 logger.exception("generating for %d requests failed", len(requests))
-                problem = step_error(error, "lower max_tokens or max_batch")
+                problem = _problem(error)
             with self._lock:
                 self._running = 0
                 for request in requests:
-                    self._fail(request, problem or LinnetError("transformers ended the answer before its end"))
+                    self._fail(request, problem)  # unless it is done
             self._wake()
             del batch, requests, problem  # they hold what the batch has taken
 
@@ -153,7 +154,7 @@ class TransformersEngine(Runner):
         """Takes what runs next out of the queue; nothing, and the thread ends."""
         with self._lock:
             self._end_late()
-            self._waiting = sorted((entry for entry in self._waiting if not entry.request.done), key=lambda entry: entry.place)
+            self._waiting.sort(key=lambda entry: entry.place)
             if not self._waiting or self._closed:
                 self._thread = None
                 atexit.unregister(self._stop)
@@ -225,6 +226,7 @@ class TransformersEngine(Runner):
         if not request.done:
             request.done = True
             self._unfinished.discard(request)
+            self._waiting = [entry for entry in self._waiting if entry.request is not request]
             self._tally.end(outcome, time.perf_counter() - request.submitted_at)
 
     def _stop(self) -> None:
@@ -251,3 +253,10 @@ class TransformersEngine(Runner):
     def _refuse_fork(self) -> None:
         if self._process != os.getpid():  # the thread is not in this process
             raise LinnetError("the LLM was opened before this process was forked; open one in this process, or start it with 'spawn'")
+
+
+def _problem(error: BaseException) -> Exception:
+    """What the requests of a batch fail with."""
+    if isinstance(error, Exception):
+        return step_error(error, "lower max_tokens or max_batch")
+    return LinnetError(f"the request was interrupted by {type(error).__name__} in a step; submit it again")

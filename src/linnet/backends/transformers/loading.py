@@ -36,9 +36,12 @@ def find_folder(model: str | Path) -> Path:
     folder = locate(model)
     if not folder.is_dir():
         raise UnsupportedModelError(f"{folder}: backend='transformers' opens folders with a config.json; leave backend out for other files")
-    for file in folder.iterdir():
-        if file.suffix in (".json", ".safetensors", ".bin", ".model") and not file.is_dir():
-            check_regular(file)
+    try:
+        files = [file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin", ".model") and not file.is_dir()]
+    except OSError as error:
+        raise ModelFileError(f"{folder}: cannot be read ({error.strerror})") from error
+    for file in files:
+        check_regular(file)
     return folder
 
 
@@ -103,23 +106,38 @@ def load(folder: Path, config: Any, options: ModelOptions) -> TextModel:
         if unexpected:
             logger.warning("%s: %d weights are no part of %s: %s", folder, len(unexpected), type(model).__name__, _some(unexpected))
         model = model.to(device).eval()
-    structure = {name: getattr(model.generation_config, name, None) for name in STRUCTURE}
-    ends = model.generation_config.eos_token_id
-    model.generation_config = transformers.GenerationConfig()
-    end_ids = frozenset([ends] if isinstance(ends, int) else ends or [])
-    pad = structure["pad_token_id"]
     vocab = model.get_input_embeddings().num_embeddings
+    structure, ends = _structure(model.generation_config, folder, vocab)
+    pad = model.generation_config.pad_token_id
+    model.generation_config = transformers.GenerationConfig()
     context, source = _contexts(config, folder, options)
+    if source is not None and not {"decoder_start_token_id", "bos_token_id"} & structure.keys():
+        raise ModelFileError(f"{folder}: says in no file with which token its decoder starts (decoder_start_token_id)")
     return TextModel(
         model=model,
         vocab_size=vocab,
         context=context,
         source_context=source,
-        end_ids=frozenset(token for token in end_ids if 0 <= token < vocab),
-        pad_id=pad if isinstance(pad, int) and 0 <= pad < vocab else min(end_ids, default=0),
+        end_ids=ends,
+        pad_id=pad if isinstance(pad, int) and 0 <= pad < vocab else min(ends, default=0),
         masks="attention_mask" in inspect.signature(model.forward).parameters,
-        structure={name: value for name, value in structure.items() if value is not None},
+        structure=structure,
     )
+
+
+def _structure(found: Any, folder: Path, vocab: int) -> tuple[dict[str, Any], frozenset[int]]:
+    """What of a GenerationConfig belongs to the model, and the tokens that end an answer."""
+    structure = {name: value for name in STRUCTURE if (value := getattr(found, name, None)) not in (None, [])}
+    ends = [] if found.eos_token_id is None else found.eos_token_id
+    for name, value in {**structure, "eos_token_id": ends}.items():
+        for token in _flat(value):
+            if type(token) is not int or not 0 <= token < vocab:
+                raise ModelFileError(f"{folder}: {name} is {str(token)[:40]}, which is no token id (0 to {vocab - 1})")
+    return structure, frozenset(_flat(ends))
+
+
+def _flat(value: Any) -> list[Any]:
+    return [part for item in value for part in _flat(item)] if isinstance(value, list) else [value]
 
 
 def _auto_class(config: Any, folder: Path, trusted: bool) -> Any:

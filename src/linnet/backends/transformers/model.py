@@ -8,7 +8,6 @@ from typing import Any
 
 STRUCTURE = (
     "bos_token_id",
-    "pad_token_id",
     "decoder_start_token_id",
     "forced_bos_token_id",
     "forced_eos_token_id",

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from linnet.backends.transformers.engine import TransformersEngine
-from linnet.backends.transformers.loading import find_folder, import_transformers, load, loaded, logger, quiet, read_config
+from linnet.backends.transformers.loading import find_folder, load, read_config
+from linnet.backends.transformers.tokenizer import read_tokenizer
 from linnet.load.files import read_json
 from linnet.memory import clear_memory_cache
 from linnet.model_options import ModelOptions
 from linnet.opening import Opened
 from linnet.prompts import PromptReader, given_tokenizer, read_chat_template
 from linnet.text.grammar import GrammarCompiler
-from linnet.text.tokenizer import Tokenizer, tokenizer_file
 
 
 def open_model(model: str | Path, options: ModelOptions) -> Opened:
@@ -23,7 +21,8 @@ def open_model(model: str | Path, options: ModelOptions) -> Opened:
     MissingDependencyError without transformers."""
     folder, name = find_folder(model), str(model)
     config = read_config(folder, options.trust_remote_code)
-    tokenizer = _read_tokenizer(folder, options)
+    given = options.tokenizer
+    tokenizer = read_tokenizer(folder, options.trust_remote_code) if given is None else given_tokenizer(given)
     template = read_chat_template(options.chat_template, tokenizer)
     found = load(folder, config, options)
     engine = TransformersEngine(found, options.batch, options.max_queue)
@@ -42,22 +41,3 @@ def open_model(model: str | Path, options: ModelOptions) -> Opened:
         vocab_size=found.vocab_size,
         generation=read_json(advice) if advice.is_file() else {},
     )
-
-
-def _read_tokenizer(folder: Path, options: ModelOptions) -> Tokenizer | None:
-    """The one that was given, the folder's, or what transformers makes of the folder's other files, once it is a tokenizer.json."""
-    if options.tokenizer is not None:
-        return given_tokenizer(options.tokenizer)
-    if tokenizer_file(folder) is not None:
-        return Tokenizer(folder)
-    transformers: Any = import_transformers()
-    with tempfile.TemporaryDirectory() as made, quiet():
-        try:
-            auto = transformers.AutoTokenizer
-            loaded(
-                lambda: auto.from_pretrained(folder, trust_remote_code=options.trust_remote_code, local_files_only=True), folder
-            ).save_pretrained(made)
-            return Tokenizer(made)
-        except Exception as error:
-            logger.warning("%s has no tokenizer that can be read: prompts are token ids, answers have no text (%s)", folder, error)
-            return None

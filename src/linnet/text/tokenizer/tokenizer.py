@@ -29,8 +29,13 @@ class Tokenizer:
         """From the metadata of a GGUF file that is open already; `source` names it in errors."""
         from linnet.text.tokenizer.gguf import load_gguf_metadata
 
+        return cls.from_vocabulary(load_gguf_metadata(metadata, source))
+
+    @classmethod
+    def from_vocabulary(cls, vocabulary: Vocabulary) -> Tokenizer:
+        """Over a vocabulary that is loaded already."""
         tokenizer = cls.__new__(cls)
-        tokenizer._vocabulary = load_gguf_metadata(metadata, source)
+        tokenizer._vocabulary = vocabulary
         return tokenizer
 
     def __repr__(self) -> str:
