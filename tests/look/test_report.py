@@ -112,7 +112,7 @@ def test_memory_is_what_an_llm_takes(quantized: tuple[Path, LlamaForCausalLM], w
         options = {"context": need.context, "max_batch": need.batch_size, "kv_dtype": need.kv_dtype}
         with LLM(quantized[0], weights=weights, ops="reference", **options) as llm:
             assert need.kv_cache_bytes == llm.engine.pool.count * page_bytes(llm.spec, need.kv_dtype)
-        assert need.total_bytes == need.weight_bytes + need.kv_cache_bytes
+        assert need.total_bytes == need.weight_bytes + need.kv_cache_bytes + need.step_bytes
     matrices = sum(t.nbytes for t in report.tensors if len(t.shape) == 2)
     vectors = sum(t.nbytes for t in report.tensors if len(t.shape) == 1)
     assert report.memory[0].weight_bytes == vectors + (matrices if weights == "auto" else matrices * 8.5 / 4.5)

@@ -163,7 +163,10 @@ def _print_memory(console: Console, report: ModelReport) -> None:
     """A row for each type of KV cache and context, a column for each batch size."""
     needs = {(need.kv_dtype, need.context, need.batch_size): need for need in report.memory}
     batch_sizes = list(dict.fromkeys(need.batch_size for need in report.memory))
-    console.print(f"\nmemory: weights {size(report.memory[0].weight_bytes)}, and the KV cache of a batch (all together)", style="bold")
+    console.print(
+        f"\nmemory: weights {size(report.memory[0].weight_bytes)}, and the KV cache of a batch (all together, with what a step works in)",
+        style="bold",
+    )
     table = _table("KV type", "context", *(f"batch {batch_size}" for batch_size in batch_sizes))
     for kv_dtype, context in dict.fromkeys((need.kv_dtype, need.context) for need in report.memory):
         row = [needs[kv_dtype, context, batch_size] for batch_size in batch_sizes]

@@ -1,4 +1,5 @@
-"""What a model takes of memory: its weights as they are loaded, and the KV cache of so many requests of such a length."""
+"""What a model takes of memory: its weights as they are loaded, the KV cache of so many requests of such a length, and what a step of
+them works in."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from linnet.arch.spec import ModelSpec
+from linnet.arch.spec import Attention, Mlp, ModelSpec, Moe
 from linnet.choosing import SHORTEST
 from linnet.engine.page_plan import KV_BYTES, cache_budget, cache_bytes
 from linnet.errors import ContextLengthError
@@ -19,7 +20,8 @@ BATCH_SIZES = (1, 4, 16)
 class MemoryNeed:
     """Of `batch_size` requests at once, each of `context` tokens, prompt and answer together.
 
-    kv_cache_bytes: in whole pages, as `LLM(context=..., max_batch=..., kv_dtype=...)` takes them. fits: whether it does so here and
+    kv_cache_bytes: in whole pages, as `LLM(context=..., max_batch=..., kv_dtype=...)` takes them. step_bytes: what the largest step works
+    in on the native op set, roughly. total_bytes: of all three. fits: whether it does so here and
     now, unless it is told kv_memory; else fewer requests run at once, or none.
     """
 
@@ -28,6 +30,7 @@ class MemoryNeed:
     kv_dtype: str
     weight_bytes: int
     kv_cache_bytes: int
+    step_bytes: int
     total_bytes: int
     fits: bool
 
@@ -48,8 +51,29 @@ def plan_memory(
     needs = []
     for kv_dtype, context, batch_size in product(KV_BYTES, contexts or usual_contexts(spec.context), batch_sizes):
         cache = cache_bytes(spec, kv_dtype, context, batch_size, ModelOptions.prefill_chunk)
-        needs.append(MemoryNeed(context, batch_size, kv_dtype, weights, cache, weights + cache, cache <= budget))
+        step = step_bytes(spec, min(ModelOptions.prefill_chunk, batch_size * context), batch_size)
+        needs.append(MemoryNeed(context, batch_size, kv_dtype, weights, cache, step, weights + cache + step, cache <= budget))
     return needs
+
+
+def step_bytes(spec: ModelSpec, rows: int, wanted: int) -> int:
+    """Bytes that a step of so many rows works in, `wanted` of which get logits: the values of the widest point of the widest layer, all of
+    which are there at once (csrc/ops/tape.h: what stands in one task), and the logits."""
+    widest = max(max(_attention_width(layer.attention), _mlp_width(layer.mlp)) for layer in spec.layers)
+    return 4 * (rows * (2 * spec.hidden + widest) + wanted * spec.vocab_size)
+
+
+def _attention_width(attention: Attention) -> int:
+    """Queries and keys as they were projected, normalised and rotated, and values."""
+    query, key = (1 + (norm is not None) + len(attention.ropes) for norm in (attention.query_norm, attention.key_norm))
+    return query * attention.query_width + key * attention.key_width + attention.value_width
+
+
+def _mlp_width(mlp: Mlp | Moe) -> int:
+    """What is projected up, its gate, and their product, for every expert of a row."""
+    if isinstance(mlp, Mlp):
+        return (3 if mlp.gated else 2) * mlp.width
+    return mlp.router.active * _mlp_width(mlp.expert) + (0 if mlp.shared is None else _mlp_width(mlp.shared))
 
 
 def usual_contexts(longest: int) -> list[int]:
