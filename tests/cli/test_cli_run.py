@@ -181,3 +181,15 @@ def test_beams_come_at_the_end_best_first(linnet, llm):
     refused = linnet("run", "tiny", QUESTION, "--num-beams", "3", "--early-stopping", "soon")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "early_stopping is 'soon'; it must be one of False, True, never" in refused.stderr
+
+
+def test_layers_off_the_device(linnet):
+    done = linnet("run", "tiny", QUESTION, "--ops", "torch", "--offload", "2")
+    assert done.stdout.endswith("17 + 25 = 42\n")
+    for flags, message in (
+        (("--ops", "torch", "--offload", "9"), "offload is 9, and the model has 4 layers"),
+        (("--compile",), "compile is"),
+    ):
+        refused = linnet("run", "tiny", QUESTION, *flags)
+        assert refused.returncode == 2
+        assert message in refused.stderr

@@ -56,7 +56,7 @@ def running(folder: Path, *arguments: str) -> Iterator[Server]:
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     """Waits for the line that names it."""
-    for _ in range(600):
+    for _ in range(6000):  # of 50 ms; a server that ends is seen at once
         found = re.search(r"at (http://\S+)", log.read_text())
         if found:
             return found.group(1)

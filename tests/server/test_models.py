@@ -73,7 +73,7 @@ def test_several_models_within_a_budget(tmp_path: Path) -> None:
 
 
 def test_a_model_without_memory_ends_the_server(tmp_path: Path) -> None:
-    done = subprocess.run([*COMMAND, "tiny", "--memory", "100000", "--port", "0"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*COMMAND, "tiny", "--memory", "100000", "--port", "0"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "raise --memory" in done.stderr
     assert "unexpected" not in done.stderr
@@ -81,7 +81,7 @@ def test_a_model_without_memory_ends_the_server(tmp_path: Path) -> None:
 
 def test_a_model_that_does_not_open_ends_the_server(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + b"\0" * 100)
-    done = subprocess.run([*COMMAND, str(tmp_path / "model.gguf"), "--port", "0"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*COMMAND, str(tmp_path / "model.gguf"), "--port", "0"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "model.gguf" in done.stderr
     assert "Traceback" not in done.stderr

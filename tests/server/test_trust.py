@@ -206,7 +206,7 @@ def test_who_does_not_come_to_the_point_is_not_waited_for(locked: Server) -> Non
 
 def test_others_may_not_reach_it_without_keys(tmp_path: Path) -> None:
     def refusal(*arguments: str) -> str:
-        done = subprocess.run([*COMMAND, "tiny", *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        done = subprocess.run([*COMMAND, "tiny", *arguments], capture_output=True, text=True, timeout=300, cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         return done.stderr

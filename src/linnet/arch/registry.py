@@ -103,7 +103,9 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     families = {"hf": HF_FAMILIES, "gguf": GGUF_FAMILIES, "torch": TORCH_FAMILIES}[config.format]
     name = config.text("model_type")
     if name not in families:
-        raise UnsupportedModelError(f"{config.where}: the architecture {name!r} is not built; there are {', '.join(sorted(families))}")
+        others = "; backend='transformers' (--backend transformers) may run it" if config.format == "hf" else ""
+        there = ", ".join(sorted(families))
+        raise UnsupportedModelError(f"{config.where}: the architecture {name!r} is not built{others}; there are {there}")
     spec, table = _module(families[name]).build(config)
     config.finish()
     check(spec, config.where)

@@ -78,6 +78,8 @@ SINGLE_USER = (
     "device",
     "dtype",
     "tp",
+    "offload",
+    "compile",
     "tokenizer",
     "chat_template",
     "draft",
