@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CPP := $(shell find csrc -name '*.cc' -o -name '*.h')
 # Two processes, a file of tests at a time: most tests keep one core busy. make test PARALLEL= runs them in one.
-PARALLEL ?= -n 2 --dist loadfile
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 SOURCES := pyproject.toml CMakeLists.txt README.md LICENSE $(CPP) $(shell find src models -type f -not -name '*.pyc' -not -path '*/.*')
 
 .PHONY: run test test-full test-peers test-neon lint format clean
