@@ -60,15 +60,15 @@ def main() -> None:
 
 def compare(llm: LLM, beams: int, tokens: int, reps: int) -> dict[str, object]:
     """The medians of both, and of the rounds' ratios."""
-    common = {"temperature": 0.0, "max_tokens": tokens, "ignore_eos": True, "speculation": "off"}
+    common = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True, speculation="off")
     random = np.random.default_rng(0)
     seconds: list[tuple[float, float]] = []
     for _ in range(reps + 1):  # the first one warms up
         prompt = random.integers(0, llm.spec.vocab_size, 32).tolist()
         start = time.perf_counter()
-        llm.generate(prompt, SamplingParams(n=beams, **common))
+        llm.generate(prompt, replace(common, n=beams))
         between = time.perf_counter()
-        llm.generate(prompt, SamplingParams(num_beams=beams, **common))
+        llm.generate(prompt, replace(common, num_beams=beams))
         seconds.append((between - start, time.perf_counter() - between))
     batch, search = (median(times) / tokens for times in zip(*seconds[1:], strict=True))
     ratio = median(search / batch for batch, search in seconds[1:])

@@ -181,7 +181,7 @@ def report(figures: dict[str, Any], cost: Cost, plan: Plan) -> None:
             print(f"{engine}: {case} {rate:.1f} tokens/s")
     found: dict[str, float] = {}
     if "linnet" in figures:
-        read = cost.generated_step_bytes(Case(1, PROMPT, plan.tokens, 0, 0))
+        read = cost.generated_step_bytes(Case(1, PROMPT, plan.tokens, (0,), 0))
         found["share of copy, batch 1"] = read * figures["linnet"]["batch_1"] / 1e9 / figures["copy_gb_s"]
         done = 2 * cost.prompt_multiply_adds(plan.prompt)
         found["share of matrix rate"] = done * figures["linnet"]["prefill"] / 1e12 / figures["matrix_tflop_s"]

@@ -48,7 +48,7 @@ def main() -> None:
             path.mkdir()
             (path / "config.json").write_text(json.dumps(config))
             checkpoint = open_random(path, Q4_0)
-            nbytes[name] = model_cost(checkpoint, "f16").generated_step_bytes(Case(1, 8, TOKENS, 0, 0))
+            nbytes[name] = model_cost(checkpoint, "f16").generated_step_bytes(Case(1, 8, TOKENS, (0,), 0))
             models[name] = LLM.from_checkpoint(checkpoint, threads=threads, context=256)
     params = SamplingParams(max_tokens=TOKENS, temperature=0.0, ignore_eos=True, speculation="off")
     for _ in range(REPEATS):

@@ -41,7 +41,7 @@ def shares(row: Row, cost: Cost, tokens_per_s: float, machine: Machine) -> dict[
         found[ARITHMETIC] = None if least is None else round(least * tokens_per_s, 3)
         return found
     if not row.in_caches:
-        nbytes = cost.generated_step_bytes(Case(row.batch, row.length, 0, 0, 0)) / row.batch
+        nbytes = cost.generated_step_bytes(Case(row.batch, row.length, 0, (0,), 0)) / row.batch
         found[BANDWIDTH] = round(nbytes * tokens_per_s / machine.read_bandwidth, 3)
     if row.batch > 1 and machine.integer_peak and machine.float_peak:
         weights = cost.layer_multiply_adds + cost.output_multiply_adds

@@ -81,10 +81,10 @@ def random_tensors(config: dict[str, Any], seed: int) -> Arrays:
     def matrix(rows: int, columns: int, size: float) -> NDArray[np.float32]:
         values = rng.standard_t(5, (rows, columns)) * size / np.sqrt(columns)
         values *= np.where(rng.random((1, columns)) < 0.01, 3, 1) * np.where(rng.random((rows, columns)) < 0.001, 5, 1)
-        return values.astype(np.float16).astype(np.float32)
+        return np.asarray(values, np.float16).astype(np.float32)
 
     def norm() -> NDArray[np.float32]:
-        return np.exp(0.3 * rng.standard_normal(hidden)).astype(np.float32)
+        return np.asarray(np.exp(0.3 * rng.standard_normal(hidden)), np.float32)
 
     embedding = rng.standard_normal((vocabulary, hidden)) * np.where(rng.random((1, hidden)) < 0.02, 5, 1)
     found = {"model.embed_tokens.weight": embedding.astype(np.float16).astype(np.float32), "model.norm.weight": norm()}
@@ -111,7 +111,7 @@ def predictions(path: Path, threads: int = 1) -> NDArray[np.float64]:
         assert len(ids) == TOKENS
         logits = np.concatenate([llm.logits(ids[begin : begin + WINDOW]) for begin in range(0, TOKENS, WINDOW)]).astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
 
 
 def divergence(expected: NDArray[np.float64], actual: NDArray[np.float64]) -> float:
