@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from typing import TYPE_CHECKING
 
 from linnet.engine.constraint import AfterToken
@@ -45,8 +46,12 @@ class Answer:
             self._samples.append(_Sample(decoder, tool_use))
         if tokenizer is not None:
             self.request.stop_rule = lambda sample, token: self._samples[sample].push(token)
-            if params.stop and params.num_beams > 1:
-                self.request.text = StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown)
+            if params.num_beams > 1:
+                decoder = StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown)
+                if tool_use is not None and not tool_use.parallel:
+                    self.request.text = _OneCall(decoder, tool_use)
+                elif params.stop:
+                    self.request.text = decoder
         elif params.stop:
             raise InvalidRequestError("stop texts need a tokenizer, and this model has none; pass tokenizer=, or use stop_token_ids")
 
@@ -150,6 +155,32 @@ class _Sample:
             self._begun = ToolCall(call.id, call.name, call.arguments_json + event.text)
         elif isinstance(event, CallEnded):
             self.calls.append(call)
+
+
+class _OneCall:
+    """The text of a beam that ends with its first call, if no stop ends it before. Parsers do not fork: they read the text again from its
+    start, where a brace has come, which is what calls of every format end with.
+
+    stopped: the text that ended it.
+    """
+
+    def __init__(self, decoder: StreamDecoder, tool_use: ToolUse) -> None:
+        self.stopped: str | None = None
+        self._decoder, self._tool_use = decoder, tool_use
+        self._text = ""
+
+    def fork(self) -> _OneCall:
+        new = copy(self)
+        new._decoder = self._decoder.fork()
+        return new
+
+    def push(self, token_ids: Iterable[int]) -> str:
+        new = self._decoder.push(token_ids)
+        self._text += new
+        self.stopped = self._decoder.stopped
+        if "}" in new and _call_ended(self._tool_use.parser().push(self._text)):
+            self.stopped = self._text
+        return new
 
 
 def _call_ended(events: Sequence[Event]) -> int:

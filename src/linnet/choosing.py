@@ -42,24 +42,29 @@ class Place:
         layers, outside, _ = torch_bytes(checkpoint, target, dtype_of(open_device(self.device), options.dtype))
         return sum(layers) + outside
 
-    def holds(self, checkpoint: Checkpoint, options: ModelOptions, nbytes: int) -> bool:
-        """Whether so many bytes of weights fit, beside the keys and values of one request of the context asked for, or a useful one."""
+    def holds(self, checkpoint: Checkpoint, options: ModelOptions, nbytes: int, draft: Checkpoint | None = None) -> bool:
+        """Whether so many bytes of weights fit, a draft model's among them, beside the keys and values of one request of the context asked
+        for, or a useful one; beside all that `kv_memory` lets requests have, where it is given."""
         room = self.memory if self.device in (None, "cpu") else int(self.memory * WEIGHT_SHARE)
-        needed = least_cache(checkpoint, options)
-        if options.kv_memory is not None:
-            return nbytes + min(options.kv_memory, needed) <= room
-        return nbytes <= room and needed <= cache_budget(nbytes, self.memory)
+        if options.kv_memory is None:
+            return nbytes <= room and least_cache(checkpoint, options, draft) <= cache_budget(nbytes, self.memory)
+        here = options if self.device is None else replace(options, device=self.device)
+        return nbytes <= room and nbytes + least_cache(checkpoint, here, draft) <= self.memory
 
 
-def least_cache(checkpoint: Checkpoint, options: ModelOptions) -> int:
-    """Bytes of KV cache without which a model is not opened."""
-    spec = checkpoint.spec
+def least_cache(checkpoint: Checkpoint, options: ModelOptions, draft: Checkpoint | None = None) -> int:
+    """Bytes of KV cache without which a model is not opened; with `kv_memory`, as many of those as its requests can come to hold."""
+    spec, guessing = checkpoint.spec, None if draft is None else draft.spec
+    if options.kv_memory is not None:
+        context = options.context or spec.context
+        return min(options.kv_memory, cache_bytes(spec, options.kv_type, context, options.batch, options.prefill_chunk, guessing))
     context = options.context or min(SHORTEST, spec.context)
-    return cache_bytes(spec, options.kv_type, context, 1, options.prefill_chunk)
+    return cache_bytes(spec, options.kv_type, context, 1, options.prefill_chunk, guessing)
 
 
-def choose(checkpoint: Checkpoint, options: ModelOptions) -> ModelOptions:
-    """The options, with the device and the weight type that they leave open; what was given stays as it is.
+def choose(checkpoint: Checkpoint, options: ModelOptions, draft: Checkpoint | None = None) -> ModelOptions:
+    """The options, with the device and the weight type that they leave open; what was given stays as it is. draft: a model that is to fit
+    beside it, with weights as they are stored.
 
     Weights are kept as they are stored wherever that fits, on a GPU rather than on the processor; else they become q8_0, else q4_0. Raises
     OutOfMemoryError where nothing fits.
@@ -71,13 +76,17 @@ def choose(checkpoint: Checkpoint, options: ModelOptions) -> ModelOptions:
     for weights in WEIGHTS if options.weights == "auto" else (options.weights,):
         for place in places:
             nbytes = place.weight_bytes(checkpoint, options, weights)
-            if place.holds(checkpoint, options, nbytes):
+            drafts = 0 if draft is None else place.weight_bytes(draft, options, "auto")
+            if place.holds(checkpoint, options, nbytes + drafts, draft):
                 _tell(checkpoint, options, place, weights, nbytes, tried)
                 device = options.device if place.device is None else place.device
                 return replace(options, device=device, weights=weights)
-            tried.append((nbytes, f"{nbytes} bytes {_said(weights)} on {place.device or 'cpu'}, where {place.memory} can be taken"))
-    needed, cache = min(tried)[1], least_cache(checkpoint, options)
+            beside = "" if draft is None else f" beside {drafts} of its draft model"
+            where = f"on {place.device or 'cpu'}, where {place.memory} can be taken{beside}"
+            tried.append((nbytes, f"{nbytes} bytes {_said(weights)} {where}"))
+    needed, cache = min(tried)[1], least_cache(checkpoint, options, draft)
     others = "" if options.weights == "auto" else "choose smaller weights, as q4_0, or "
+    others += "" if options.kv_memory is None else "lower kv_memory, "
     raise OutOfMemoryError(
         f"{checkpoint.name}: its weights take {needed}, and the KV cache at least {cache} bytes besides; {others}choose a smaller model or "
         "context, or free memory"

@@ -29,33 +29,31 @@ class Draft:
         weights = self.op_set.load(self.checkpoint, self.options)
         return DraftModel(self.op_set.ops, self.op_set.spec, weights, self.options.kv_type)
 
-    def close(self) -> None:
-        self.checkpoint.close()
 
-
-def open_draft(options: ModelOptions, model: Checkpoint, op_set: OpSet, tokenizer: Tokenizer | None) -> Draft:
-    """The draft model that `options` name, for a model on this op set, with this tokenizer. Reads headers, configuration and vocabulary.
-
-    Raises what opening a model does, OutOfMemoryError where its weights do not fit beside the model's, and InvalidRequestError for one that
-    cannot guess for it.
-    """
+def read_draft(options: ModelOptions) -> Checkpoint | None:
+    """The files of the draft model that `options` name; None where they name none. Raises what opening a model does."""
+    if options.draft is None:
+        return None
     if not isinstance(options.draft, (str, Path)):
         raise InvalidRequestError(f"draft is {options.draft!r}; it must be a path or a name, such as 'tiny'")
     try:
-        checkpoint = open_checkpoint(options.draft)
+        return open_checkpoint(options.draft)
     except LinnetError as error:
         raise type(error)(f"draft: {error}") from error
+
+
+def open_draft(checkpoint: Checkpoint, options: ModelOptions, model: Checkpoint, op_set: OpSet, tokenizer: Tokenizer | None) -> Draft:
+    """The draft model of this checkpoint, for a model on this op set, with this tokenizer. Reads headers, configuration and vocabulary.
+
+    Raises OutOfMemoryError where its weights do not fit beside the model's, and InvalidRequestError for one that cannot guess for it.
+    """
     own = replace(options, weights="auto", tp=1, offload=None if options.offload is None else 0)
-    try:
-        if not PrefixCache.suits(checkpoint.spec):
-            family = checkpoint.spec.family
-            raise InvalidRequestError(f"draft {checkpoint.name!r}: a {family} model reads prompts both ways and cannot guess; leave it out")
-        _check_vocabulary(checkpoint, model, tokenizer)
-        draft = Draft(checkpoint, open_op_set(own, checkpoint), own)
-        _check_memory(draft, model, op_set)
-    except BaseException:
-        checkpoint.close()
-        raise
+    if not PrefixCache.suits(checkpoint.spec):
+        family = checkpoint.spec.family
+        raise InvalidRequestError(f"draft {checkpoint.name!r}: a {family} model reads prompts both ways and cannot guess; leave it out")
+    _check_vocabulary(checkpoint, model, tokenizer)
+    draft = Draft(checkpoint, open_op_set(own, checkpoint), own)
+    _check_memory(draft, model, op_set)
     return draft
 
 
@@ -65,7 +63,7 @@ def _check_memory(draft: Draft, model: Checkpoint, op_set: OpSet) -> None:
     if needed > left:
         raise OutOfMemoryError(
             f"draft {draft.checkpoint.name!r} takes {needed} bytes, and {max(0, left)} are available beside those of {model.name!r}; "
-            "choose a smaller one, or leave it out"
+            "choose smaller weights for that, as weights='q8_0' or 'q4_0', or a smaller draft, or leave it out"
         )
 
 

@@ -202,7 +202,7 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Generator[Chunk, None, None]:
         """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
         early ends the request and frees what it held."""
-        _params(params).refuse_beams("a stream")
+        _params(params).refuse_beams("a stream", "ask without stream")
         return self._stream(self._answer(self._reader.read(prompt), params, cache))
 
     def submit(
@@ -271,7 +271,7 @@ class LLM:
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and chat gives one answer; generate([messages], params) gives {params.n}")
         if stream:
-            params.refuse_beams("a stream")
+            params.refuse_beams("a stream", "ask without stream")
         ids, tool_use = self._reader.read_chat(messages, tools, tool_choice, parallel_tool_calls)
         answer = self._answer(ids, params, cache, tool_use)
         return self._stream(answer) if stream else self._run([answer])[0]
@@ -326,7 +326,7 @@ class LLM:
         params = replace(_params(params), logprobs=top)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
-        params.refuse_beams("a trace")
+        params.refuse_beams("a trace", "call generate with logprobs")
         answer = self._answer(self._reader.read(prompt), params, True)
         steps = self._trace(answer)
         return steps if stream else list(steps)

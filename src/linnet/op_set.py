@@ -73,7 +73,7 @@ def open_op_set(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     from linnet.ops.native import NativeOps
 
     ops = NativeOps(options.threads, prefill_threads=options.prefill_threads, pack=not options.low_memory)
-    return OpSet(ops, checkpoint.spec, bytes_of(checkpoint, options.target))
+    return OpSet(ops, checkpoint.spec, bytes_of(checkpoint, options.target, mapped=options.low_memory))
 
 
 def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from linnet.choosing import choose
-from linnet.draft import open_draft
+from linnet.draft import open_draft, read_draft
 from linnet.engine.engine import Engine
 from linnet.engine.memory_errors import planned
 from linnet.engine.page_plan import plan_pages
@@ -48,7 +48,10 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
     with ExitStack() as files:
         files.callback(checkpoint.close)
         options.check_context(spec)
-        options = choose(checkpoint, options)
+        guessing = read_draft(options)
+        if guessing is not None:
+            files.callback(guessing.close)
+        options = choose(checkpoint, options, guessing)
         slides = options.slides(spec, checkpoint.slides)
         op_set = open_op_set(options, checkpoint)
         files.callback(op_set.close)
@@ -58,9 +61,8 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
         # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
         wanted = spec.context if slides and options.context is None else options.context
         reserved = op_set.weight_bytes
-        if options.draft is not None:
-            draft = open_draft(options, checkpoint, op_set, tokenizer)
-            files.callback(draft.close)
+        if guessing is not None:
+            draft = open_draft(guessing, options, checkpoint, op_set, tokenizer)
             reserved += draft.op_set.weight_bytes
         needs = (wanted, options.batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
         pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,6 +135,15 @@ def test_a_chat_goes_by_its_template(folders):
         answer = llm.chat([{"role": "user", "content": "a linnet"}], GREEDY)
         assert answer.prompt_token_ids == llm.tokenize("a linnet")
         assert "".join(chunk.text for chunk in llm.chat([{"role": "user", "content": "a linnet"}], GREEDY, stream=True)) == answer.text
+
+
+def test_beams_that_a_call_ends_are_refused(folders):
+    template = "{{ tools }}<tool_call>{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    with LLM(folders("gpt2"), backend="transformers", chat_template=template) as llm:
+        with pytest.raises(InvalidRequestError, match=r"^parallel_tool_calls=False does not go with num_beams"):
+            llm.chat([{"role": "user", "content": "a"}], replace(GREEDY, num_beams=2), tools=[tool], parallel_tool_calls=False)
+        assert llm.counters().submitted == 0
 
 
 def test_callables_of_one_request_do_not_touch_another(gpt2):

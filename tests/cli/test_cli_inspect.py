@@ -26,7 +26,7 @@ def test_a_page_on_standard_output(linnet):
         r"  kind +byte-level BPE \(tokenizer\.json\)",
         r"  ends an answer +'<\|end\|>' \(4\)",
         r"chat template 'default', 717 characters in 16 lines",
-        r"  f16 +1024 +2\.1 MB \(9\.08 MB\) +8\.39 MB \(15\.4 MB\) +33\.6 MB \(40\.5 MB\)",
+        r"  f16 +1024 +2\.1 MB \(14\.9 MB\) +8\.39 MB \(21\.2 MB\) +33\.6 MB \(46\.4 MB\)",
     ):
         assert re.search(rf"^{line} *$", done.stdout, re.MULTILINE), line
 

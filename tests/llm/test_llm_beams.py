@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from llm_cases import TINY, pool_is_whole
+from tool_cases import ANSWERS, TEMPLATES, USER, WEATHER
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from linnet import LLM, InvalidRequestError, SamplingParams
@@ -92,15 +95,46 @@ def test_every_beam_keeps_to_a_constraint(native: LLM) -> None:
     assert pool_is_whole(native)
 
 
+def test_answers_differ_by_tokens_and_not_by_text(native: LLM) -> None:
+    pytest.importorskip("llguidance", reason="pip install '.[constraints]'")
+    params = SamplingParams(temperature=0.0, num_beams=4, n=4, choice=["Rome", "Paris"], early_stopping="never")
+    answers = native.generate(PROMPTS[0], params)
+    assert len({tuple(answer.token_ids) for answer in answers}) == len(answers) == 4
+    assert len({answer.text for answer in answers}) <= 2
+
+
+@pytest.mark.parametrize("format", TEMPLATES)
+def test_the_first_call_ends_a_beam(format: str) -> None:
+    with LLM("tiny", chat_template=TEMPLATES[format]) as llm:
+        assert llm.tokenizer is not None
+        script = [*llm.tokenizer.encode(ANSWERS[format], bos=False), *[llm.tokenizer.eos_id] * 9]
+        start = len(llm.chat(USER, SamplingParams(max_tokens=1), tools=[WEATHER]).prompt_token_ids)
+
+        def follow(tokens: list[int], logits: Any) -> Any:
+            logits[script[len(tokens) - start]] = 1e4
+            return logits
+
+        asked = partial(llm.chat, USER, tools=[WEATHER])
+        greedy = SamplingParams(temperature=0.0, max_tokens=len(script), logits_processor=follow)
+        beams = replace(greedy, num_beams=2)
+        assert len(asked(beams).tool_calls) == 2
+        alone, first = (asked(params, parallel_tool_calls=False) for params in (greedy, beams))
+        assert [(call.name, call.arguments) for call in first.tool_calls] == [("get_weather", {"city": "Bern"})]
+        assert (first.token_ids, first.text, first.finish_reason) == (alone.token_ids, alone.text, "tool_calls")
+        stopped = asked(replace(beams, stop="Bern"), parallel_tool_calls=False)
+        assert (stopped.tool_calls, stopped.stop_text) == ([], "Bern")
+        assert pool_is_whole(llm)
+
+
 def test_what_gives_tokens_as_they_come_refuses_beams(native: LLM) -> None:
-    message = "num_beams is 4, and a (stream|trace) gives tokens as they come: beams are known at the end"
+    message = "num_beams is 4, and a {} gives tokens as they come: beams are known at the end; leave num_beams out, or {}"
     one = SamplingParams(num_beams=4)
-    for refused in (
-        lambda: native.stream("a", BEAMS),
-        lambda: native.chat([{"role": "user", "content": "a"}], one, stream=True),
-        lambda: native.trace("a", 3, one),
+    for refused, named in (
+        (lambda: native.stream("a", BEAMS), ("stream", "ask without stream")),
+        (lambda: native.chat([{"role": "user", "content": "a"}], one, stream=True), ("stream", "ask without stream")),
+        (lambda: native.trace("a", 3, one), ("trace", "call generate with logprobs")),
     ):
-        with pytest.raises(InvalidRequestError, match=message):
+        with pytest.raises(InvalidRequestError, match=message.format(*named)):
             refused()
     with pytest.raises(InvalidRequestError, match="num_beams is 17 and max_batch 16"):
         native.generate("a", SamplingParams(num_beams=17))

@@ -17,6 +17,7 @@ from linnet.hardware.shapes import of_size
 from linnet.load.checkpoint import open_checkpoint
 from linnet.load.weight_bytes import bytes_of
 from linnet.model_options import ModelOptions
+from linnet.op_set import open_op_set
 from linnet.ops.torch.devices import may_have_gpu
 from linnet.tensors import TYPES
 
@@ -122,6 +123,51 @@ def test_a_model_that_is_made_smaller_answers_as_one_that_was_asked_to_be(machin
     machine(memory)
     with LLM("tiny", threads=1) as made, LLM("tiny", threads=1, weights="q8_0") as asked:
         assert made.generate("The capital of", GREEDY)[0].token_ids == asked.generate("The capital of", GREEDY)[0].token_ids
+
+
+def test_a_draft_model_is_to_fit_as_well(machine, monkeypatch):
+    with closing(open_checkpoint("tiny")) as tiny:
+        stored, small, cache = bytes_of(tiny, None), bytes_of(tiny, TYPES["q8_0"]), least_cache(tiny, ModelOptions())
+        memory = int(small + stored + 2.02 * cache / MEMORY_SHARE)
+        assert memory < 2 * stored + 2 * cache / MEMORY_SHARE
+        machine(memory)
+        assert choose(tiny, ModelOptions()).weights == "auto"
+        assert choose(tiny, ModelOptions(), tiny).weights == "q8_0"
+        machine(stored)
+        with pytest.raises(OutOfMemoryError, match=rf"beside {stored} of its draft model, and the KV cache at least {2 * cache} bytes"):
+            choose(tiny, ModelOptions(), tiny)
+    machine(memory)
+    for module in ("draft", "engine.page_plan"):
+        monkeypatch.setattr(f"linnet.{module}.available_memory", lambda: memory)
+    with LLM("tiny", threads=1, draft="tiny") as both, LLM("tiny", threads=1, weights="q8_0") as asked:
+        assert both.generate("The capital of", GREEDY)[0].token_ids == asked.generate("The capital of", GREEDY)[0].token_ids
+
+
+def test_all_that_kv_memory_allows_is_to_fit(machine, monkeypatch):
+    with closing(open_checkpoint("tiny")) as tiny:
+        stored, small, asked = bytes_of(tiny, None), bytes_of(tiny, TYPES["q8_0"]), 5 * 2**20
+        machine(small + asked)
+        assert choose(tiny, ModelOptions(kv_memory=asked)).weights == "q8_0"
+        with pytest.raises(
+            OutOfMemoryError, match=rf"{stored} bytes as stored .*{small + asked} can be taken, .* {asked} bytes.*lower kv_m"
+        ):
+            choose(tiny, ModelOptions(weights="stored", kv_memory=asked))
+        most = least_cache(tiny, ModelOptions(kv_memory=2**40))  # no more is ever taken
+        machine(stored + most)
+        assert choose(tiny, ModelOptions(kv_memory=2**40)).weights == "auto"
+    monkeypatch.setattr("linnet.engine.page_plan.available_memory", lambda: 4_000_000)
+    with pytest.raises(OutOfMemoryError, match=r"takes .* bytes of the 5242880 that kv_memory allows, and \d+ are available beside"):
+        LLM("tiny", low_memory=True, kv_memory=asked)
+
+
+def test_mapped_weights_take_no_memory(monkeypatch):
+    """What is left are norms, which are few; there is room for the whole context where the weights would leave none."""
+    with closing(open_checkpoint("tiny")) as tiny:
+        stored, own = bytes_of(tiny, None), open_op_set(ModelOptions(low_memory=True), tiny).weight_bytes
+        assert own == 4 * sum(tiny.source.shape(name)[0] for name in tiny.source.names() if "norm" in name)
+    monkeypatch.setattr("linnet.engine.page_plan.available_memory", lambda: stored)
+    with LLM("tiny", threads=1, low_memory=True, context=1024) as llm:
+        assert llm.context == 1024
 
 
 @pytest.mark.parametrize(

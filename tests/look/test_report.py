@@ -131,7 +131,7 @@ def test_contexts_are_the_models_own_and_fractions_of_it() -> None:
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("linnet.engine.page_plan.available_memory", lambda: 30_000_000)
     report = inspect_model("tiny")
-    budget = (30_000_000 - sum(tensor.nbytes for tensor in report.tensors)) * 0.4
+    budget = (30_000_000 - report.memory[0].weight_bytes) * 0.4
     assert [need.fits for need in report.memory] == [need.kv_cache_bytes <= budget for need in report.memory]
     assert {need.fits for need in report.memory} == {True, False}
 

@@ -82,7 +82,7 @@ FIELDS = [
     (TEXTS, {"use_beam_search": True}, "use_beam_search", "unknown field"),
     (TEXTS, {"num_beams": 3, "n": 4}, None, "n is 4, and num_beams 3 give so many answers at most"),
     (TEXTS, {"num_beams": 3, "early_stopping": "soon"}, None, "early_stopping is 'soon'"),
-    (CHATS, {"num_beams": 3, "stream": True}, None, "num_beams is 3, and a stream gives tokens as they come"),
+    (CHATS, {"num_beams": 3, "stream": True}, "num_beams", "leave num_beams out, or ask without stream"),
     (CHATS, {"length_penalty": 2.0}, None, "length_penalty is 2.0 and num_beams 1"),
     (TEXTS, {"logprobs": 100}, "logprobs", "less than or equal to 20"),
 ]

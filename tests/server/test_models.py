@@ -16,7 +16,7 @@ import pytest
 import yaml
 from server_process import COMMAND, running
 
-from linnet import LLM, LinnetError, SamplingParams
+from linnet import LLM, LinnetError, OutOfMemoryError, SamplingParams
 from linnet.load.hub import locate
 from linnet.server.app import create_app
 from linnet.server.models import needs
@@ -75,8 +75,18 @@ def test_several_models_within_a_budget(tmp_path: Path) -> None:
 def test_a_model_without_memory_ends_the_server(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "tiny", "--memory", "100000", "--port", "0"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
-    assert "raise --memory" in done.stderr
+    assert "and --memory is 100000; raise it" in done.stderr
+    assert "choose smaller weights" not in done.stderr  # none would do
     assert "unexpected" not in done.stderr
+
+
+@pytest.mark.parametrize("extra", [0, 1000])
+def test_a_model_larger_than_the_budget_is_told_what_helps(extra: int) -> None:
+    weights, _ = needs(ModelSettings("m", "tiny"))
+    page = needs(ModelSettings("m", "tiny", {"context": 1, "max_batch": 1}))[1]
+    said = f"takes at least {weights + page} bytes of weights and KV cache, and --memory is {weights + extra}; raise it, or choose smaller"
+    with pytest.raises(OutOfMemoryError, match=f"{said} weights: --weights q8_0 or q4_0"):
+        answers(Path("tiny"), {"memory": weights + extra})
 
 
 def test_a_model_that_does_not_open_ends_the_server(tmp_path: Path) -> None:

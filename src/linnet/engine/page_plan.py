@@ -109,7 +109,8 @@ def plan_pages(
     for, it is the model's, or as much of it as one sequence can have. draft: a model whose cache has as many pages as the first group,
     out of the same bytes. prefill_chunk: most rows of a sequence in a step.
 
-    Raises OutOfMemoryError when not even one sequence of the asked-for context fits.
+    Raises OutOfMemoryError when not even one sequence of the asked-for context fits, or when the memory besides `reserved` has not what
+    `kv_memory` allows.
     """
     each = group_bytes(spec, kv_dtype, draft)
     budget = cache_budget(reserved, memory) if kv_memory is None else kv_memory
@@ -130,8 +131,14 @@ def plan_pages(
     pages = shared_out(
         bisect_right(most, budget, key=lambda pages: total_bytes(shared_out(pages, least, max_batch), each)) - 1, least, max_batch
     )
+    taken = total_bytes(pages, each)
+    if kv_memory is not None and taken > (left := (available_memory() if memory is None else memory) - reserved):
+        raise OutOfMemoryError(
+            f"the KV cache takes {taken} bytes of the {kv_memory} that kv_memory allows, and {max(0, left)} are available beside the "
+            f"{reserved} bytes of weights; lower kv_memory, context or max_batch, or choose smaller weights, as q8_0"
+        )
     shown = " and ".join(f"{count} pages of {nbytes} bytes" for count, nbytes in zip(pages, each, strict=True))
-    logger.info("KV cache: %s (%s), %d in all; context %d", shown, kv_dtype, total_bytes(pages, each), context)
+    logger.info("KV cache: %s (%s), %d in all; context %d", shown, kv_dtype, taken, context)
     return pages, context
 
 

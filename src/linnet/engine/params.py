@@ -120,10 +120,11 @@ class SamplingParams(Options):
         if self.speculation in ("lookup", "draft"):
             raise InvalidRequestError(f"speculation is {self.speculation!r}, and beams are not guessed ahead; leave it at 'auto' or 'off'")
 
-    def refuse_beams(self, what: str) -> None:
-        """Raises InvalidRequestError for beam search, on behalf of what gives tokens as they come."""
+    def refuse_beams(self, what: str, instead: str) -> None:
+        """Raises InvalidRequestError for beam search, on behalf of what gives tokens as they come. instead: what gives beams."""
         if self.num_beams > 1:
-            raise InvalidRequestError(f"num_beams is {self.num_beams}, and {what} gives tokens as they come: beams are known at the end")
+            problem = f"num_beams is {self.num_beams}, and {what} gives tokens as they come: beams are known at the end"
+            raise InvalidRequestError(f"{problem}; leave num_beams out, or {instead}")
 
     @property
     def constraint(self) -> tuple[str, Any] | None:

@@ -47,7 +47,7 @@ class Request:
     before may come from the prefix cache. hidden: `prompt_logits` gets hidden states, float32 [k, hidden], instead; such a request
     generates nothing (max_tokens is 0). cache=False recomputes the whole sequence for every token.
     constraint: what every answer must satisfy, at its start; each sample advances a fork of it. text: likewise what tells whether a beam
-    ends by its text, where there are stop texts.
+    ends by its text, where it can.
     beams: its search, where it has one: its sequences are beams then, and its outputs come at the end, samples being the best of these;
     beam_scores: what they were compared by.
     trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens

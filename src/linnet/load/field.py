@@ -15,7 +15,7 @@ from linnet.arch.table import Part, Stored
 from linnet.errors import ModelFileError
 from linnet.load.convert import convert, loaded_as
 from linnet.load.dequantize import dequantize
-from linnet.load.encode import encode
+from linnet.load.encode import encode, encoded
 from linnet.load.source import Source
 from linnet.tensors import F32, FLOATS, RawTensor, TensorType
 
@@ -123,11 +123,11 @@ def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | 
     raws = [_as_wanted(raw, slot) for raw in stored]
     if len(raws) > 1 and not slot.is_stack:
         raws = [_rows_joined(raws)]
+    wanted = type_in_memory(slot, stored[0].type, target)
     if cut is not None:
-        raws = [cut(slot, raw) for raw in raws]
+        raws = [_cut(slot, raw, wanted, cut) for raw in raws]
     if not slot.is_matrix:
         return ops.vector(raws[0] if len(raws) == 1 else _joined(raws)), False
-    wanted = type_in_memory(slot, stored[0].type, target)
     if target is not None and target != wanted and slot.field not in KEPT:
         columns, name = slot.field_shape[-1], wanted.name
         log.warning("%s stays %s: its rows of %d are not a multiple of %s's %d", raws[0].name, name, columns, target.name, target.block)
@@ -136,6 +136,14 @@ def load_field(ops: WeightOps, source: Source, slot: Slot, target: TensorType | 
     matrix = ops.stack([expert for raw in raws for expert in _experts(raw)], target) if slot.is_stack else ops.matrix(raws[0], target)
     views = any(np.may_share_memory(given.data, raw.data) for given, raw in zip(raws, stored, strict=False))
     return matrix, views and not ops.owns(matrix)
+
+
+def _cut(slot: Slot, raw: RawTensor, wanted: TensorType, cut: Cut) -> RawTensor:
+    """What of a tensor is to be loaded. Encoders weigh a value by all of its row: rows that are divided are encoded before."""
+    taken = cut(slot, raw)
+    if not slot.is_matrix or taken.shape[-1] == raw.shape[-1] or wanted in (raw.type, *FLOATS):
+        return taken
+    return cut(slot, encoded(_floats(raw), wanted))
 
 
 def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:

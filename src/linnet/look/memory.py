@@ -36,18 +36,18 @@ class MemoryNeed:
 
 
 def plan_memory(
-    spec: ModelSpec, weights: int, reserved: int, contexts: Sequence[int] | None = None, batch_sizes: Sequence[int] = BATCH_SIZES
+    spec: ModelSpec, weights: int, contexts: Sequence[int] | None = None, batch_sizes: Sequence[int] = BATCH_SIZES
 ) -> list[MemoryNeed]:
     """The product of KV cache types, contexts (None: some up to the model's own) and batch sizes.
 
-    weights: bytes of them in memory; reserved: as `LLM` counts them when it plans. Raises ContextLengthError for a context past
+    weights: bytes of them in memory. Raises ContextLengthError for a context past
     what the model's positions reach.
     """
     longest = int(longest_context(spec))
     beyond = [context for context in contexts or () if context > longest]
     if beyond:
         raise ContextLengthError(f"context is {beyond[0]} and the model was made for {longest}; lower it")
-    budget = cache_budget(reserved)
+    budget = cache_budget(weights)
     needs = []
     for kv_dtype, context, batch_size in product(KV_BYTES, contexts or usual_contexts(spec.context), batch_sizes):
         cache = cache_bytes(spec, kv_dtype, context, batch_size, ModelOptions.prefill_chunk)

@@ -92,20 +92,26 @@ class ModelReport:
 
 
 def inspect_model(
-    model: str | Path, *, weights: str = "auto", contexts: Sequence[int] | None = None, batch_sizes: Sequence[int] = BATCH_SIZES
+    model: str | Path,
+    *,
+    weights: str = "auto",
+    low_memory: bool = False,
+    contexts: Sequence[int] | None = None,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> ModelReport:
     """What the files of a model say: the spec, its parameters and tensors, tokenizer, chat templates, and the memory it takes.
 
-    model: as in `LLM`. weights: the type that they would be loaded as. contexts, batch_sizes: what to plan memory for; contexts
+    model: as in `LLM`. weights: the type that they would be loaded as. low_memory: whether they would stay in their file, as `LLM` has it:
+    the memory is then without them. contexts, batch_sizes: what to plan memory for; contexts
     None: some up to the model's own. Raises as opening an `LLM` does for its files and options, ContextLengthError for a context
     that is too long.
     """
-    options = ModelOptions(weights=weights)
+    options = ModelOptions(weights=weights, low_memory=low_memory)
     checkpoint = open_checkpoint(model)
     try:
         spec, source = checkpoint.spec, checkpoint.source
         slots = plan(spec, checkpoint.table, source, checkpoint.naming, checkpoint.strict)
-        in_memory = weight_bytes(spec, slots, source, options.target)
+        in_memory = weight_bytes(spec, slots, source, options.target, mapped=low_memory)
         tokenizer, templates, failure = _tokenizer(checkpoint)
         return ModelReport(
             model=checkpoint.name,
@@ -119,7 +125,7 @@ def inspect_model(
             tokenizer=tokenizer,
             tokenizer_error=failure,
             chat_templates=templates,
-            memory=plan_memory(spec, in_memory, checkpoint.nbytes, contexts, batch_sizes),
+            memory=plan_memory(spec, in_memory, contexts, batch_sizes),
         )
     finally:
         checkpoint.close()

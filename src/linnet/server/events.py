@@ -11,7 +11,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from linnet.engine.params import SamplingParams
-from linnet.server.errors import api_error
+from linnet.errors import InvalidRequestError
+from linnet.server.errors import ApiError, api_error
 
 DONE = b"data: [DONE]\n\n"
 
@@ -22,14 +23,22 @@ def event(data: Mapping[str, Any], name: str | None = None) -> bytes:
     return (f"event: {name}\ndata: {text}\n\n" if name else f"data: {text}\n\n").encode()
 
 
+def refuse_beams(params: SamplingParams, what: str, instead: str) -> None:
+    """As `SamplingParams.refuse_beams`, with the field at fault."""
+    try:
+        params.refuse_beams(what, instead)
+    except InvalidRequestError as error:
+        raise ApiError(400, str(error), param="num_beams") from None
+
+
 class EventStream(Response):
     """Sends events as they come. The first is awaited before the status goes out, so that what is refused gets a status of its own; what
-    fails later is an event, the last one. Raises InvalidRequestError where params ask for what cannot be streamed."""
+    fails later is an event, the last one. Raises ApiError where params ask for what cannot be streamed."""
 
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncGenerator[bytes, None], params: SamplingParams) -> None:
-        params.refuse_beams("a stream")
+        refuse_beams(params, "a stream", "ask without stream")
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self.events = events

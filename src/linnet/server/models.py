@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from linnet.engine.page_plan import cache_bytes
@@ -110,7 +110,9 @@ class Models:
                     served.llm = await asyncio.to_thread(_opened, served.settings.path, options, self._advised)
                 except OutOfMemoryError as error:
                     logger.error("model %s cannot be opened: %s", name, error)
-                    raise unavailable(f"there is no memory for the model {name} now; try again, or raise --memory") from None
+                    raise unavailable(
+                        f"this machine has no memory for the model {name} now; try again when some is free, or lower --context"
+                    ) from None
                 except InvalidRequestError as error:  # of the server's options, with paths: no mistake of whoever asks for the model
                     raise ModelFileError(str(error)) from error
         finally:
@@ -123,6 +125,9 @@ class Models:
     async def _make_room(self, served: Served, budget: int) -> int:
         """Closes idle models until this one fits, with all of its KV cache if that can be had. Gives the bytes that its cache may take."""
         weights, cache = await asyncio.to_thread(needs, served.settings)
+        if budget < weights + cache and (said := await asyncio.to_thread(_too_large, served.settings, budget)):
+            logger.error("%s", said)
+            raise unavailable(said)
         while (left := budget - sum(other.size for other in self._served.values())) < weights + cache and (idle := self._idle()):
             await self._close(idle[0])
         granted = min(cache, left - weights)
@@ -161,9 +166,9 @@ def needs(settings: ModelSettings) -> tuple[int, int]:
     from linnet.look.report import inspect_model
 
     options = ModelOptions(**settings.options)
-    reports = [inspect_model(settings.path, weights=options.weights)]
+    reports = [inspect_model(settings.path, weights=options.weights, low_memory=options.low_memory)]
     if options.draft is not None:
-        reports.append(inspect_model(options.draft))
+        reports.append(inspect_model(options.draft, low_memory=options.low_memory))
     specs = [report.spec for report in reports]
     context = specs[0].context if options.context is None else options.context
     draft = specs[1] if options.draft is not None else None
@@ -172,7 +177,23 @@ def needs(settings: ModelSettings) -> tuple[int, int]:
     return weights, cache if options.kv_memory is None else min(cache, options.kv_memory)
 
 
+def _least(settings: ModelSettings, **changed: Any) -> int:
+    """Bytes without which a model is not opened: of its weights, and of the KV cache of one request of the context asked for, or of any."""
+    options = {**settings.options, "max_batch": 1, **changed}
+    return sum(needs(replace(settings, options={**options, "context": options.get("context") or 1})))
+
+
+def _too_large(settings: ModelSettings, budget: int) -> str | None:
+    """What to say of a model that does not fit into the budget even alone, and what would help; None of one that does."""
+    least = _least(settings)
+    if least <= budget:
+        return None
+    smaller = [] if settings.options.get("low_memory") else [name for name in ("q8_0", "q4_0") if _least(settings, weights=name) <= budget]
+    other = f", or choose smaller weights: --weights {' or '.join(smaller)}" if smaller else ""
+    return f"the model {settings.name} takes at least {least} bytes of weights and KV cache, and --memory is {budget}; raise it{other}"
+
+
 def _weight_bytes(report: ModelReport, options: ModelOptions) -> int:
     if options.op_set == "native":
-        return 0 if options.low_memory else report.memory[0].weight_bytes
+        return report.memory[0].weight_bytes
     return report.parameters.total * (2 if options.dtype in ("f16", "bf16") else 4)  # expanded, at most to float32

@@ -31,16 +31,18 @@ def check(request: Request, model: TextModel, max_batch: int) -> None:
         raise InvalidRequestError(f"n is {params.n} and max_batch is {max_batch}: with {_BACKEND} samples run together; lower n")
     if params.num_beams > 1:
         check_beams(params, max_batch)
-        _check_beam_options(params)
+        _check_beam_options(request)
     if model.reads_first and request.prompt_logits is not None:
         raise InvalidRequestError("this model's encoder reads the prompt whole, so that it cannot be scored")
     _check_room(request, model)
 
 
-def _check_beam_options(params: SamplingParams) -> None:
-    for name in ("stop", "logprobs", "logits_processor"):
-        if getattr(params, name) not in ((), None):
-            raise InvalidRequestError(f"{name} does not go with num_beams and {_BACKEND}; leave one of them out")
+def _check_beam_options(request: Request) -> None:
+    given = [name for name in ("stop", "logprobs", "logits_processor") if getattr(request.params, name) not in ((), None)]
+    if request.text is not None:  # without a stop, to end with a call
+        given.append("parallel_tool_calls=False")
+    if given:
+        raise InvalidRequestError(f"{given[0]} does not go with num_beams and {_BACKEND}; leave one of them out")
 
 
 def _check_room(request: Request, model: TextModel) -> None:

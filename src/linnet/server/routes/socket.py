@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from linnet.errors import LinnetError
 from linnet.server.errors import ApiError, api_error, validation_error
+from linnet.server.events import refuse_beams
 from linnet.server.json_body import parse
 from linnet.server.routes.simple import SimpleChat, answer_pieces
 from linnet.server.service import Service, ServiceOf
@@ -75,7 +76,7 @@ async def _answer(socket: WebSocket, asked: SimpleChat, service: Service) -> Non
         params = asked.check(service)
         if asked.stream is False:
             raise ApiError(400, "over a WebSocket every answer is streamed; leave stream out", param="stream")
-        params.refuse_beams("a WebSocket")
+        refuse_beams(params, "a WebSocket", "ask a route of HTTP without stream")
         async with aclosing(answer_pieces(asked, params, service)) as pieces:
             async for piece in pieces:
                 await socket.send_json(piece)
