@@ -59,6 +59,7 @@ def gpt2(folders):
         {"grammar": 'start: "a"'},
         {"speculation": "lookup"},
         {"n": 5},
+        {"num_beams": 5},
         {"prompt_logprobs": 1},
         {"max_tokens": 0},
         {"stop": "a", "num_beams": 2},
@@ -200,6 +201,61 @@ def test_a_callable_that_leaves_the_program_fails_its_batch_and_not_the_engine(g
     with pytest.raises(linnet.LinnetError, match="interrupted by SystemExit"):
         gpt2.generate(PROMPT, SamplingParams(max_tokens=3, logits_processor=leave))
     assert len(gpt2.generate(PROMPT, GREEDY)[0].token_ids) == 6
+
+
+def test_a_request_takes_as_many_rows_as_it_has_beams(folders):
+    shapes = []
+    with LLM(folders("gpt2"), backend="transformers", max_batch=4) as llm:
+        llm._engine._model.model.register_forward_hook(lambda module, args, kwargs, out: shapes.append(len(out.logits)), with_kwargs=True)
+        held = Held()
+        first = llm.submit(PROMPT, SamplingParams(temperature=0.0, max_tokens=1, logits_processor=held))
+        assert held.inside.wait(60)
+        handles = [llm.submit(PROMPT, SamplingParams(temperature=0.0, max_tokens=3, num_beams=beams)) for beams in (2, 2, 2)]
+        assert llm.counters().waiting == 6
+        held.release.set()
+        for handle in [first, *handles]:
+            handle.result(60)
+    assert max(shapes) == 4
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_processor_that_leaves_no_token_fails_its_request_alone(gpt2, temperature, value):
+    def spoil(tokens, logits):
+        logits[:] = value if len(tokens) > len(PROMPT) else logits  # in place, as the caller may
+        return logits
+
+    held = Held()
+    first = gpt2.submit(PROMPT, SamplingParams(temperature=0.0, max_tokens=1, logits_processor=held))
+    assert held.inside.wait(60)
+    spoiled = gpt2.submit(PROMPT, SamplingParams(temperature=temperature, max_tokens=6, n=2, logits_processor=spoil))
+    sound = gpt2.submit(PROMPT, GREEDY)  # runs in the same batch
+    held.release.set()
+    with pytest.raises(InvalidRequestError, match=r"^logits_processor left no token to choose from"):
+        spoiled.result(60)
+    assert sound.result(60)[0].token_ids == gpt2.generate(PROMPT, GREEDY)[0].token_ids
+    first.result(60)
+
+
+def test_a_processor_is_not_asked_about_samples_that_have_ended(gpt2):
+    """As with Linnet's own engine: one that follows a grammar has nothing to say after its end."""
+    ends = set(range(0, gpt2._engine._model.vocab_size, 4))
+
+    def until_an_end(tokens, logits):
+        assert ends.isdisjoint(tokens[len(PROMPT) :])
+        return logits
+
+    params = SamplingParams(max_tokens=20, n=4, seed=3, stop_token_ids=sorted(ends), logits_processor=until_an_end)
+    assert len({len(answer.token_ids) for answer in gpt2.generate(PROMPT, params)}) > 1
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.0}, {}, {"temperature": 0.0, "num_beams": 2}, {"num_beams": 2}], ids=str)
+def test_weights_that_overflow_are_named(folders, options):
+    with LLM(folders("gpt2"), backend="transformers", max_batch=4) as llm:
+        with torch.no_grad():
+            next(llm._engine._model.model.parameters()).fill_(torch.inf)
+        with pytest.raises(linnet.LinnetError, match="weights hold infinities or NaN"):
+            llm.generate(PROMPT, SamplingParams(max_tokens=3, **options))
 
 
 def test_a_full_queue_says_so_and_cancelling_makes_room(busy):

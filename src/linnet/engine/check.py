@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from linnet.engine.params import SamplingParams
 from linnet.engine.request import Request
 from linnet.errors import ContextLengthError, InvalidRequestError
 
@@ -28,6 +29,14 @@ def check_tokens(request: Request, vocab: int) -> None:
             raise InvalidRequestError(f"token id {outside} in {where} is outside the model's {vocab} embedding rows")
 
 
+def check_beams(params: SamplingParams, max_batch: int) -> None:
+    """Raises InvalidRequestError for more beams than a batch has rows."""
+    if params.num_beams > max_batch:
+        raise InvalidRequestError(
+            f"num_beams is {params.num_beams} and max_batch {max_batch}: beams go side by side; lower num_beams or raise max_batch"
+        )
+
+
 def check_request(request: Request, vocab: int, context: int, slides: bool, drafts: bool, max_batch: int) -> None:
     """Raises InvalidRequestError or ContextLengthError where an engine of this context and batch can never honour it. drafts: whether
     there is a draft model."""
@@ -35,10 +44,7 @@ def check_request(request: Request, vocab: int, context: int, slides: bool, draf
     check_tokens(request, vocab)
     if params.speculation == "draft" and not drafts:
         raise InvalidRequestError("speculation='draft' needs a draft model, and there is none; open the model with draft=, or use 'auto'")
-    if params.num_beams > max_batch:
-        raise InvalidRequestError(
-            f"num_beams is {params.num_beams} and max_batch {max_batch}: beams go side by side; lower num_beams or raise max_batch"
-        )
+    check_beams(params, max_batch)
     total = len(prompt) + most_tokens(request, context, slides)
     if slides:
         if request.prompt_logits is not None and len(prompt) > context:

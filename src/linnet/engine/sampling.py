@@ -11,7 +11,7 @@ import operator
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +169,7 @@ class Sampler:
         processor applied to them, as transformers does; -inf for what may not follow `tokens`."""
         p, most = self.params, float(logits.max())
         if not math.isfinite(most):
-            _refuse_logits(logits, p)
+            refuse_logits(most, p)
         log_sum = most + math.log(np.exp(logits - np.float32(most)).sum(dtype=np.float64))
         scores = self._adjust(logits - np.float32(log_sum), tokens)
         if p.logits_processor is not None:
@@ -179,7 +179,7 @@ class Sampler:
         elif generated < p.min_tokens:
             scores[self._ends] = -np.inf
         if math.isnan(scores.max()) or scores.max() == math.inf:
-            _refuse_logits(logits, p)
+            refuse_logits(float(logits.max()), p)
         return scores
 
     def fork(self) -> Sampler:
@@ -226,7 +226,7 @@ class Sampler:
         """A token by the op set's draw; `logits` are those of the model, to say whose fault it is that nothing is left."""
         p = self.params
         if not math.isfinite(adjusted.max()):
-            _refuse_logits(logits, p)
+            refuse_logits(float(logits.max()), p)
         draw = uniform(self.seed, self.sample, position) if p.temperature > 0.0 else 0.0
         filters = (p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, draw)
         token = self.ops.sample(adjusted, *filters) if allowed is None else self.ops.sample(adjusted, *filters, allowed)
@@ -331,9 +331,9 @@ def _chosen(token: object, vocab: int) -> int:
     return value
 
 
-def _refuse_logits(logits: NDArray[np.float32], params: SamplingParams) -> None:
-    """Says whose fault it is that the largest logit is not finite."""
-    if not math.isfinite(logits.max()):
+def refuse_logits(most: float, params: SamplingParams) -> NoReturn:
+    """Says whose fault it is that the largest logit is not finite; `most` is the largest that the model gave."""
+    if not math.isfinite(most):
         raise LinnetError("the model gave logits that are not finite; its weights hold infinities or NaN, or overflow their type")
     source = "logits_processor" if params.logits_processor is not None else "min_tokens, logit_bias, no_repeat_ngram_size or a penalty"
     raise InvalidRequestError(f"{source} left no token to choose from: the largest logit is not finite")

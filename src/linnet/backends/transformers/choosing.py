@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from linnet.engine.request import Request
-from linnet.engine.sampling import processed
+from linnet.engine.sampling import processed, refuse_logits
 
 
 class Chooser:
@@ -30,14 +28,21 @@ class Chooser:
         if params.min_p:
             self._warpers.append(makers.MinPLogitsWarper(params.min_p))
 
-    def choose(self, ids: Any, scores: Any) -> Any:
+    def choose(self, ids: Any, scores: Any, ended: Any) -> Any:
         """Scores float32 [samples, vocab] after answers of token ids [samples, so far]: processed, and where the request draws, 0 for the
-        token that was drawn and -inf for all others. Raises what the caller's processor raises."""
+        token that was drawn and -inf for all others. ended: bool [samples], those of which nothing matters but that they draw, too.
+        Raises what the caller's processor raises, and where nothing is left to choose from."""
         import torch
 
+        scores = scores.masked_fill(ended[:, None], 0.0)
+        # Taken now, as the processor may write into what it reads. -inf: the request's own options forbade all tokens, not the model.
+        most = scores.amax(-1).clamp(min=0.0)
         if self.request.params.logits_processor is not None:
-            made = [self._process(answer, row) for answer, row in zip(ids.tolist(), scores, strict=True)]
-            scores = torch.from_numpy(np.stack(made)).to(scores)
+            for sample in torch.nonzero(~ended).flatten().tolist():
+                scores[sample] = torch.from_numpy(self._process(ids[sample].tolist(), scores[sample])).to(scores)
+        bad = ~torch.isfinite(scores.amax(-1))
+        if bad.any():
+            refuse_logits(float(most[bad][0]), self.request.params)
         if self._generator is None:
             return scores
         for warper in self._warpers:

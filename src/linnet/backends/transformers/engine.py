@@ -31,10 +31,12 @@ _LOST = 1.0
 
 @dataclass(frozen=True)
 class _Waiting:
-    """place: what is smaller runs earlier. settings: what its GenerationConfig is to say. key: those of equal keys can run together."""
+    """place: what is smaller runs earlier. rows: how many of a batch it takes. settings: what its GenerationConfig is to say. key: those
+    of equal keys can run together."""
 
     place: int
     request: Request
+    rows: int
     settings: dict[str, Any]
     key: Any
 
@@ -70,7 +72,9 @@ class TransformersEngine(Runner):
         request.submitted_at = time.perf_counter()
         with self._lock:
             settings = generation_settings(request, self._open())
-            request.unfinished = request.params.n if settings["max_new_tokens"] else 1  # only the first sample scores the prompt
+            generates = settings["max_new_tokens"] > 0  # else only the first sample scores the prompt
+            request.unfinished = request.params.n if generates else 1
+            rows = max(request.params.n, request.params.num_beams) if generates else 1
             if self._draining:
                 raise ClosedError("the LLM is being shut down and takes no more requests; those that it has run to their ends")
             self._refuse_full()
@@ -78,7 +82,7 @@ class TransformersEngine(Runner):
             self._submitted += 1
             self._unfinished.add(request)
             place = self._submitted + PRIORITY_PLACES * request.params.priority
-            self._waiting.append(_Waiting(place, request, settings, batch_key(request, settings, self._open())))
+            self._waiting.append(_Waiting(place, request, rows, settings, batch_key(request, settings, self._open())))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="linnet transformers", daemon=True)
                 atexit.register(self._stop)
@@ -102,7 +106,7 @@ class TransformersEngine(Runner):
     def counters(self) -> Counters:
         """What was done so far, and what there is now. There are no pages here."""
         with self._lock:
-            waiting = sum(entry.request.unfinished for entry in self._waiting)
+            waiting = sum(entry.rows for entry in self._waiting)
             now = {"preemptions": 0, "running": self._running, "waiting": waiting, "pages": 0, "pages_used": 0, "pages_cached": 0}
         return self._tally.counters(**now)
 
@@ -161,9 +165,9 @@ class TransformersEngine(Runner):
                 return []
             batch, rows = [], 0
             for entry in self._waiting:
-                if entry.key == self._waiting[0].key and rows + entry.request.params.n <= self.max_batch:
+                if entry.key == self._waiting[0].key and rows + entry.rows <= self.max_batch:
                     batch.append(entry)
-                    rows += entry.request.params.n
+                    rows += entry.rows
             self._waiting = [entry for entry in self._waiting if entry not in batch]
             self._running, self._step_at = rows, time.perf_counter()
             for request in (entry.request for entry in batch):
@@ -241,7 +245,7 @@ class TransformersEngine(Runner):
             thread.join()
 
     def _refuse_full(self) -> None:
-        there = self._running + sum(entry.request.unfinished for entry in self._waiting)
+        there = self._running + sum(entry.rows for entry in self._waiting)
         if self._most_at_once is not None and there >= self._most_at_once:
             self._tally.refuse()
             raise QueueFullError(f"{there} requests run or wait, and max_batch and max_queue allow {self._most_at_once}; try again later")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,8 @@ from linnet.backends.transformers.choosing import Chooser
 from linnet.backends.transformers.model import TextModel
 from linnet.backends.transformers.settings import most_answer
 from linnet.engine.request import FinishReason, Output, Request
-from linnet.engine.sampling import TokenLogprob, token_logprob
+from linnet.engine.sampling import TokenLogprob, refuse_logits, token_logprob
+from linnet.errors import LinnetError
 
 _DRAWS = threading.Lock()
 """In beams, `generate` draws from the one generator that the process has: one call at a time does, over all models."""
@@ -107,7 +109,7 @@ class Generation:
             sequences = self.model.model.generate(
                 inputs=ids,
                 generation_config=config,
-                logits_processor=[] if self._beams else [self._choose],
+                logits_processor=[self._check_beams if self._beams else self._choose],
                 stopping_criteria=[self._give_up if self._beams else self._follow],
                 **inputs,
             )
@@ -136,9 +138,25 @@ class Generation:
             if chooser.request.done:
                 continue
             try:
-                scores[rows] = chooser.choose(ids[rows, self._start :], scores[rows])
+                ended = self._mask([row.done for row in self.rows[rows]], ids)
+                scores[rows] = chooser.choose(ids[rows, self._start :], scores[rows], ended)
             except Exception as error:
                 self._fail(chooser.request, error)
+        return scores
+
+    def _check_beams(self, ids: Any, scores: Any) -> Any:
+        """The same for beams, scores log-probabilities [beams, vocab]: of logits that are not finite they are no numbers."""
+        import torch
+
+        beams = self.settings["num_beams"]
+        for index, (chooser, _) in enumerate(self._shares):
+            own = slice(index * beams, (index + 1) * beams)
+            if torch.isnan(scores[own]).any():
+                scores[own] = 0.0  # nobody waits for them, and others of the batch go on
+                try:
+                    refuse_logits(math.nan, chooser.request.params)
+                except LinnetError as error:
+                    self._fail(chooser.request, error)
         return scores
 
     def _follow(self, ids: Any, scores: Any, **_: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from linnet.backends.transformers.model import TextModel
-from linnet.engine.check import check_tokens, most_tokens
+from linnet.engine.check import check_beams, check_tokens, most_tokens
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Request
 from linnet.errors import ContextLengthError, InvalidRequestError
@@ -30,13 +30,14 @@ def check(request: Request, model: TextModel, max_batch: int) -> None:
     if params.n > max_batch:
         raise InvalidRequestError(f"n is {params.n} and max_batch is {max_batch}: with {_BACKEND} samples run together; lower n")
     if params.num_beams > 1:
-        _check_beams(request)
+        check_beams(params, max_batch)
+        _check_beam_options(request)
     if model.reads_first and request.prompt_logits is not None:
         raise InvalidRequestError("this model's encoder reads the prompt whole, so that it cannot be scored")
     _check_room(request, model)
 
 
-def _check_beams(request: Request) -> None:
+def _check_beam_options(request: Request) -> None:
     given = [name for name in ("stop", "logprobs", "logits_processor") if getattr(request.params, name) not in ((), None)]
     if request.text is not None:  # without a stop, to end with a call
         given.append("parallel_tool_calls=False")
