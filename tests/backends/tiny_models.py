@@ -15,14 +15,17 @@ TEXTS = [
 
 def save_unigram(folder: Path) -> None:
     """SentencePiece's kind, as T5 and mT5 have it: texts that an encoder reads end with </s>."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.Unigram())
+    # Written out: what a UnigramTrainer finds differs from run to run.
+    words = [f"▁{word}" for word in dict.fromkeys(" ".join(TEXTS).split())]
+    letters = sorted(set("".join(words)))
+    special = ["<pad>", "</s>", "<unk>"]
+    pieces = [(piece, 0.0) for piece in special] + [(letter, -6.0) for letter in letters] + [(word, -4.0) for word in words]
+    tokenizer = Tokenizer(models.Unigram(pieces[:90], unk_id=2, byte_fallback=False))
+    tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
     _save(tokenizer, folder, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
