@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from linnet.engine.page_plan import available_memory, cache_budget, cache_bytes
+from linnet.engine.page_plan import cache_budget, cache_bytes
 from linnet.errors import OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint
 from linnet.load.weight_bytes import bytes_of
+from linnet.machine_memory import available_memory
 from linnet.model_options import ModelOptions
 from linnet.op_set import torch_bytes
 from linnet.ops.torch.devices import accelerators, dtype_of, free_memory, open_device, usual_device

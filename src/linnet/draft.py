@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from linnet.engine.draft_model import DraftModel
-from linnet.engine.page_plan import available_memory
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.errors import InvalidRequestError, LinnetError, OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
+from linnet.machine_memory import available_memory
 from linnet.model_options import ModelOptions
 from linnet.op_set import OpSet, open_op_set
 from linnet.prompts import read_tokenizer

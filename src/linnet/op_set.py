@@ -7,12 +7,12 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from linnet.arch.spec import ModelSpec
-from linnet.engine.page_plan import available_memory
 from linnet.errors import InvalidRequestError, OutOfMemoryError
 from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
 from linnet.load.field import WeightOps, type_in_memory
 from linnet.load.weight_bytes import bytes_of
+from linnet.machine_memory import available_memory
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
 from linnet.ops.torch.placement import place

@@ -8,9 +8,10 @@ import pytest
 
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
 from linnet.engine import page_plan
-from linnet.engine.page_plan import available_memory, page_bytes, plan_pages
+from linnet.engine.page_plan import page_bytes, plan_pages
 from linnet.engine.pages import PageGroup, pages_for
 from linnet.errors import OutOfMemoryError
+from linnet.machine_memory import available_memory
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 from linnet.ops.native import NativeOps
 

@@ -10,10 +10,10 @@ from typing import Any
 from linnet.bench.cases import CACHE_SHARE, Case, make_cases, opening_options
 from linnet.bench.cost import Cost, model_cost
 from linnet.bench.measure import Result, refuse
-from linnet.engine.page_plan import available_memory
 from linnet.errors import OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.random_weights import open_random
+from linnet.machine_memory import available_memory
 from linnet.model_options import ModelOptions
 from linnet.ops.native import default_threads
 

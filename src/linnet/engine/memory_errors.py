@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from linnet.engine.page_plan import available_memory
 from linnet.errors import OutOfMemoryError
+from linnet.machine_memory import available_memory
 
 
 def ran_out(error: BaseException) -> bool:

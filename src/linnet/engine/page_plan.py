@@ -6,12 +6,11 @@ import logging
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from linnet.arch.spec import Attention, ModelSpec
-from linnet.control_group import memory_left
 from linnet.engine.pages import most_pages
 from linnet.errors import OutOfMemoryError
+from linnet.machine_memory import available_memory
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 
 logger = logging.getLogger("linnet.engine")
@@ -146,38 +145,3 @@ def cache_budget(reserved: int, memory: int | None = None) -> int:
     """Bytes that the pool may take where no `kv_memory` is given, of `memory` bytes besides `reserved` ones of weights; memory:
     None: what the machine has available."""
     return max(0, int(((available_memory() if memory is None else memory) - reserved) * MEMORY_SHARE))
-
-
-def available_memory(root: Path = Path("/")) -> int:
-    """Bytes that can be taken without swapping: the smallest of the machine's, the control groups' and what `ulimit -v` leaves (Linux),
-    or the installed memory where the system says no more. root: the folder that holds proc and sys."""
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:
-        return _installed_memory()
-    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    limits = (memory_left(root), _address_space_left(root / "proc/self/statm"))
-    return min([available, *(left for left in limits if left is not None)])
-
-
-def _address_space_left(statm: Path) -> int | None:
-    """Bytes that this process may map beside what it has, None: as many as it likes."""
-    try:
-        import resource
-
-        limit, pages = resource.getrlimit(resource.RLIMIT_AS)[0], int(statm.read_text().split()[0])
-    except (ImportError, OSError):
-        return None
-    return None if limit == resource.RLIM_INFINITY else max(0, limit - pages * resource.getpagesize())
-
-
-def _installed_memory() -> int:
-    import os
-
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    import ctypes
-
-    kilobytes = ctypes.c_ulonglong()
-    ctypes.windll.kernel32.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))  # type: ignore[attr-defined,unused-ignore]
-    return kilobytes.value * 1024

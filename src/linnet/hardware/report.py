@@ -8,9 +8,9 @@ from typing import Any
 
 from linnet.bench.machine import read_bandwidth
 from linnet.control_group import memory_limit
-from linnet.engine.page_plan import available_memory
 from linnet.hardware.gpus import Gpu, read_gpus
 from linnet.hardware.processor import Processor, read_processor
+from linnet.machine_memory import available_memory
 
 
 @dataclass(frozen=True)

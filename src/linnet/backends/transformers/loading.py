@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from linnet.backends.transformers.model import STRUCTURE, TextModel
 from linnet.engine.memory_errors import planned, ran_out
-from linnet.engine.page_plan import available_memory
 from linnet.errors import InvalidRequestError, LinnetError, MissingDependencyError, ModelFileError, OutOfMemoryError, UnsupportedModelError
 from linnet.load.files import check_regular, read_json
 from linnet.load.hub import locate
+from linnet.machine_memory import available_memory
 from linnet.model_options import ModelOptions
 from linnet.ops.torch.devices import dtype_of, free_memory, open_device, usual_device
 
