@@ -8,7 +8,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <stdexcept>
@@ -19,6 +18,7 @@
 #include "ops/record.h"
 #include "ops/sample.h"
 #include "quantize/quantize.h"
+#include "recording.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -32,10 +32,6 @@ template <class T>
 using Array2 = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Array3 = nb::ndarray<const T, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-void require(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
-}
 
 const Format& format_or_throw(int id) {
   const Format* f = format_of(id);
@@ -80,65 +76,7 @@ nb::ndarray<nb::numpy, uint8_t, nb::ndim<2>> quantized(Array1<uint8_t> raw, int 
   return {data, 2, shape, owner};
 }
 
-// A tape, its result, and what a batch must hold to for it to be safe.
-struct Recording {
-  std::shared_ptr<Context> context;
-  Tape tape;
-  int64_t most_tokens = std::numeric_limits<int64_t>::max(), most_positions = std::numeric_limits<int64_t>::max();
-  int64_t most_rows = std::numeric_limits<int64_t>::max();
-  std::vector<int64_t> rotations;                         // floats of one sequence's frequencies, for those that a step gives
-  std::vector<std::pair<size_t, Cache::Shape>> attended;  // layers of the cache
-  bool bidirectional = false;
-
-  explicit Recording(std::shared_ptr<Context> c) : context(std::move(c)) {}
-  int known(int value) const {
-    require(value >= 0 && value < tape.size(), "a value that is not on the tape");
-    return value;
-  }
-  // Requires values whose rows are the same ones.
-  void beside(std::initializer_list<int> values) const {
-    for (int v : values) require(tape.rows_of(known(v)) == tape.rows_of(known(*values.begin())), "rows of the batch beside rows wanted");
-  }
-  void of_batch(std::initializer_list<int> values) const {
-    for (int v : values) require(tape.rows_of(known(v)) == Rows::All, "rows wanted where those of the batch should be");
-  }
-};
-
 using Recorded = Recording&;
-
-void check_cache(const Recording& r, const Cache* cache) {
-  for (const auto& [layer, kv] : r.attended) {
-    require(cache && layer < cache->layers.size(), "no cache for a layer that attends");
-    const Cache::Layer& l = cache->layers[layer];
-    require(l.kv_heads == kv.kv_heads && l.head_dim == kv.head_dim && l.value_dim == kv.value_dim, "a cache of another shape");
-  }
-}
-
-// pages: how many there are in each group.
-void check_batch(const Recording& r, const StepView& s, const std::vector<int64_t>& pages) {
-  require(s.groups == (int64_t)pages.size(), "page tables of another number of groups");
-  require(s.count <= r.most_rows, "more rows than a constant has");
-  for (int64_t i = 0; i < s.count; i++) {
-    require(s.tokens[i] >= 0 && s.tokens[i] < r.most_tokens && s.previous[i] < r.most_tokens, "a token outside the embedding");
-    require(s.sequence[i] >= 0 && s.sequence[i] < s.sequences, "a sequence without a row in the page table");
-    require(s.positions[i] >= 0 && s.positions[i] / kPage < s.widest && s.positions[i] < r.most_positions,
-            "a position past the page table");
-    if (i + 1 < s.count && s.sequence[i + 1] == s.sequence[i]) {
-      require(s.positions[i + 1] > s.positions[i], "positions of a sequence that do not ascend");
-      continue;
-    }
-    // Attention reads every page up to the last position, or to the end of a prompt that sees both ways: all of them must exist.
-    int64_t last = std::max<int64_t>(s.positions[i], r.bidirectional ? s.prompt_lengths[s.sequence[i]] - 2 : 0) / kPage;
-    require(last < s.widest, "a prompt past the page table");
-    for (int64_t group = 0; group < s.groups; group++) {
-      const int32_t* entries = s.pages(group, s.sequence[i]);
-      for (int64_t page = 0; page <= last; page++) {
-        require(entries[page] >= 0 && entries[page] < pages[(size_t)group], "a page outside the cache");
-      }
-    }
-  }
-  for (int64_t i = 0; i < s.wanted; i++) require(s.rows[i] >= 0 && s.rows[i] < s.count, "a wanted row that is not there");
-}
 
 using Owned = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
