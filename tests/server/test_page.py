@@ -213,6 +213,22 @@ def test_what_is_stored_but_unreadable_is_put_aside(browser: Any, script: tuple[
     next(pages, None)
 
 
+def test_a_browser_that_stores_nothing_still_has_a_page(browser: Any, script: tuple[str, Script]) -> None:
+    context = browser.new_context()
+    refused = "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('told not to', 'SecurityError') }})"
+    context.add_init_script(refused)
+    page, faults = context.new_page(), []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(script[0])
+    expect(page.locator("#notice")).to_contain_text("keeps nothing for this page")
+    ask(page, "Hello")
+    expect(last_answer(page)).not_to_be_empty()
+    page.click("#theme")
+    expect(page.locator("#theme")).to_have_text("Light")
+    context.close()
+    assert not faults
+
+
 def test_export_and_import(browser: Any, stage: Page, script: tuple[str, Script], tmp_path: Path) -> None:
     ask(stage, "Keep this")
     with stage.expect_download() as download:

@@ -6,6 +6,7 @@ import { action, byId, h, say } from "./dom.js";
 import { asked, chosen, connect, learn, learnMore } from "./model.js";
 import { notice, openAccess, trouble } from "./notice.js";
 import { showSampling } from "./settings.js";
+import { isThere, read, write } from "./storage.js";
 import { add, forget, goTo, load, newConversation, parse, path, remove, save, serialize, watch } from "./store.js";
 import { fill, messageElement, nameOf } from "./thread.js";
 
@@ -55,6 +56,7 @@ function welcome() {
 }
 
 function persist(conversation = state.current) {
+  if (!isThere) return; // which was said when the page was opened
   const kept = save(conversation);
   if (kept === "not") trouble("This browser has no room left for your conversations: export them, and delete some.");
   else if (kept === "without tokens") trouble("This browser's room is nearly full: the candidates of tokens are no longer kept.");
@@ -227,7 +229,7 @@ function nextTheme() {
 
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
-  localStorage.setItem("linnet.theme", theme);
+  write("linnet.theme", theme);
   const name = { light: "Light", dark: "Dark" }[theme] ?? "Auto";
   byId("theme").textContent = name;
   byId("theme").setAttribute("aria-label", `Theme: ${name}`);
@@ -308,11 +310,12 @@ function wire() {
 
 addEventListener("pagehide", () => allRunning().forEach(({ conversation }) => persist(conversation))); // with what has come
 watch(changedElsewhere);
-setTheme(localStorage.getItem("linnet.theme") ?? "");
+setTheme(read("linnet.theme") ?? "");
 wire();
 showSampling(null);
 if (state.conversations.length) select([...state.conversations].sort((a, b) => b.created - a.created)[0]);
 else begin();
 connect();
+if (!isThere) trouble("This browser keeps nothing for this page: export what you want to have after it is closed.");
 if (stored.broken) trouble("Some of what this browser has stored could not be read. It was put aside, not thrown away.");
 asked().then(() => showMemory(sight));

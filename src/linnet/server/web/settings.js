@@ -1,5 +1,6 @@
 // Sampling options and the system prompt.
 import { byId, h } from "./dom.js";
+import { read, write } from "./storage.js";
 
 const KEY = "linnet.sampling";
 
@@ -15,7 +16,7 @@ const OPTIONS = [
 
 let values = {};
 try {
-  values = JSON.parse(localStorage.getItem(KEY)) ?? {};
+  values = JSON.parse(read(KEY)) ?? {};
 } catch {
   // another page's; the defaults will do
 }
@@ -50,7 +51,7 @@ function control({ name, label, min, max, step, help, start }) {
     if (wrong || input.value === "") delete values[name];
     else values[name] = Number(input.value);
     if (!wrong) input.value = shownValue(name, start) ?? "";
-    localStorage.setItem(KEY, JSON.stringify(values));
+    write(KEY, JSON.stringify(values));
   });
   return h("div", { class: "option" }, h("label", { for: id }, label), input, said);
 }

@@ -1,4 +1,5 @@
 // Conversations, kept in this browser. Each is a tree of messages: to edit or to regenerate begins a branch.
+import { erase, names, read, write } from "./storage.js";
 
 const PREFIX = "linnet.conversation.";
 const VERSION = 1;
@@ -11,13 +12,12 @@ export const newConversation = () => ({ id: newId(), title: "", created: Date.no
 /** What is stored; `broken`: how many could not be read, and were put aside, not thrown away. */
 export function load() {
   const found = { conversations: [], broken: 0 };
-  for (const key of Object.keys(localStorage).filter((key) => key.startsWith(PREFIX))) {
-    const text = localStorage.getItem(key);
+  for (const key of names().filter((key) => key.startsWith(PREFIX))) {
+    const text = read(key);
     try {
       found.conversations.push(stored(text));
     } catch {
-      localStorage.setItem(`linnet.unreadable.${Date.now()}.${key.slice(PREFIX.length)}`, text);
-      localStorage.removeItem(key);
+      if (write(`linnet.unreadable.${Date.now()}.${key.slice(PREFIX.length)}`, text)) erase(key);
       found.broken++;
     }
   }
@@ -34,18 +34,12 @@ function stored(text) {
 
 /** Whether it could be stored, and with each token's candidates or without. */
 export function save(conversation) {
-  for (const kept of [conversation, withoutTokens(conversation)]) {
-    try {
-      localStorage.setItem(PREFIX + conversation.id, serialize([kept]));
-      return kept === conversation ? "whole" : "without tokens";
-    } catch {
-      // no room
-    }
-  }
-  return "not";
+  const name = PREFIX + conversation.id;
+  if (write(name, serialize([conversation]))) return "whole";
+  return write(name, serialize([withoutTokens(conversation)])) ? "without tokens" : "not";
 }
 
-export const forget = (conversation) => localStorage.removeItem(PREFIX + conversation.id);
+export const forget = (conversation) => erase(PREFIX + conversation.id);
 
 /** Calls changed(id, conversation or null) when another window stores a conversation or deletes it. */
 export function watch(changed) {
