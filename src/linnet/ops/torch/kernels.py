@@ -31,6 +31,26 @@ FEW_ROWS = 32
 
 
 @triton.jit
+def _rows(numbers, scales, row, at, mask, WIDTH: tl.constexpr, SCALED: tl.constexpr):
+    """Rows of keys or values: as they are stored, or multiplied by their scales where SCALED numbers share one."""
+    read = tl.load(numbers + row[:, None] * WIDTH + at[None, :], mask, 0.0)
+    if SCALED:
+        scales_of_row: tl.constexpr = (WIDTH + SCALED - 1) // SCALED
+        read = read.to(tl.float32) * tl.load(scales + row[:, None] * scales_of_row + at[None, :] // SCALED, mask, 0.0)
+    return read
+
+
+@triton.jit
+def _scores(asked, key, scale, softcap, slope, distance, seen, SOFTCAP: tl.constexpr, ALIBI: tl.constexpr):
+    scores = tl.dot(asked, tl.trans(key.to(asked.dtype)), input_precision="ieee") * scale
+    if ALIBI:
+        scores += slope[:, None] * distance.to(tl.float32)[None, :]
+    if SOFTCAP:
+        scores = softcap * (2 * tl.sigmoid(2 * scores / softcap) - 1)  # tanh
+    return tl.where(seen[None, :], scores, float("-inf"))
+
+
+@triton.jit
 def _attend_split(
     q,  # [sequences, heads, HEAD]
     keys,  # [places, kv_heads, HEAD]
@@ -88,23 +108,9 @@ def _attend_split(
             seen &= at > position - window
         page = tl.load(tables + sequence * width + at // PAGE, seen, 0)
         row = (page * PAGE + at % PAGE) * kv_heads + kv_head
-        key_mask = seen[:, None] & (at_head[None, :] < HEAD)
-        key = tl.load(keys + row[:, None] * HEAD + at_head[None, :], key_mask, 0.0)
-        value_mask = seen[:, None] & (at_value[None, :] < VALUE)
-        value = tl.load(values + row[:, None] * VALUE + at_value[None, :], value_mask, 0.0)
-        if SCALED:
-            blocks: tl.constexpr = (HEAD + SCALED - 1) // SCALED
-            value_blocks: tl.constexpr = (VALUE + SCALED - 1) // SCALED
-            key = key.to(tl.float32) * tl.load(key_scales + row[:, None] * blocks + at_head[None, :] // SCALED, key_mask, 0.0)
-            value = value.to(tl.float32) * tl.load(
-                value_scales + row[:, None] * value_blocks + at_value[None, :] // SCALED, value_mask, 0.0
-            )
-        scores = tl.dot(asked, tl.trans(key.to(asked.dtype)), input_precision="ieee") * scale
-        if ALIBI:
-            scores += slope[:, None] * (at - position).to(tl.float32)[None, :]
-        if SOFTCAP:
-            scores = softcap * (2 * tl.sigmoid(2 * scores / softcap) - 1)  # tanh
-        scores = tl.where(seen[None, :], scores, float("-inf"))
+        key = _rows(keys, key_scales, row, at_head, seen[:, None] & (at_head[None, :] < HEAD), HEAD, SCALED)
+        value = _rows(values, value_scales, row, at_value, seen[:, None] & (at_value[None, :] < VALUE), VALUE, SCALED)
+        scores = _scores(asked, key, scale, softcap, slope, at - position, seen, SOFTCAP, ALIBI)
         more = tl.maximum(most, tl.max(scores, 1))
         kept = tl.where(more == float("-inf"), 0.0, more)  # nothing seen yet
         weights = tl.exp(scores - kept[:, None])
@@ -165,38 +171,53 @@ def attend_pages(
     q: [sequences, heads, head_dim]; tables: int64 [sequences, width]; positions, ends: int64 [sequences], of each row and the last that it
     sees; slopes, sinks: float32 [heads] or None. Gives [sequences, heads, value_head_dim] of q's type.
     """
+    sums, largest, totals = _attend_splits(q, keys, values, tables, positions, ends, attention, slopes)
+    sequences, heads, splits, width = sums.shape
+    out = torch.empty(sequences, heads, width, dtype=q.dtype, device=q.device)
+    _merge_splits[(sequences * heads,)](
+        sums,
+        largest,
+        totals,
+        q if sinks is None else sinks,
+        out,
+        splits,
+        heads,
+        VALUE=width,
+        VALUE_BLOCK=_power(width),
+        SPLITS_BLOCK=_power(splits),
+        SINKS=sinks is not None,
+    )
+    return out
+
+
+def _attend_splits(
+    q: Tensor,
+    keys: Store,
+    values: Store,
+    tables: Tensor,
+    positions: Tensor,
+    ends: Tensor,
+    attention: Attention,
+    slopes: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What each split of each sequence comes to: `sums`, `largest` and `totals` of the kernel."""
     sequences, width = tables.shape
     heads, group = attention.heads, attention.heads // attention.kv_heads
     length = max(SPLIT, _power(-(-width * PAGE_SIZE // MOST_SPLITS)))
     splits = -(-width * PAGE_SIZE // length)
     sums = torch.empty(sequences, heads, splits, values.width, dtype=torch.float32, device=q.device)
     largest, totals = torch.empty(2, sequences, heads, splits, dtype=torch.float32, device=q.device)
-    value_block = _power(values.width)
     _attend_split[(sequences, attention.kv_heads, splits)](
-        q.contiguous(),
-        keys.rows,
-        q if keys.scales is None else keys.scales,
-        values.rows,
-        q if values.scales is None else values.scales,
-        tables.contiguous(),
-        positions.contiguous(),
-        ends.contiguous(),
-        q if slopes is None else slopes,
-        sums,
-        largest,
-        totals,
-        attention.scale,
-        attention.softcap or 0.0,
-        attention.window or 0,
-        width,
-        splits,
-        heads,
-        attention.kv_heads,
-        length,
+        *(q.contiguous(), keys.rows, q if keys.scales is None else keys.scales),
+        *(values.rows, q if values.scales is None else values.scales),
+        *(tables.contiguous(), positions.contiguous(), ends.contiguous(), q if slopes is None else slopes),
+        *(sums, largest, totals),
+        *(attention.scale, attention.softcap or 0.0, attention.window or 0),
+        *(width, splits, heads, attention.kv_heads, length),
         HEAD=keys.width,
         VALUE=values.width,
         HEAD_BLOCK=max(16, _power(keys.width)),
-        VALUE_BLOCK=max(16, value_block),
+        VALUE_BLOCK=max(16, _power(values.width)),
         GROUP=group,
         GROUP_BLOCK=max(16, _power(group)),
         PAGE=PAGE_SIZE,
@@ -206,21 +227,7 @@ def attend_pages(
         ALIBI=slopes is not None,
         N=AT_ONCE // q.element_size(),
     )
-    out = torch.empty(sequences, heads, values.width, dtype=q.dtype, device=q.device)
-    _merge_splits[(sequences * heads,)](
-        sums,
-        largest,
-        totals,
-        q if sinks is None else sinks,
-        out,
-        splits,
-        heads,
-        VALUE=values.width,
-        VALUE_BLOCK=value_block,
-        SPLITS_BLOCK=_power(splits),
-        SINKS=sinks is not None,
-    )
-    return out
+    return sums, largest, totals
 
 
 @triton.jit

@@ -172,8 +172,8 @@ class TorchOps:
                 result = self.kernels.attend_pages(queries[:, 0], keys, values, *at, attention, self._alibi(attention), sinks)
                 out[part.rows] = result.flatten(1)
                 continue
-            k, v = keys.read(part.places[group], q.dtype), values.read(part.places[group], q.dtype)
-            result = attend(queries, k, v, part, attention, self._alibi(attention), sinks)
+            seen = keys.read(part.places[group], q.dtype), values.read(part.places[group], q.dtype)
+            result = attend(queries, *seen, part, attention, self._alibi(attention), sinks)
             out[part.rows] = result.reshape(-1, attention.output_width)
         return out
 
