@@ -87,8 +87,7 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     from linnet.ranks import LeadOps, Rank
 
     layers, outside, largest = torch_bytes(checkpoint, options.target, dtype)
-    weight_bytes = sum(layers) + outside
-    memory = free_memory(devices[0])
+    memory = min((free for device in devices if (free := free_memory(device)) is not None), default=None)
     if options.tp == 1:
         placed = place(layers, outside, largest, options.offload, memory, options.kv_memory)
         if placed.on_host and memory is not None and placed.on_host > (there := available_memory()):
@@ -107,7 +106,7 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     if checkpoint.path is None:
         raise InvalidRequestError(f"tp is {options.tp}, and every device reads the model's files: save this one, which is in memory only")
     ranks = [Rank(rank, options.tp, device, dtype, checkpoint.path, options.target, "") for rank, device in enumerate(devices)]
-    return OpSet(LeadOps(ranks), share.own_spec, weight_bytes // options.tp, memory, share)
+    return OpSet(LeadOps(ranks), share.own_spec, sum(layers) // options.tp + outside, memory, share)
 
 
 def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType) -> tuple[list[int], int, int]:

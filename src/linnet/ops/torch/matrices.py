@@ -51,8 +51,8 @@ class Packed:
     def nbytes(self) -> int:
         return sum(x.nbytes for x in (self.codes, self.scales, self.minima) if x is not None)
 
-    def to(self, device: torch.device) -> Packed:
-        return self._each(lambda x: x.to(device, non_blocking=True))
+    def to(self, device: torch.device, non_blocking: bool = False) -> Packed:
+        return self._each(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pinned(self) -> Packed:
         return self._each(lambda x: x.pin_memory())
@@ -84,7 +84,7 @@ class Offloaded:
     device: torch.device
 
     def here(self) -> Plain:
-        return self.held.to(self.device) if isinstance(self.held, Packed) else self.held.to(self.device, non_blocking=True)
+        return self.held.to(self.device, non_blocking=True)
 
     def __getitem__(self, expert: int) -> Offloaded:
         return Offloaded(self.held[expert], self.device)
