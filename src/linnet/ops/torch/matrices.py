@@ -100,6 +100,8 @@ class Kernels(Protocol):
 
     def packed_product(self, x: Tensor, matrix: Packed) -> Tensor: ...
 
+    def expanded(self, matrix: Packed, dtype: torch.dtype) -> Tensor: ...
+
     def attend_pages(
         self,
         q: Tensor,
@@ -164,7 +166,8 @@ def product(x: Tensor, matrix: Matrix, bias: Tensor | None = None, kernels: Kern
         out = kernels.packed_product(x, matrix)
         return out if bias is None else out + bias
     rows = max(1, PIECE // x.shape[1])
-    pieces = [linear(x, matrix[start : start + rows].values(x.dtype)) for start in range(0, matrix.shape[0], rows)]
+    expanded = Packed.values if kernels is None else kernels.expanded
+    pieces = [linear(x, expanded(matrix[start : start + rows], x.dtype)) for start in range(0, matrix.shape[0], rows)]
     out = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
     return out if bias is None else out + bias
 
