@@ -93,7 +93,7 @@ class Inputs:
 
     def begin(self) -> None:
         """What follows from the buffers alone, and so belongs to what is captured."""
-        part = Part(slice(0, self.size), self.tables, self.positions[:, None], self.ends[:, None], self.width * PAGE_SIZE, causal=False)
+        part = Part(slice(None), self.tables, self.positions[:, None], self.ends[:, None], self.width * PAGE_SIZE, causal=False)
         self.parts = [part]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
