@@ -169,7 +169,7 @@ def cuda_graph(device: torch.device) -> Capture:
     return capture
 
 
-def compiled(then: Capture | None = None, backend: str = "inductor") -> Capture:
+def compiled(then: Capture | None = None, backend: str | Callable[..., Any] = "inductor") -> Capture:
     """Has torch.compile make one program of a step, and captures that with `then`, if with anything. The first step takes from seconds to
     minutes; the second of another size makes a program for any."""
 
