@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from linnet.arch.spec import ModelSpec
@@ -16,7 +15,7 @@ from linnet.machine_memory import available_memory
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
 from linnet.ops.torch.placement import place
-from linnet.tensors import F32, FLOATS, TensorType
+from linnet.tensors import F32, TensorType
 from linnet.weights import Weights
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
 
 def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType) -> tuple[list[int], int, int]:
     """Of the weights on the torch op set: of the matrices of each layer, of all else, and of the largest matrix of a layer."""
-    from linnet.ops.torch.matrices import packed_bytes
+    from linnet.ops.torch.matrices import matrix_bytes
 
     layers, outside, largest = [0] * len(checkpoint.spec.layers), 0, 0
     for slot in plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict):
@@ -119,7 +118,7 @@ def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType)
             outside += F32.nbytes(slot.field_shape)
             continue
         type = type_in_memory(slot, checkpoint.source.type(slot.names[0]), target)
-        count = prod(slot.field_shape) * dtype.itemsize if type in FLOATS else packed_bytes(type, slot.field_shape, dtype)
+        count = matrix_bytes(type, slot.field_shape, dtype)
         if slot.layer is None:
             outside += count
         else:

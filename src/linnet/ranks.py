@@ -158,7 +158,7 @@ class LeadOps(RankOps):
                 other.pipe.send((what, arguments))
             except OSError:
                 self.fail("a device was lost")
-                raise LinnetError(self.failure) from None
+                raise LinnetError(str(self.failure)) from None
 
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         super().allocate_cache(spec, pages, kv_dtype, groups)

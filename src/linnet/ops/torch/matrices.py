@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from linnet.load.dequantize import parts
-from linnet.tensors import IQ4_NL, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, RawTensor, TensorType
+from linnet.tensors import FLOATS, IQ4_NL, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, RawTensor, TensorType
 
 if TYPE_CHECKING:
     from linnet.arch.spec import Attention
@@ -148,9 +148,11 @@ def _survives(x: Tensor, type: TensorType) -> bool:
     return torch.allclose(x.half().float(), x, rtol=2**-10, atol=2**-24 if type in HALVES else 0.0, equal_nan=True)
 
 
-def packed_bytes(type: TensorType, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """What `pack` makes of a tensor."""
+def matrix_bytes(type: TensorType, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """What a matrix of a type takes that is computed with in `dtype`: floats in it, blocks as `pack` makes them."""
     count = prod(shape)
+    if type in FLOATS:
+        return count * dtype.itemsize
     group = 16 if type in (Q2_K, Q3_K, Q6_K) else 32
     scale_bytes = scale_type(type, dtype).itemsize * (2 if type in WITH_MINIMA else 1)
     return count // (2 if type in IN_FOUR_BITS else 1) + count // group * scale_bytes
