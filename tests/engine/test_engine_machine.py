@@ -192,7 +192,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert group.promised == promised
         assert group.free_count == group.count - len(holders) - unused >= 0
         for sequence in scheduler.running:
-            row, pages = scheduler.page_table[number, sequence.slot], sequence.pages[number]
+            row, pages = scheduler.page_table.entries[number, sequence.slot], sequence.pages[number]
             assert all(entry == page if page != GONE else entry >= 0 for entry, page in zip(row, pages, strict=False))
             assert (row[len(pages) :] == -1).all()
             assert len(pages) - pages.count(GONE) <= sequence.need[number]
