@@ -32,6 +32,7 @@ class MockOps:
     the pages of each group, the widest first."""
 
     name = "mock"
+    keeps_bits = True
 
     def __init__(self, windows: tuple[int | None, ...] = (None,)) -> None:
         self.windows = windows
