@@ -55,6 +55,15 @@ class PromptReader:
             return [self.read(prompts)]
         return [self.read(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
 
+    def continues(self, prompt: Any) -> bool:
+        """Whether an answer goes on with this prompt, as it does with a text, rather than begin a text of its own."""
+        return isinstance(prompt, str) and not self.whole
+
+    def each_continues(self, prompts: Any) -> list[bool]:
+        """The same of what `read_all` takes: of each prompt, or of each part of one that is no text."""
+        prompts = _plain(prompts)
+        return [self.continues(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+
     def read(self, prompt: Any, where: str = "the prompt") -> list[int]:
         """Token ids of one prompt; a text starts with the model's beginning token, if its texts do."""
         prompt = _plain(prompt)
