@@ -120,7 +120,7 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
 
     if given is not None:
         return given_tokenizer(given)
-    if checkpoint.metadata is not None and checkpoint.metadata.get("tokenizer.ggml.model", "none") not in ("none", "no_vocab"):
+    if checkpoint.metadata is not None and str(checkpoint.metadata.get("tokenizer.ggml.model", "none")) not in ("none", "no_vocab"):
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
     if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
         return Tokenizer(checkpoint.path)
