@@ -15,8 +15,8 @@ def vocabulary(path: Path, texts: list[str]) -> list[str]:
     """A vocabulary of bytes and these texts in GGUF, none of them a control token or named by the metadata."""
     tokens = [*BYTES, "ab", "<|other|>", *texts]
     writer = gguf.GGUFWriter(path, "llama")
-    for add, number in (("context_length", 64), ("embedding_length", 32), ("block_count", 1), ("head_count", 4), ("feed_forward_length", 64)):
-        getattr(writer, f"add_{add}")(number)
+    for size in ("context_length", "embedding_length", "block_count", "head_count", "feed_forward_length"):
+        getattr(writer, f"add_{size}")(32)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")

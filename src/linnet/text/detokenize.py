@@ -26,7 +26,8 @@ class StreamDecoder:
     min_tokens: a stop that is complete within that many tokens does not count. skip_special: as in `Tokenizer.decode`.
     shown: special tokens that become text all the same, for who reads it on. continues: whether the answer goes on with a text, so that
     its first word keeps its space.
-    Without a stop, the pieces add up to `tokenizer.decode(ids)`, or to what these ids add to a text. Time is linear in the answer, times the number of stops.
+    Without a stop, the pieces add up to `tokenizer.decode(ids)`, or to what these ids add to a text. Time is linear in the answer, times
+    the number of stops.
     """
 
     def __init__(
