@@ -299,9 +299,10 @@ class LLM:
         scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0))])[0].prompt_logprobs
         return [entry for entry in scored or () if entry is not None]
 
-    def tokenize(self, prompt: Prompt) -> list[int]:
-        """The token ids that the model gets for a prompt: of a text, of messages by the chat template, or these ids themselves."""
-        return self._reader.read(prompt)
+    def tokenize(self, prompt: Prompt, *, tools: Sequence[Tool] | None = None, tool_choice: ToolChoice = "auto") -> list[int]:
+        """The token ids that the model gets for a prompt: of a text, of messages by the chat template, or these ids themselves. tools,
+        tool_choice: as in `chat`; the prompt must be messages then."""
+        return self._reader.read_with_tools(prompt, tools, tool_choice, True)[0]
 
     @overload
     def trace(
