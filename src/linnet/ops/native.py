@@ -48,6 +48,7 @@ class NativeOps:
     """
 
     name = "native"
+    keeps_bits = True
 
     def __init__(
         self, threads: int | None = None, isa: str | None = None, *, prefill_threads: int | None = None, pack: bool = True
