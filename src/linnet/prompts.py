@@ -55,6 +55,15 @@ class PromptReader:
             return [self.read(prompts)]
         return [self.read(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
 
+    def continues(self, prompt: Any) -> bool:
+        """Whether an answer goes on with this prompt, as it does with a text, rather than begin a text of its own."""
+        return isinstance(prompt, str) and not self.whole
+
+    def each_continues(self, prompts: Any) -> list[bool]:
+        """The same of what `read_all` takes: of each prompt, or of each part of one that is no text."""
+        prompts = _plain(prompts)
+        return [self.continues(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+
     def read(self, prompt: Any, where: str = "the prompt") -> list[int]:
         """Token ids of one prompt; a text starts with the model's beginning token, if its texts do."""
         prompt = _plain(prompt)
@@ -111,7 +120,7 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
 
     if given is not None:
         return given_tokenizer(given)
-    if checkpoint.metadata is not None and checkpoint.metadata.get("tokenizer.ggml.model", "none") not in ("none", "no_vocab"):
+    if checkpoint.metadata is not None and str(checkpoint.metadata.get("tokenizer.ggml.model", "none")) not in ("none", "no_vocab"):
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
     if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
         return Tokenizer(checkpoint.path)

@@ -127,7 +127,11 @@ def test_a_wrong_field_is_named(http: httpx.Client, route: str, change: dict[str
         (b'{"\\ud800": 1}', "lone surrogate (U+D800)"),
         (b'{"model": "tiny", "x": "\\\\ud800 \\ud83d\\ude00"}', "the field 'messages' is missing"),
         (b'{"a": "' + b'\\"' * 1_000_000, "not valid JSON"),  # looked through once, not once for each quote
-        (b'"x"', "the body"),
+        (b'"x"', "the body is a string; send an object that names the fields of the request"),
+        (b"[]", "the body is an array; send an object"),
+        (b"[{}]", "the body is an array"),
+        (b"true", "the body is a boolean"),
+        (b"1.5", "the body is a number"),
     ],
 )
 def test_a_body_that_is_none(http: httpx.Client, content: bytes, message: str) -> None:

@@ -234,7 +234,10 @@ def _load(path: Path) -> Vocabulary:
 
     if str(path) in ENCODING_NAMES and not path.exists():
         return load_named_encoding(str(path))
-    file = _file_of(path)
+    try:
+        file = _file_of(path)
+    except (OSError, ValueError) as error:  # not allowed, a name too long; a NUL in it
+        raise ModelFileError(f"{str(path)[:200]!r}: not a file or folder that can be opened ({error})") from error
     if file.suffix == ".gguf":
         from linnet.load.gguf import read_gguf
         from linnet.text.tokenizer.gguf import load_gguf_metadata

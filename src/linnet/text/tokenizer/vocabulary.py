@@ -5,35 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from linnet.load.end_tokens import end_texts
 from linnet.text.tokenizer.added_tokens import AddedTokens
 
 LARGEST_ID = 2**24
 """No vocabulary comes near it; what grows with the ids (rows, bits) must not be led astray."""
 
 
-# Converters and old configs name one of the tokens that end an answer at most.
-_END_TEXTS = (
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<EOT>",
-    "<end_of_utterance>",
-    "<｜end▁of▁sentence｜>",
-)
-
-
 def end_ids(ids: Mapping[str, int], *named: int | None) -> frozenset[int]:
     """Every token that ends an answer: those that a file names, and those with the texts that models use for it."""
-    texts = {text for text in _END_TEXTS if text in ids}
-    if {"<|return|>", "<|call|>", "<|end|>"} <= texts:
-        texts.remove("<|end|>")  # it ends a part of an answer in OpenAI's harmony format
-    return frozenset({id for id in named if id is not None} | {ids[text] for text in texts})
+    return frozenset({id for id in named if id is not None} | {ids[text] for text in end_texts(ids)})
 
 
 @dataclass(frozen=True)
