@@ -291,7 +291,7 @@ class LLM:
         files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
         may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
         kind = resolve_pooling(pooling, self._checkpoint)
-        return EmbeddingHandle(self.engine, self._reader.read_all(texts), kind, normalize, timeout)
+        return EmbeddingHandle(self.engine, self._reader.read_all(texts, closed=True), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a

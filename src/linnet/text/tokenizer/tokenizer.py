@@ -63,6 +63,12 @@ class Tokenizer:
             return self.encode(text, eos=self.eos_id is not None)
         return [*frame[0], *self.encode(text, bos=False), *frame[1]]
 
+    def encode_closed(self, text: str) -> list[int]:
+        """Ids of a text that is not to be gone on with, as for an embedding: as `encode` begins, and the control tokens after it that the
+        tokenizer's file puts there. Raises InvalidRequestError for lone surrogates."""
+        frame = self._vocabulary.frame
+        return [*self.encode(text), *(frame[1] if frame is not None else ())]
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids past the vocabulary (padding rows) are nothing."""
         skipped = self.special_ids if skip_special else frozenset()
