@@ -44,23 +44,34 @@ class PromptReader:
         self.tool_format = tool_format
         self.whole = whole
 
-    def read_all(self, prompts: Any) -> list[list[int]]:
-        """Token ids of one prompt or of each of a list of prompts. Raises InvalidRequestError that says which is wrong."""
+    def read_all(self, prompts: Any, closed: bool = False) -> list[list[int]]:
+        """Token ids of one prompt or of each of a list of prompts; closed: of texts that are not to be gone on with. Raises
+        InvalidRequestError that says which is wrong."""
         prompts = _plain(prompts)
         if isinstance(prompts, str) or not isinstance(prompts, list):
-            return [self.read(prompts)]
+            return [self.read(prompts, closed=closed)]
         if not prompts:
             raise InvalidRequestError("the list of prompts is empty; give at least one prompt")
         if _all_are(prompts, Integral) or _all_are(prompts, Mapping):
             return [self.read(prompts)]
-        return [self.read(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
+        return [self.read(prompt, f"prompts[{i}]", closed) for i, prompt in enumerate(prompts)]
 
-    def read(self, prompt: Any, where: str = "the prompt") -> list[int]:
-        """Token ids of one prompt; a text starts with the model's beginning token, if its texts do."""
+    def continues(self, prompt: Any) -> bool:
+        """Whether an answer goes on with this prompt, as it does with a text, rather than begin a text of its own."""
+        return isinstance(prompt, str) and not self.whole
+
+    def each_continues(self, prompts: Any) -> list[bool]:
+        """The same of what `read_all` takes: of each prompt, or of each part of one that is no text."""
+        prompts = _plain(prompts)
+        return [self.continues(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+
+    def read(self, prompt: Any, where: str = "the prompt", closed: bool = False) -> list[int]:
+        """Token ids of one prompt; a text starts with the model's beginning token, if its texts do, and if `closed` ends as they do."""
         prompt = _plain(prompt)
         if isinstance(prompt, str):
             tokenizer = self.needed("a text")
-            return tokenizer.encode_whole(prompt) if self.whole else tokenizer.encode(prompt)
+            encode = tokenizer.encode_whole if self.whole else tokenizer.encode_closed if closed else tokenizer.encode
+            return encode(prompt)
         if isinstance(prompt, list) and _all_are(prompt, Integral):
             return [int(token) for token in prompt]
         if isinstance(prompt, list) and _all_are(prompt, Mapping):
@@ -111,7 +122,7 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
 
     if given is not None:
         return given_tokenizer(given)
-    if checkpoint.metadata is not None and checkpoint.metadata.get("tokenizer.ggml.model", "none") not in ("none", "no_vocab"):
+    if checkpoint.metadata is not None and str(checkpoint.metadata.get("tokenizer.ggml.model", "none")) not in ("none", "no_vocab"):
         return Tokenizer.from_gguf_metadata(checkpoint.metadata, str(checkpoint.path))
     if checkpoint.metadata is None and checkpoint.path is not None and tokenizer_file(checkpoint.path) is not None:
         return Tokenizer(checkpoint.path)

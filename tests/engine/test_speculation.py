@@ -38,7 +38,7 @@ def copying(period: int) -> Any:
 def assert_whole(engine: Engine) -> None:
     assert engine.pool.free_count == engine.pool.count
     assert [*engine.scheduler.running, *engine.scheduler.waiting, *engine.scheduler.trunks] == []
-    assert (engine.scheduler.page_table == -1).all()
+    assert (engine.scheduler.page_table.entries == -1).all()
 
 
 def steps_of(engine: Engine) -> int:

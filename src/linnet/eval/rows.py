@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import os.path
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def read_rows(path: Path, columns: Mapping[str, str] | None = None) -> list[dict
     reader = readers.get(path.suffix.lower())
     if reader is None:
         kinds = f"data is read from {', '.join(readers)} files, and from the folder of a CORE bundle"
-        raise InvalidRequestError(f"{path}: {kinds if path.exists() else 'there is no such file or folder'}")
+        raise InvalidRequestError(f"{path}: {kinds if os.path.exists(path) else 'there is no such file or folder'}")
     rows = reader(path, _decoded(path))
     return rows if columns is None else _renamed(path, rows, columns)
 

@@ -44,6 +44,7 @@ class TorchOps:
     """
 
     name = "torch"
+    keeps_bits = False
 
     def __init__(self, device: torch.device, dtype: torch.dtype, capture: Capture | None = None, kernels: Kernels | None = None) -> None:
         self.device, self.dtype, self.capture, self.kernels = device, dtype, capture, kernels

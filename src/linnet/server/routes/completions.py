@@ -111,7 +111,7 @@ class _Answer:
     def _choice(self, index: int, text: str, token_ids: Sequence[int], logprobs: Any, reason: str | None) -> CompletionChoice:
         record = None
         begins = index not in self.begun
-        lines = self.begun.setdefault(index, CompletionLogprobs(self.tokenizer))
+        lines = self.begun.setdefault(index, CompletionLogprobs(self.tokenizer, self.handle.continues and self.echo is None))
         echoed = begins and self.echo is not None
         if self.logprobs:
             prompt = zip(self.handle.prompt_token_ids, self.handle.prompt_logprobs or (), strict=False) if echoed else ()

@@ -63,6 +63,12 @@ class Tokenizer:
             return self.encode(text, eos=self.eos_id is not None)
         return [*frame[0], *self.encode(text, bos=False), *frame[1]]
 
+    def encode_closed(self, text: str) -> list[int]:
+        """Ids of a text that is not to be gone on with, as for an embedding: as `encode` begins, and the control tokens after it that the
+        tokenizer's file puts there. Raises InvalidRequestError for lone surrogates."""
+        frame = self._vocabulary.frame
+        return [*self.encode(text), *(frame[1] if frame is not None else ())]
+
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids past the vocabulary (padding rows) are nothing."""
         skipped = self.special_ids if skip_special else frozenset()
@@ -239,7 +245,10 @@ def _load(path: Path) -> Vocabulary:
 
     if str(path) in ENCODING_NAMES and not path.exists():
         return load_named_encoding(str(path))
-    file = _file_of(path)
+    try:
+        file = _file_of(path)
+    except (OSError, ValueError) as error:  # not allowed, a name too long; a NUL in it
+        raise ModelFileError(f"{str(path)[:200]!r}: not a file or folder that can be opened ({error})") from error
     if file.suffix == ".gguf":
         from linnet.load.gguf import read_gguf
         from linnet.text.tokenizer.gguf import load_gguf_metadata
