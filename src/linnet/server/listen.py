@@ -47,6 +47,7 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[s
         opening = asyncio.create_task(stack.enter_async_context(service.running()))
         await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
         if not opening.done():
+            await serving
             os._exit(0)  # told to end, and it has: a thread that reads weights cannot be stopped, and nobody waits for them now
         await opening
         print(f"linnet: serving {', '.join(service.models.names)} at {address}", file=sys.stderr, flush=True)
