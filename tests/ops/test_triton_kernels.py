@@ -24,7 +24,7 @@ def test_by_the_interpreter() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", [75, 86, 90])
+@pytest.mark.parametrize("capability", [75, 86, 90, 120])
 def test_they_compile_for_gpus(capability: int, tmp_path: Path) -> None:
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -29,6 +29,7 @@ CASES = {
     "window": replace(PLAIN, window=70),
     "softcap": replace(PLAIN, softcap=5.0),
     "alibi": replace(PLAIN, alibi=(0.5, 0.25, 0.125, 0.0625)),
+    "wide": replace(PLAIN, head_dim=192, value_dim=128),
 }
 
 
@@ -61,14 +62,27 @@ def test_attention_is_that_of_the_op_set(case: str, kv_dtype: str, dtype: str, a
 
 
 # The interpreter's products of bfloat16 are wrong, so half precision is float16 here.
-@pytest.mark.parametrize(("type", "dtype"), [(Q8_0, torch.float32), (Q4_0, torch.float32), (Q4_K, torch.float16), (Q6_K, torch.float16)])
-def test_products_with_packed_weights(type: TensorType, dtype: torch.dtype) -> None:
+F32, F16 = torch.float32, torch.float16
+PRODUCTS = [(Q8_0, F32, 5), (Q4_0, F32, 64), (Q4_K, F16, 1), (Q6_K, F16, 40), (Q4_0, F16, 20)]
+
+
+@pytest.mark.parametrize(("type", "dtype", "rows"), PRODUCTS)
+def test_products_with_packed_weights(type: TensorType, dtype: torch.dtype, rows: int) -> None:
     matrix = pack([made_up(type, 3, (45, 512))], dtype)
-    x, bias = torch.randn(5, 512).to(dtype), torch.randn(45).to(dtype)
+    x, bias = torch.randn(rows, 512).to(dtype), torch.randn(45).to(dtype)
     expected = product(x.float(), matrix, bias.float())
     found = product(x, matrix, bias, kernels)  # type: ignore[arg-type]
     assert found.dtype == dtype
     assert (found.float() - expected).abs().max() < expected.abs().max() * (1e-5 if dtype == torch.float32 else 5e-3)
+
+
+@pytest.mark.parametrize("type", [Q8_0, Q4_0, Q4_K, Q6_K])
+def test_packed_weights_expanded(type: TensorType) -> None:
+    raws = [made_up(type, seed, (7, 512)) for seed in range(2)]
+    for matrix in (pack(raws[:1], torch.float32), pack(raws, torch.float32, stacked=True)):
+        assert torch.allclose(kernels.expanded(matrix, torch.float32), matrix.values(torch.float32), rtol=1e-6, atol=1e-7)
+    x = torch.randn(kernels.FEW_ROWS + 1, 512)
+    assert torch.allclose(product(x, matrix[0], None, kernels), product(x, matrix[0]), atol=1e-4)  # type: ignore[arg-type]
 
 
 def test_a_model_answers_by_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _LISTED = "an integer, a comma list, or a JSON list"
 
 
+_LOADED = ("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "ops", "device", "dtype", "tp", "offload", "compile")
+
+
 @dataclass(frozen=True)
 class BenchOptions:
     """The flags of its own."""
@@ -50,7 +53,7 @@ class BenchOptions:
 
 
 @gathered
-@with_options(load=model_group(("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "tp")))
+@with_options(load=model_group(_LOADED))
 def bench(
     model: ModelArgument,
     *,
@@ -89,7 +92,6 @@ def bench(
 
 def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
     """Runs the cases and prints their results, as far as they came, whatever ends them."""
-    from linnet.bench.machine import measure
     from linnet.bench.measure import run_cases, work
     from linnet.llm import LLM
 
@@ -98,7 +100,7 @@ def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
     try:
         with progress_bar() as bar:
             task = bar.add_task("measuring the machine", total=sum(work(case, repeat) for case in plan.cases))
-            machine = measure(plan.threads)
+            machine = plan.machine()
             bar.update(task, description="loading")
             with LLM.from_checkpoint(plan.checkpoint, **plan.options) as llm:
                 bar.update(task, description="running")
@@ -141,14 +143,26 @@ def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
         f"A step reads {_number(cost.step_bytes / 1e6)} MB of weights, and the keys and values so far. A token takes "
         f"{_number(cost.layer_multiply_adds / 1e6)} million multiply-adds with weights in a prompt, "
         f"{_number((cost.layer_multiply_adds + cost.output_multiply_adds) / 1e6)} million where it is generated.",
-        f"of read: of the {_number(machine.read_bandwidth / 1e9)} GB/s that {machine.threads} threads read from memory in this run; "
-        "weights that fit in caches are read faster.",
-        f"of peak: of what {machine.threads} threads do in loops of nothing else ({machine.isa}): {_number(machine.integer_peak / 1e9)} "
-        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, "
-        "for the rest.",
+        *_measured_against(machine),
     ]
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def _measured_against(machine: Machine) -> tuple[str, str]:
+    """What the shares are of."""
+    read, integers, floats = (_number(rate / 1e9) for rate in (machine.read_bandwidth, machine.integer_peak, machine.float_peak))
+    if machine.device is not None:
+        return (
+            f"of read: of the {read} GB/s that {machine.device} read and wrote in a copy in this run.",
+            f"of peak: of the {floats} billion multiply-adds a second of a product of large matrices ({machine.isa}).",
+        )
+    return (
+        f"of read: of the {read} GB/s that {machine.threads} threads read from memory in this run; weights that fit in caches are read "
+        "faster.",
+        f"of peak: of what {machine.threads} threads do in loops of nothing else ({machine.isa}): {integers} billion multiply-adds a "
+        f"second of integers, for weights in blocks, and {floats} of float32, for the rest.",
+    )
 
 
 _COLUMNS = (
