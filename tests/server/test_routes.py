@@ -207,6 +207,8 @@ def test_a_file_then_the_environment_then_flags(tmp_path: Path, monkeypatch: pyt
         ("models: {a: {path: tiny, context: 0}}", "model a: context"),
         ("models: {'a b': tiny}", "model name"),
         ("models: {a: none/such/path}", "no such file"),
+        ("trust_remote_code: true", "trust_remote_code"),
+        ("models: {a: {path: tiny, trust_remote_code: true}}", "models.a.trust_remote_code: there is no such option"),
         ("port: 1", "no model to serve"),
     ],
 )
