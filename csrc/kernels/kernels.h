@@ -80,8 +80,8 @@ struct Kernels {
   void (*scale)(const float* x, float factor, int64_t count, float* y);
   void (*softcap)(const float* x, float cap, int64_t count, float* y);  // cap * tanh(x / cap)
 
-  // The draw of a token: the least and the largest logit of each block of kDrawBlock; exp((logit - largest) / temperature), 0 where that
-  // is below e^-708; and (largest - logit) * scale cut to an integer, `last` at most.
+  // The draw of a token: the least and the largest number of each block of kDrawBlock logits; exp((logit - largest) / temperature), 0 where
+  // that is below e^-708; and (largest - logit) * scale cut to an integer, `last` at most.
   void (*extremes)(const float* logits, int64_t blocks, float* least, float* largest);
   void (*draw_weights)(const float* logits, int64_t count, float largest, double inverse_temperature, double* weights);
   void (*draw_bins)(const float* logits, int64_t count, float largest, float scale, int last, uint16_t* bins);

@@ -111,6 +111,17 @@ def test_sampling_is_its_definition(
         assert ours in near
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_draw_from_what_is_no_number_stays_inside_the_vocabulary(isa: str) -> None:
+    random, ops = np.random.default_rng(7), NativeOps(1, isa)
+    for _ in range(300):
+        logits = random.normal(0, 3, random.choice([1, 16, 129, 1000])).astype(np.float32)
+        for odd in (np.nan, np.inf, -np.inf):
+            logits[random.random(len(logits)) < random.choice([0.0, 0.0, 0.01, 0.5, 1.0])] = odd
+        settings = (random.choice([0.0, 1.0]), int(random.choice([0, 1, 40, 500])), random.choice([1.0, 0.5]), random.choice([0.0, 0.1]))
+        assert -1 <= ops.sample(logits, *settings, random.random()) < len(logits)
+
+
 def test_a_set_of_another_size_is_refused() -> None:
     for words in (0, 1, 3):
         with pytest.raises(ValueError, match="a bit for each logit"):
