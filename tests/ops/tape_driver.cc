@@ -14,7 +14,7 @@
 
 using namespace linnet;
 
-static constexpr int64_t kPositions = 131, kHidden = 256, kExperts = 5, kRowsMade = 61;
+static constexpr int64_t kPositions = 101, kHidden = 256, kExperts = 5, kRowsMade = 61;
 static constexpr int kHeads = 2, kHeadDim = 32;
 static constexpr Cache::Shape kShape{1, kHeadDim, kHeadDim};
 
@@ -68,15 +68,15 @@ static int layer(Tape& tape, Weights& floats, Weights& weights) {
 // The layer's outputs [kPositions, kHidden], computed in pieces of so many rows.
 static std::vector<float> outputs(Tape& tape, int result, const std::string& isa, int threads, int64_t piece) {
   Context context(threads, threads, isa);
-  Cache cache({kShape}, {0}, {5}, KvType::F16);
-  const int32_t pages[5] = {3, 1, 4, 0, 2}, prompt = 1;
+  Cache cache({kShape}, {0}, {4}, KvType::F16);
+  const int32_t pages[4] = {3, 1, 0, 2}, prompt = 1;
   std::vector<int32_t> numbers(kPositions), zeros(kPositions, 0);
   for (int32_t i = 0; i < kPositions; i++) numbers[(size_t)i] = i;
   std::vector<float> all(kPositions * kHidden);
   for (int64_t first = 0; first < kPositions; first += piece) {
     int64_t count = std::min(piece, kPositions - first);
     const int32_t* at = numbers.data() + first;
-    StepView step{count, 0, 1, 1, 5, at, at, zeros.data(), zeros.data(), pages, &prompt, nullptr, count > 1, {}};
+    StepView step{count, 0, 1, 1, 4, at, at, zeros.data(), zeros.data(), pages, &prompt, nullptr, count > 1, {}};
     tape.run(context, &cache, step, result, all.data() + first * kHidden);
   }
   return all;
@@ -97,7 +97,7 @@ static bool holds(const Format& format) {
       std::printf("type %d, %s: value %zu is %g, not %g\n", (int)format.type, isa.c_str(), i, (double)whole[i], (double)plain[i]);
       return false;
     }
-    for (int64_t piece : {1, 2, 5, 127}) {
+    for (int64_t piece : {1, 5, 97}) {
       if (outputs(tape, result, isa, 3, piece) == whole) continue;
       std::printf("type %d, %s: other bits in pieces of %d\n", (int)format.type, isa.c_str(), (int)piece);
       return false;
