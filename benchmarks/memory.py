@@ -32,6 +32,33 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "sliding_window_pattern": 4,
     },
     "mistral": {"model_type": "mistral", "rms_norm_eps": 1e-5, "hidden_act": "silu", "sliding_window": 512},
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "vocab_size": 32000,
+        "hidden_size": 1024,
+        "num_experts": 32,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 512,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+    },
+    "deepseek_v2": {
+        "model_type": "deepseek_v2",
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "kv_lora_rank": 512,
+        "q_lora_rank": None,
+        "qk_rope_head_dim": 64,
+        "qk_nope_head_dim": 128,
+        "v_head_dim": 128,
+        "n_routed_experts": 16,
+        "n_shared_experts": 2,
+        "num_experts_per_tok": 6,
+        "moe_intermediate_size": 704,
+        "first_k_dense_replace": 1,
+    },
 }
 CONTEXT, BATCH = 2048, 2
 WAYS: list[dict[str, Any]] = [{"weights": "auto"}, {"weights": "q4_0"}, {"weights": "q8_0"}, {"low_memory": True}]

@@ -320,15 +320,15 @@ void bind_values(nb::module_& m) {
         "isa"_a = "");
   m.def(
       "sample",
-      [](Array1<float> logits, double temperature, int64_t top_k, double top_p, double min_p, double uniform,
+      [](const Context& context, Array1<float> logits, double temperature, int64_t top_k, double top_p, double min_p, double uniform,
          std::optional<Array1<uint32_t>> allowed) {
         require(logits.shape(0) > 0, "sample: no logits");
         require(!allowed || allowed->shape(0) == (logits.shape(0) + 31) / 32, "sample: allowed is not a bit for each logit");
         nb::gil_scoped_release release;
         const uint32_t* words = allowed ? allowed->data() : nullptr;
-        return sample(logits.data(), (int64_t)logits.shape(0), words, temperature, top_k, top_p, min_p, uniform);
+        return sample(context.kernels, logits.data(), (int64_t)logits.shape(0), words, temperature, top_k, top_p, min_p, uniform);
       },
-      "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "uniform"_a, "allowed"_a = nb::none());
+      "context"_a, "logits"_a, "temperature"_a, "top_k"_a, "top_p"_a, "min_p"_a, "uniform"_a, "allowed"_a = nb::none());
 }
 
 }  // namespace

@@ -54,7 +54,7 @@ long process_id() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : process_(process_id()) {
+ThreadPool::ThreadPool(int threads) : shares_(new Share[(size_t)threads]), process_(process_id()) {
   try {
     for (int t = 1; t < threads; t++) workers_.emplace_back([this, t] { loop(t); });
   } catch (const std::exception&) {  // std::system_error, or no memory for one more
@@ -87,9 +87,16 @@ void ThreadPool::stop() {
 
 void ThreadPool::take_tiles(int thread) {
   try {
-    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) call_(work_, i, thread);
+    for (int i = 0; i < size(); i++) {
+      Share& share = shares_[(size_t)((thread + i) % size())];
+      // Looked at before it is counted up: at the end of a run every thread comes by every share.
+      while (share.next.load(std::memory_order_relaxed) < share.end) {
+        int64_t index = share.next.fetch_add(1, std::memory_order_relaxed);
+        if (index < share.end) call_(work_, index, thread);
+      }
+    }
   } catch (...) {
-    next_.store(count_, std::memory_order_relaxed);
+    for (int t = 0; t < size(); t++) shares_[(size_t)t].next.store(shares_[(size_t)t].end, std::memory_order_relaxed);
     std::lock_guard<std::mutex> lock(mutex_);
     if (!error_) error_ = std::current_exception();
   }
@@ -103,8 +110,11 @@ void ThreadPool::run_erased(int64_t count, Call call, const void* work) {
   }
   call_ = call;
   work_ = work;
-  count_ = count;
-  next_.store(0, std::memory_order_relaxed);
+  for (int64_t t = 0; t < size(); t++) {
+    Share& share = shares_[(size_t)t];
+    share.next.store(count * t / size(), std::memory_order_relaxed);
+    share.end = count * (t + 1) / size();
+  }
   run_.store((run_.load() | kOpen) + kNumber);  // sequentially consistent: a worker either sees it or is counted in sleeping_
   if (sleeping_.load() > 0) {
     std::lock_guard<std::mutex> lock(mutex_);

@@ -1,13 +1,15 @@
 // A pool of threads that share out the tiles of one operation after another.
 //
 // The calling thread works too, and waits only for workers that have begun: one that sleeps or has lost its core costs
-// nothing but its help. Workers spin for up to 50 microseconds between operations, then sleep until the next. Tiles are
-// handed out by one atomic counter; which thread takes a tile never changes what the tile computes.
+// nothing but its help. Workers spin for up to 50 microseconds between operations, then sleep until the next. Every thread
+// has a share of the tiles, neighbours one after another, so that it reads memory in order; then it helps with others'
+// shares. Which thread takes a tile never changes what the tile computes.
 #pragma once
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -38,10 +40,15 @@ class ThreadPool {
   uint64_t wait_past(uint64_t seen);
   void take_tiles(int thread);
 
+  // Tiles [next, end), handed out by the counter; next runs past the end.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
   Call call_ = nullptr;
   const void* work_ = nullptr;
-  int64_t count_ = 0;
-  std::atomic<int64_t> next_{0};
+  std::unique_ptr<Share[]> shares_;  // one for each thread
   // Number of the run << 32 | kOpen while workers may join it | how many are in it. The fields above belong to whoever
   // is in an open run; the caller changes them only when nobody is.
   std::atomic<uint64_t> run_{0};

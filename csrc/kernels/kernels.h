@@ -9,6 +9,7 @@ namespace linnet {
 
 constexpr int kMostGroups = 2, kMostTokens = 4;  // of any instruction set's block tiles
 constexpr int kTypes = 40;                       // one more than the largest GGUF type id with kernels
+constexpr int kDrawBlock = 128;                  // logits of which the draw of a token looks at the largest first
 constexpr int kPage = 32;                        // positions per KV page: PAGE_SIZE in ops/base.py
 
 // Ids in the order of Norm.kind's, Activation's and KV_DTYPES' choices (arch/spec.py, ops/base.py).
@@ -78,6 +79,12 @@ struct Kernels {
   void (*add)(const float* a, float a_scale, const float* b, float b_scale, int64_t count, float* y);
   void (*scale)(const float* x, float factor, int64_t count, float* y);
   void (*softcap)(const float* x, float cap, int64_t count, float* y);  // cap * tanh(x / cap)
+
+  // The draw of a token: the least and the largest number of each block of kDrawBlock logits; exp((logit - largest) / temperature), 0 where
+  // that is below e^-708; and (largest - logit) * scale cut to an integer, `last` at most.
+  void (*extremes)(const float* logits, int64_t blocks, float* least, float* largest);
+  void (*draw_weights)(const float* logits, int64_t count, float largest, double inverse_temperature, double* weights);
+  void (*draw_bins)(const float* logits, int64_t count, float largest, float scale, int last, uint16_t* bins);
 
   // Stores one row's key and value of one head into its page slot.
   void (*store_kv)(const AttentionShape& shape, const float* k, const float* v, int slot, void* keys, void* values);

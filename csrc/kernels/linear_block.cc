@@ -133,7 +133,7 @@ struct BlockTile {
   template <int groups, int tokens>
   static inline void run(const Block* w, int64_t count, const Activation<tokens>* x, F (&total)[groups][tokens]) {
     for (int64_t b = 0; b < count; b++, w++, x++) {
-      prefetch<groups>(w, count);
+      if constexpr (kAsksAhead<Block>) prefetch<groups>(w, count);
       I sum[groups][tokens];
       dot(sum, w, count, *x);
       LINNET_UNROLL for (int g = 0; g < groups; g++) {

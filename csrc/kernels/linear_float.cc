@@ -1,7 +1,7 @@
 // Matrix products of row-major float weights, read as they are stored (mapped files included).
 //
 // Lanes run along the columns: each output has sixteen partial sums, columns ascending, added in one order at the end,
-// in every tile size. Several rows at once keep enough independent chains in flight to hide the adder's latency.
+// in every tile size. With several tokens, several rows at once share what is loaded of them.
 #include "kernels.h"
 #include "simd.h"
 
@@ -68,8 +68,8 @@ static void run(const void* weights, int rows, int64_t columns, const float* x, 
     if constexpr (tokens > 1) run<Format, tokens - 1>(weights, rows, columns, x, wanted, y, stride);
     return;
   }
-  // One token has the registers for more rows, and needs them: its chains are all that hides latency.
-  constexpr int row_tile = tokens == 1 ? 2 * kRowTile : kRowTile;
+  // One token waits for memory, which gives most to who reads it in order.
+  constexpr int row_tile = tokens == 1 ? 1 : kRowTile;
   const auto* w = (const typename Format::Value*)weights;
   int r = 0;
   for (; r + row_tile <= rows; r += row_tile) tile<Format, row_tile, tokens>(w + r * columns, columns, x, y + r, stride);

@@ -103,13 +103,21 @@ struct Experts {
   int activation;
 };
 
-// What a mixture computes in between, kept from step to step.
+// What a mixture computes in between, kept from step to step. src/linnet/look/memory.py plans for it.
 struct Workspace {
   Plan plan;
-  std::vector<float> inputs, gate, up, down;
-  std::vector<uint8_t> quantized, inner;
+  std::vector<float> gate, up, down;
+  std::vector<uint8_t> inputs, inner;  // in the form that the matrices multiply
   std::vector<Product> products;
 };
+
+// Room for so many values; what was there is not kept, so that old and new are never there at once.
+template <class T>
+void grow(std::vector<T>& values, size_t count) {
+  if (values.size() >= count) return;
+  std::vector<T>().swap(values);
+  values.resize(count);
+}
 
 const float* bias_of(const VectorPointer& bias, int64_t expert, int64_t rows) { return bias ? bias->data() + expert * rows : nullptr; }
 
@@ -140,21 +148,24 @@ void run_experts(const Run& run, const Experts& e, Workspace& work) {
   Plan& plan = work.plan;
   plan.tile = run.context.kernels.tile_tokens;
   plan.make(choices, run.step.count, e.router.active, up.experts);
-  size_t places = (size_t)plan.padded;
-  work.inputs.resize(places * (size_t)hidden);
-  work.quantized.resize(form == Form::Floats ? 0 : places * x_bytes);
-  work.inner.resize(inner_form == Form::Floats ? 0 : places * inner_bytes);
-  work.up.resize(places * (size_t)width);
-  work.gate.resize(e.w.gate ? places * (size_t)width : 0);
-  work.down.resize(places * (size_t)hidden);
+  // Whichever experts the rows choose: as many for every layer.
+  size_t places = (size_t)(run.step.count * e.router.active + (kMostTokens - 1) * std::min(up.experts, run.step.count * e.router.active));
+  grow(work.inputs, places * x_bytes);
+  grow(work.gate, e.w.gate ? places * (size_t)width : 0);
+  grow(work.up, places * (size_t)width);
+  grow(work.inner, inner_form == Form::Floats ? 0 : places * inner_bytes);
+  grow(work.down, places * (size_t)hidden);
   each_tile(run, plan, [&](int64_t first, int64_t count) {
-    float* rows = work.inputs.data() + first * hidden;
+    static thread_local std::vector<float> tile;
+    uint8_t* to = work.inputs.data() + x_bytes * (size_t)first;
+    tile.resize(form == Form::Floats ? 0 : (size_t)(kMostTokens * hidden));
+    float* rows = form == Form::Floats ? (float*)to : tile.data();
     for (int64_t i = 0; i < count; i++) {
       std::memcpy(rows + i * hidden, run.row(e.x, plan.row_at[(size_t)(first + i)]), sizeof(float) * (size_t)hidden);
     }
-    if (form != Form::Floats) quantize_tile(run, form, rows, hidden, count, work.quantized.data() + x_bytes * (size_t)first);
+    if (form != Form::Floats) quantize_tile(run, form, rows, hidden, count, to);
   });
-  const uint8_t* x = form == Form::Floats ? (const uint8_t*)work.inputs.data() : work.quantized.data();
+  const uint8_t* x = work.inputs.data();
   work.products.clear();
   if (e.w.gate) add_products(work, *e.w.gate, e.w.gate_bias, x, x_bytes, work.gate.data());
   add_products(work, up, e.w.up_bias, x, x_bytes, work.up.data());

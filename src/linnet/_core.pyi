@@ -107,6 +107,7 @@ def quantize_rows(
     isa: str = "",
 ) -> NDArray[np.uint8]: ...
 def sample(
+    context: Context,
     logits: NDArray[np.float32],
     temperature: float,
     top_k: int,

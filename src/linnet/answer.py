@@ -34,20 +34,27 @@ class Answer:
         end_ids: frozenset[int],
         tokenizer: Tokenizer | None,
         cache: bool,
+        continues: bool = False,
         tool_use: ToolUse | None = None,
     ) -> None:
+        """continues: whether the answer goes on with a text. One that has to follow a rule is a text by itself."""
         seed = secrets.randbits(53) if params.seed is None else params.seed  # 53 bits: exact in any JSON reader
         self.request = Request(prompt, params, seed, frozenset() if params.ignore_eos else end_ids, cache=cache)
         self._tool_use = tool_use
         self._samples: list[_Sample] = []
         shown = frozenset() if tool_use is None else tool_use.shown
+        self.continues = continues and params.constraint is None
+
+        def decodes(tokenizer: Tokenizer) -> StreamDecoder:
+            return StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown, continues=self.continues)
+
         for _ in range(params.n):
-            decoder = None if tokenizer is None else StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown)
+            decoder = None if tokenizer is None else decodes(tokenizer)
             self._samples.append(_Sample(decoder, tool_use))
         if tokenizer is not None:
             self.request.stop_rule = lambda sample, token: self._samples[sample].push(token)
             if params.num_beams > 1:
-                decoder = StreamDecoder(tokenizer, params.stop, min_tokens=params.min_tokens, shown=shown)
+                decoder = decodes(tokenizer)
                 if tool_use is not None and not tool_use.parallel:
                     self.request.text = _OneCall(decoder, tool_use)
                 elif params.stop:

@@ -72,10 +72,10 @@ def choose(checkpoint: Checkpoint, options: ModelOptions, draft: Checkpoint | No
     """
     if options.op_set == "reference" or options.tp > 1 or options.low_memory or options.offload is not None:
         return options
-    places = list(_places(checkpoint, options))
+    found = list(places(checkpoint, options))
     tried: list[tuple[int, str]] = []
     for weights in WEIGHTS if options.weights == "auto" else (options.weights,):
-        for place in places:
+        for place in found:
             nbytes = place.weight_bytes(checkpoint, options, weights)
             drafts = 0 if draft is None else place.weight_bytes(draft, options, "auto")
             if place.holds(checkpoint, options, nbytes + drafts, draft):
@@ -94,7 +94,7 @@ def choose(checkpoint: Checkpoint, options: ModelOptions, draft: Checkpoint | No
     )
 
 
-def _places(checkpoint: Checkpoint, options: ModelOptions) -> Iterator[Place]:
+def places(checkpoint: Checkpoint, options: ModelOptions) -> Iterator[Place]:
     """Where a model may run by its options, the best first: the GPU with the most memory, then the processor."""
     if options.op_set == "torch":
         name = options.device or usual_device()

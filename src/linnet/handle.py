@@ -44,6 +44,11 @@ class Handle:
         return self._request.prompt
 
     @property
+    def continues(self) -> bool:
+        """Whether the answer goes on with the prompt's text: see `Completion.text`."""
+        return self._answer.continues
+
+    @property
     def prompt_logprobs(self) -> list[TokenLogprob | None] | None:
         """As in `Completion`; whole once the first chunk has come."""
         return self._request.prompt_logprobs

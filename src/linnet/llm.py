@@ -192,9 +192,9 @@ class LLM:
         if len(each) != len(ids):
             raise InvalidRequestError(f"there are {len(ids)} prompts and {len(each)} params; give one, or as many as prompts")
         answers = []
-        for i, (prompt, p) in enumerate(zip(ids, each, strict=True)):
+        for i, (prompt, p, continues) in enumerate(zip(ids, each, self._reader.each_continues(prompts), strict=False)):
             try:
-                answers.append(self._answer(prompt, p, cache))
+                answers.append(self._answer(prompt, p, cache, continues))
             except LinnetError as error:
                 raise type(error)(f"prompts[{i}]: {error}") if len(ids) > 1 else error from None
         return self._run(answers)
@@ -203,7 +203,7 @@ class LLM:
         """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
         early ends the request and frees what it held."""
         _params(params).refuse_beams("a stream", "ask without stream")
-        return self._stream(self._answer(self._reader.read(prompt), params, cache))
+        return self._stream(self._answer(self._reader.read(prompt), params, cache, self._reader.continues(prompt)))
 
     def submit(
         self,
@@ -213,13 +213,14 @@ class LLM:
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
+        continues: bool | None = None,
         cache: bool = True,
     ) -> Handle:
         """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
         QueueFullError where `max_queue` requests wait already. tools, tool_choice, parallel_tool_calls: as in `chat`; the prompt must be
-        messages then."""
+        messages then. continues: whether the answer goes on with a text (see `Completion.text`); None: if the prompt is one."""
         ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice, parallel_tool_calls)
-        answer = self._answer(ids, params, cache, tool_use)
+        answer = self._answer(ids, params, cache, self._reader.continues(prompt, continues), tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
 
@@ -273,7 +274,7 @@ class LLM:
         if stream:
             params.refuse_beams("a stream", "ask without stream")
         ids, tool_use = self._reader.read_chat(messages, tools, tool_choice, parallel_tool_calls)
-        answer = self._answer(ids, params, cache, tool_use)
+        answer = self._answer(ids, params, cache, tool_use=tool_use)
         return self._stream(answer) if stream else self._run([answer])[0]
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
@@ -291,17 +292,18 @@ class LLM:
         files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
         may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
         kind = resolve_pooling(pooling, self._checkpoint)
-        return EmbeddingHandle(self.engine, self._reader.read_all(texts), kind, normalize, timeout)
+        return EmbeddingHandle(self.engine, self._reader.read_all(texts, closed=True), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
         beginning token, that is every token of the text."""
-        scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0), True)])[0].prompt_logprobs
+        scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0))])[0].prompt_logprobs
         return [entry for entry in scored or () if entry is not None]
 
-    def tokenize(self, prompt: Prompt) -> list[int]:
-        """The token ids that the model gets for a prompt: of a text, of messages by the chat template, or these ids themselves."""
-        return self._reader.read(prompt)
+    def tokenize(self, prompt: Prompt, *, tools: Sequence[Tool] | None = None, tool_choice: ToolChoice = "auto") -> list[int]:
+        """The token ids that the model gets for a prompt: of a text, of messages by the chat template, or these ids themselves. tools,
+        tool_choice: as in `chat`; the prompt must be messages then."""
+        return self._reader.read_with_tools(prompt, tools, tool_choice, True)[0]
 
     @overload
     def trace(
@@ -327,7 +329,7 @@ class LLM:
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
         params.refuse_beams("a trace", "call generate with logprobs")
-        answer = self._answer(self._reader.read(prompt), params, True)
+        answer = self._answer(self._reader.read(prompt), params, continues=self._reader.continues(prompt))
         steps = self._trace(answer)
         return steps if stream else list(steps)
 
@@ -356,9 +358,11 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _answer(self, prompt: list[int], params: SamplingParams | None, cache: bool, tool_use: ToolUse | None = None) -> Answer:
+    def _answer(
+        self, prompt: list[int], params: SamplingParams | None, cache: bool = True, continues: bool = False, tool_use: ToolUse | None = None
+    ) -> Answer:
         """A request that has passed every check, its grammar compiled."""
-        answer = Answer(prompt, _params(params), self._model.end_ids, self.tokenizer, cache, tool_use)
+        answer = Answer(prompt, _params(params), self._model.end_ids, self.tokenizer, cache, continues, tool_use)
         self._engine.check(answer.request)
         answer.constrain(self._model.grammars, self.vocab_size)
         return answer

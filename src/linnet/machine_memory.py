@@ -13,9 +13,9 @@ def available_memory(root: Path = Path("/")) -> int:
     or the installed memory where the system says no more. root: the folder that holds proc and sys."""
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:
+        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):  # elsewhere than on Linux; where it is imitated
         return _installed_memory()
-    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     limits = (memory_left(root), _address_space_left(root / "proc/self/statm"))
     return min([available, *(left for left in limits if left is not None)])
 

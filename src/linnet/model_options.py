@@ -10,6 +10,7 @@ from typing import Any
 from linnet.arch.spec import DynamicScaling, ModelSpec
 from linnet.engine.page_plan import KV_BYTES
 from linnet.errors import InvalidRequestError
+from linnet.ops.torch.devices import parse_device
 from linnet.options import Options, option
 from linnet.tensors import TYPES, TensorType
 from linnet.text.tool_calls.formats import FORMATS
@@ -113,6 +114,8 @@ class ModelOptions(Options):
                 raise InvalidRequestError(f"{f.name} is for Linnet's own engine, and backend is 'transformers'; leave one of them out")
 
     def _check_device(self) -> None:
+        if self.device is not None:
+            parse_device(self.device)
         elsewhere = self.device is not None and self.device != "cpu"
         if self.tp > 1 and self.ops in ("native", "reference"):
             raise InvalidRequestError(f"tp is {self.tp}, but ops={self.ops!r} runs on the cpu as one; leave one of them out")

@@ -46,9 +46,10 @@ class Completion:
     """One sample of an answer.
 
     index: which of the `n` samples. text: the answer, without end token, stop text or anything after it ("" where the model
-    has no tokenizer), and without its tool calls. token_ids: every token generated, the one that ended it included. finish_reason:
-    "stop" (end token, stop id or stop text), "tool_calls" (the same, where there are any), or "length" (max_tokens or the context).
-    logprobs: one entry a token, where asked for.
+    has no tokenizer), and without its tool calls: what goes on with a prompt that is a text, so that it may begin with a space; else a
+    text by itself, as the tokenizer decodes its tokens. token_ids: every token generated, the one that ended it included.
+    finish_reason: "stop" (end token, stop id or stop text), "tool_calls" (the same, where there are any), or "length" (max_tokens or
+    the context). logprobs: one entry a token, where asked for.
     prompt_logprobs: one entry a prompt token, None for the first, where asked for or max_tokens is 0. seed: what
     reproduces the answer. beam_score: what beam search compared it by: the sum of its log-probabilities over length**length_penalty.
     stop_text: the stop that ended it, if one did. tool_calls: the calls that the model made of tools that

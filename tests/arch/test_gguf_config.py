@@ -66,6 +66,16 @@ def test_rows_of_the_embedding_count_the_vocabulary_and_absent_output_is_tied():
     assert not spec_of(metadata()).tied
 
 
+def test_how_embeddings_are_pooled_is_none_of_the_decoders_business():
+    """Qwen3-Embedding's files say it, and are decoders like others."""
+    assert spec_of(metadata("qwen3", pooling_type=3)) == spec_of(metadata("qwen3"))
+
+
+def test_a_window_in_a_list_is_refused_by_name():
+    with pytest.raises(ModelFileError, match=r"llama\.attention\.sliding_window is '\[1 2\]'; an integer"):
+        spec_of(metadata(attention__sliding_window=np.array([1, 2])))
+
+
 @pytest.mark.parametrize(
     ("extra", "scaling", "context"),
     [

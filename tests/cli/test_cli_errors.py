@@ -54,6 +54,27 @@ def test_one_line_and_exit_code_2(linnet, arguments, named):
     expect_refusal(linnet(*arguments), named)
 
 
+@pytest.mark.parametrize(("closed", "code"), [("<&-", 2), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 2)])
+def test_streams_may_be_closed(command, env, tmp_path: Path, closed: str, code: int):
+    """As by `linnet ... <&-` in a shell, or a service that starts a program without them: Python has None in their place then."""
+    prompt = [] if "<" in closed else ["hi"]
+    line = ["sh", "-c", f'exec "$@" {closed}', "sh", *command, "run", "tiny", *prompt, "--max-tokens", "2"]
+    done = subprocess.run(line, capture_output=True, env=env, cwd=tmp_path, text=True, timeout=120)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "prompt is empty" in done.stderr or closed != "<&-"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
+@pytest.mark.parametrize(
+    "command", [("run",), ("inspect",), ("bench", "--skip-load"), ("run", "tiny", "hi", "--tokenizer"), ("eval", "tiny")]
+)
+def test_what_may_not_be_read_is_said(linnet, tmp_path: Path, command: tuple[str, ...]):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+    expect_refusal(linnet(*command, locked), "ermission denied")
+
+
 @pytest.mark.parametrize(
     ("stdin", "named"), [(b"caf\xe9", "byte 0xe9 at offset 3"), (b"", "the prompt is empty"), (b"\n", "the prompt is empty")]
 )

@@ -51,6 +51,24 @@ def test_figures_are_the_librarys_and_files_hold_them(linnet, sums, tmp_path):
     assert [s["prediction"] for s in sorted(samples, key=lambda s: s["index"])] == [s["prediction"] for s in found.samples]
 
 
+def test_no_figure_at_all_is_a_failure(linnet_here, sums, tmp_path: Path):
+    (tmp_path / "mine.py").write_text("def broken(answer, reference):\n    return 1 / 0\n")
+    done = linnet_here(
+        "eval", "tiny", sums, "--metric", "mine.py:broken", "--limit", "2", "--max-tokens", "2", "--json", "--html", "out.html"
+    )
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["failed"] == {"broken": "ZeroDivisionError: division by zero"}
+    assert done.stderr.splitlines()[-1].startswith("linnet: error: no metric gave a figure")
+    assert "division by zero" in (tmp_path / "out.html").read_text()
+
+
+def test_a_place_without_a_name_is_refused(linnet_here, sums):
+    for place in ("", "/"):
+        done = linnet_here("eval", "tiny", sums, "--output", place)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "cannot be written (Is a directory)" in done.stderr
+
+
 class Page(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -32,6 +32,7 @@ class MockOps:
     the pages of each group, the widest first."""
 
     name = "mock"
+    keeps_bits = True
 
     def __init__(self, windows: tuple[int | None, ...] = (None,)) -> None:
         self.windows = windows
@@ -139,8 +140,9 @@ def mock_engine(
     draft: DraftModel | None = None,
     windows: tuple[int | None, ...] = (None,),
 ) -> Engine:
-    """pages: of every group, or of each. windows: of each, how many of the last tokens its logits depend on, the widest first.
-    bidirectional: every token of a prompt but its last sees all of the prompt but its last."""
+    """pages: of every group, or of each. windows: of each, how many of the last tokens its logits depend on, the widest first; where there
+    is a draft model, the first keeps every page all the same. bidirectional: every token of a prompt but its last sees all of the prompt
+    but its last."""
     spec = replace(MOCK, context=context, bidirectional_prompt=bidirectional)
     sizes: dict[str, Any] = {
         "context": context,
@@ -149,7 +151,8 @@ def mock_engine(
         "prefill_chunk": prefill_chunk,
     }
     options: dict[str, Any] = {"slides": slides, "prefix_cache": prefix_cache, "max_queue": max_queue, "draft": draft}
-    with patch("linnet.engine.engine.layer_groups", lambda spec, draft: LayerGroups(windows, ())):
+    kept = (None if draft is not None else windows[0], *windows[1:])
+    with patch("linnet.engine.engine.layer_groups", lambda spec, draft: LayerGroups(kept, ())):
         return Engine(MockOps(windows), spec, NO_WEIGHTS, kv_dtype="f32", **sizes, **options)
 
 

@@ -30,7 +30,7 @@ def ops_of(engine: Engine) -> MockOps:
 def assert_whole(engine: Engine) -> None:
     assert engine.pool.free_count == engine.pool.count
     assert [*engine.scheduler.running, *engine.scheduler.waiting, *engine.scheduler.trunks] == []
-    assert (engine.scheduler.page_table == -1).all()
+    assert (engine.scheduler.page_table.entries == -1).all()
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hostile_files import ARRAY, F32, I8, I32, STRING, TOKENS, U32, Bytes, gguf, model_pairs, model_tensors
+from hostile_files import ARRAY, BOOL, F32, I8, I32, STRING, TOKENS, U32, Bytes, gguf, model_pairs, model_tensors
 
 TENSORS = model_tensors(["f32"])
 COUNT = len(TOKENS)
@@ -43,6 +43,10 @@ CASES = {
     "a merge of what is not there": (changed("merges", ARRAY, (STRING, [b"zz qq"])), "merge"),
     "merges that are numbers": (changed("merges", ARRAY, (I8, [1])), r"tokenizer\.ggml\.merges"),
     "one type too few": (changed("token_type", ARRAY, (I32, [1] * (COUNT - 1))), "token_type"),
+    "types with fractions": (changed("token_type", ARRAY, (F32, [1.5] * COUNT)), "unknown type 1.5"),
+    "a kind that is a list": (changed("model", ARRAY, (U32, [1, 2])), r"tokenizer\.ggml\.model"),
+    "flags in a list": (changed("add_bos_token", ARRAY, (BOOL, [1, 0])), "add_bos_token is a ndarray; true or false"),
+    "a flag that is a text": (changed("add_space_prefix", STRING, b"no", "llama"), "add_space_prefix is a str; true or false"),
     "types that are texts": (changed("token_type", STRING, b"x" * COUNT), "token_type"),
     "no scores": (without("scores", "llama"), "scores"),
     "one score too many": (changed("scores", ARRAY, (F32, [0.0] * (COUNT + 1)), "llama"), "scores"),

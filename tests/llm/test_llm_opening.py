@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -86,20 +87,53 @@ def untemplated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_folder_may_have_only_a_sentencepiece_file(tmp_path: Path) -> None:
-    folder = tmp_path / "pieces"
+@pytest.fixture(scope="module")
+def sentencepiece_llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LLM, Any]]:
+    """A folder whose only tokenizer is a SentencePiece file, opened, and the library's own reader of that file."""
+    folder = tmp_path_factory.mktemp("models") / "pieces"
     shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("tokenizer*", "*.jinja", "*.py", "README.md"))
     text = "the fox and the owl lived near the river and the forest"
     with (folder / "tokenizer.model").open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter([text] * 20), model_writer=file, vocab_size=40, model_type="bpe", minloglevel=2
         )
-    reference = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
-    with LLM(folder) as llm:
-        completion = llm.generate("the owl", SamplingParams(max_tokens=3, temperature=0.0, ignore_eos=True))[0]
-        assert completion.prompt_token_ids == [reference.bos_id(), *reference.encode("the owl")]
-        assert llm.tokenizer is not None
-        assert completion.text == llm.tokenizer.decode(completion.token_ids)
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    with LLM(folder, chat_template=template) as llm:
+        yield llm, sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+
+
+def test_a_folder_may_have_only_a_sentencepiece_file(sentencepiece_llm: tuple[LLM, Any]) -> None:
+    llm, reference = sentencepiece_llm
+    completion = llm.generate("the owl", SamplingParams(max_tokens=3, temperature=0.0, ignore_eos=True))[0]
+    assert completion.prompt_token_ids == [reference.bos_id(), *reference.encode("the owl")]
+    assert llm.tokenizer is not None
+    assert "the owl" + completion.text == llm.tokenizer.decode([*completion.prompt_token_ids, *completion.token_ids])
+
+
+def test_an_answer_goes_on_with_a_text_and_else_begins_one(sentencepiece_llm: tuple[LLM, Any]) -> None:
+    """The space of a first word that continues a text belongs to the answer, as with every library that decodes prompt and answer together;
+    after token ids or messages there is no text to go on with."""
+    llm, reference = sentencepiece_llm
+    prompt, said = reference.encode("the owl"), reference.encode("lived near")
+    assert reference.decode([*prompt, *said]) == "the owl lived near"
+
+    def scripted() -> SamplingParams:
+        tokens = iter(said)
+        return SamplingParams(max_tokens=len(said), choose=lambda logits: next(tokens))
+
+    assert llm.generate("the owl", scripted())[0].text == " lived near"
+    assert [answer.text for answer in llm.generate(["the owl", "the fox"], [scripted(), scripted()])] == [" lived near"] * 2
+    assert "".join(chunk.text for chunk in llm.stream("the owl", scripted())) == " lived near"
+    assert "".join(step.text for step in llm.trace("the owl", params=scripted())) == " lived near"
+    handle = llm.submit("the owl", scripted())
+    assert (handle.continues, handle.result()[0].text) == (True, " lived near")
+    assert llm.submit(prompt, scripted(), continues=True).result()[0].text == " lived near"
+    assert llm.submit("the owl", scripted(), continues=False).result()[0].text == "lived near"
+    assert llm.generate(prompt, scripted())[0].text == reference.decode(said) == "lived near"
+    messages = [{"role": "user", "content": "the owl"}]
+    assert llm.chat(messages, scripted()).text == llm.generate([messages], scripted())[0].text == "lived near"
+    chosen = llm.generate("the owl", SamplingParams(temperature=0.0, max_tokens=20, choice=["fox", "river"]))[0].text
+    assert chosen in ("fox", "river")  # what has to follow a rule is a text by itself
 
 
 def test_chat_needs_a_template(untemplated: Path, native: LLM) -> None:

@@ -89,6 +89,14 @@ def test_generation_facts(folder):
             open_checkpoint(folder)
 
 
+def test_ends_of_turns_count_in_a_gguf_file_that_does_not_name_them(tmp_path):
+    """As Gemma 2's and Phi 3's: what is written from such a file (`linnet convert`) must end its answers, too."""
+    ends = [("<end_of_turn>", False), ("</s>", False), ("<|end|>", True)]
+    added = [{"id": 27 + i, "content": text, "special": special} for i, (text, special) in enumerate(ends)]
+    path = write_gguf(tmp_path / "m.gguf", llama(), "f32", {**TOKENIZER, "added_tokens": added}, eos_token_id=3)
+    assert open_checkpoint(path).eos_token_ids == (3, 27, 29)
+
+
 @pytest.mark.parametrize("type_name", TYPES)
 def test_a_gguf_file_of_every_type(type_name, tmp_path):
     model = llama(hidden_size=256, intermediate_size=512, attention_bias=True, rope_parameters=LLAMA3)

@@ -75,7 +75,7 @@ def test_rotary(isa: str, dim: int, head_dim: int, interleaved: bool) -> None:
 @st.composite
 def logits_of(draw: st.DrawFn) -> NDArray[np.float32]:
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    values = random.normal(0, draw(st.sampled_from([0.01, 1.0, 10.0])), draw(st.sampled_from([1, 2, 17, 300, 3000])))
+    values = random.normal(0, draw(st.sampled_from([0.0, 0.01, 1.0, 10.0, 100.0])), draw(st.sampled_from([1, 2, 17, 300, 3000, 20000])))
     if draw(st.booleans()):
         values = np.round(values)  # many ties
     values = values.astype(np.float32)
@@ -87,7 +87,8 @@ def logits_of(draw: st.DrawFn) -> NDArray[np.float32]:
 @settings(max_examples=300, deadline=None)
 @given(
     logits=logits_of(),
-    temperature=st.sampled_from([0.0, 0.1, 0.7, 1.0, 5.0]),
+    isa=st.sampled_from(ISAS),
+    temperature=st.sampled_from([0.0, 1e-300, 0.1, 0.7, 1.0, 5.0, 1e300]),
     top_k=st.sampled_from([0, 1, 5, 256, 1000]),
     top_p=st.sampled_from([1.0, 0.95, 0.5, 0.0]),
     min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
@@ -95,11 +96,11 @@ def logits_of(draw: st.DrawFn) -> NDArray[np.float32]:
     share=st.sampled_from([None, 0.0, 0.01, 0.5, 1.0]),
 )
 def test_sampling_is_its_definition(
-    logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float, share: float | None
+    isa: str, logits: NDArray[np.float32], temperature: float, top_k: int, top_p: float, min_p: float, uniform: float, share: float | None
 ) -> None:
     inside = None if share is None else np.random.default_rng(len(logits)).random(len(logits)) < share
     allowed = None if inside is None else set_of(np.flatnonzero(inside).tolist(), len(logits))
-    ours = _core.sample(logits, temperature, top_k, top_p, min_p, uniform, allowed)
+    ours = NativeOps(1, isa).sample(logits, temperature, top_k, top_p, min_p, uniform, allowed)
     expected = sample(logits, temperature, top_k, top_p, min_p, uniform, allowed)
     if allowed is not None:
         assert (members(allowed, len(logits)) == inside).all()
@@ -110,10 +111,21 @@ def test_sampling_is_its_definition(
         assert ours in near
 
 
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_draw_from_what_is_no_number_stays_inside_the_vocabulary(isa: str) -> None:
+    random, ops = np.random.default_rng(7), NativeOps(1, isa)
+    for _ in range(300):
+        logits = random.normal(0, 3, random.choice([1, 16, 129, 1000])).astype(np.float32)
+        for odd in (np.nan, np.inf, -np.inf):
+            logits[random.random(len(logits)) < random.choice([0.0, 0.0, 0.01, 0.5, 1.0])] = odd
+        settings = (random.choice([0.0, 1.0]), int(random.choice([0, 1, 40, 500])), random.choice([1.0, 0.5]), random.choice([0.0, 0.1]))
+        assert -1 <= ops.sample(logits, *settings, random.random()) < len(logits)
+
+
 def test_a_set_of_another_size_is_refused() -> None:
     for words in (0, 1, 3):
         with pytest.raises(ValueError, match="a bit for each logit"):
-            _core.sample(np.zeros(33, np.float32), 1.0, 0, 1.0, 0.0, 0.5, np.zeros(words, np.uint32))
+            NativeOps(1).sample(np.zeros(33, np.float32), 1.0, 0, 1.0, 0.0, 0.5, np.zeros(words, np.uint32))
 
 
 def clip(value: float, high: float) -> float:

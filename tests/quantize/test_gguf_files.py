@@ -86,6 +86,15 @@ def test_linnet_runs_every_type(type: str, tiny_in: Quantized) -> None:
         assert llm.tokenizer.chat_template
 
 
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [({"bits": 2}, "Q2_K"), ({"bits": 4}, "Q4_K_M"), ({"bits": 8}, "Q8_0"), ({"type": "q4_K"}, "Q4_K_M"), ({"type": "Iq4_xS"}, "IQ4_XS")],
+)
+def test_types_by_other_names(wanted: dict[str, Any], name: str, tiny_in: Quantized, tmp_path: Path) -> None:
+    assert linnet.quantize(TINY, tmp_path / "out.gguf", **wanted).type == name
+    assert (tmp_path / "out.gguf").read_bytes() == tiny_in(name).read_bytes()
+
+
 def test_quality_falls_with_size(tmp_path: Path) -> None:
     """On the built-in model and its own text, which is taken where the model is asked for by name."""
     reports = [linnet.quantize("tiny", tmp_path / "model.gguf", type, force=True) for type in ("F16", "q8_0", "q6_k", "q4_k", "q2_k")]

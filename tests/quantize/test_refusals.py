@@ -149,6 +149,22 @@ def test_rows_that_do_not_divide_are_named_with_their_fallback(tmp_path: Path) -
     assert report.types == {"q5_0": 6, "q8_0": 1, "q5_1": 2, "f32": report.types["f32"]}
 
 
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (96, {"q2_k": "q4_0", "q3_k_s": "q4_0", "q4_k_s": "q5_0", "q5_k_s": "q5_1", "q6_k": "q8_0", "iq4_xs": "iq4_nl", "q4_0": "q4_0"}),
+        (40, {"q2_k": "f16", "q4_k_s": "f16", "q4_0": "f16", "mxfp4": "f16"}),
+    ],
+)
+def test_what_stands_in_for_each_type(width: int, expected: dict[str, str], tmp_path: Path) -> None:
+    args = {"n_layer": 1, "n_head": 4, "n_embd": width, "block_size": 64, "bias": True, "vocab_size": 101, "dropout": 0.0}
+    torch.save({"model": NanoGpt(args).state_dict(), "model_args": args}, tmp_path / "ckpt.pt")
+    for type, fallback in expected.items():
+        report = linnet.quantize(tmp_path / "ckpt.pt", tmp_path / "out.gguf", type, pure=True, force=True)
+        assert {tensor.type for tensor in report.tensors if tensor.name == "blk.0.attn_output.weight"} == {fallback}
+        assert any(f"fallback type {fallback.upper()}" in note for note in report.notes) == (fallback != type)
+
+
 def test_a_family_that_gguf_has_no_name_for(tmp_path: Path) -> None:
     parameters = {"d_model": 24, "num_heads": 3, "num_blocks": 2, "context_length": 32, "max_token_value": 61, "dropout": 0.1}
     torch.save({"h_params": parameters, "model_state_dict": Tutorial(parameters).state_dict()}, tmp_path / "model.ckpt")
@@ -172,9 +188,10 @@ def test_too_little_space_is_said_before_any_work(tmp_path: Path, monkeypatch: p
     refused(tmp_path, "q8_0", match=r"takes 3\.\d MB, and 1\.0 MB are free")
 
 
-def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", ["quantize({model!r}, {out!r}, 'q8_0')", "convert({model!r}, {out!r})"])
+def test_a_disk_that_fills_up_leaves_nothing(work: str, tmp_path: Path) -> None:
     """The system refuses to let the file grow past a megabyte."""
-    script = f"import linnet; linnet.quantize({str(TINY)!r}, {str(tmp_path / 'out.gguf')!r}, 'q8_0')"
+    script = "import linnet; linnet." + work.format(model=str(TINY), out=str(tmp_path / "out.gguf"))
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

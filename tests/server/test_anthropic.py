@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 import httpx2
+import pydantic
 import pytest
 from scripted import BROKEN, CALLING, SCHEMA, ScriptedService, ask
+from server_process import Server
 
 Client = anthropic.AsyncAnthropic
 KEY = "a-key-of-this-server"
@@ -104,6 +106,69 @@ def test_a_use_that_breaks_off_is_text() -> None:
     anthropic_ask(use, BROKEN)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"system": "Be brief."},
+        {"tools": TOOLS},
+        {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "get_weather"}},
+        {"tools": TOOLS, "tool_choice": {"type": "none"}},
+        {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+    ],
+)
+def test_tokens_are_counted_as_they_are_read(options: dict[str, Any]) -> None:
+    async def use(client: Client, _: ScriptedService) -> None:
+        counted = await client.messages.count_tokens(model="tiny", messages=USER, **options)
+        answer = await client.messages.create(model="tiny", max_tokens=1, messages=USER, **options)
+        assert counted.input_tokens == answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0)
+
+    anthropic_ask(use, '{"city": "Bern"}')
+
+
+def test_what_no_context_holds_is_counted() -> None:
+    async def use(client: Client, _: ScriptedService) -> None:
+        long: Any = [{"role": "user", "content": "a" * 5000}]
+        assert (await client.messages.count_tokens(model="tiny", messages=long)).input_tokens > 1024
+
+    anthropic_ask(use)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"messages": []}, "messages"),
+        ({"max_tokens": 9}, "unknown field 'max_tokens'"),
+        ({"tools": TOOLS * 2}, "two tools called"),
+        ({"tool_choice": {"type": "any"}}, "there are no tools"),
+        ({"messages": [{"role": "user", "content": "a" * 3_000_000}]}, "bytes and this server takes 2097152"),
+    ],
+)
+def test_what_is_not_counted(options: dict[str, Any], says: str) -> None:
+    async def use(client: Client, _: ScriptedService) -> None:
+        body = {"model": "tiny", "messages": USER, **options}
+        with pytest.raises(anthropic.BadRequestError, match=says) as raised:
+            await client.post("/v1/messages/count_tokens", body=body, cast_to=object)
+        assert raised.value.body["error"]["type"] == "invalid_request_error"  # type: ignore[index]
+
+    anthropic_ask(use)
+
+
+def test_answers_by_a_schema(server: Server) -> None:
+    """The client makes the schema of a class, and reads the answer as one."""
+
+    class Answer(pydantic.BaseModel):
+        city: Literal["Rome", "Paris"]
+        sure: bool
+
+    client = anthropic.Anthropic(base_url=server.url, api_key=KEY, max_retries=0)
+    for seed in range(3):
+        asked: Any = {"model": "tiny", "max_tokens": 60, "messages": USER, "extra_body": {"seed": seed}}
+        assert isinstance(client.messages.parse(**asked, output_format=Answer).parsed_output, Answer)
+        with client.messages.stream(**asked, output_format=Answer) as stream:
+            assert isinstance(stream.get_final_message().parsed_output, Answer)
+
+
 IMAGE = {"type": "image", "source": {"type": "url", "url": "http://169.254.169.254/"}}
 
 
@@ -116,6 +181,12 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "http://169.254.169.2
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, anthropic.BadRequestError, "image"),
         ({"messages": [{"role": "system", "content": "x"}]}, anthropic.BadRequestError, "role"),
         ({"messages": [{"role": "user", "content": "a" * 5000}]}, anthropic.BadRequestError, "context"),
+        ({"messages": [*USER, {"role": "assistant", "content": "It"}]}, anthropic.BadRequestError, "does not go on from an answer"),
+        ({"output_config": {"effort": "low"}}, anthropic.BadRequestError, "unknown field 'output_config.effort'"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": {"type": "x"}}}}, anthropic.BadRequestError, "schema"),
+        ({"output_config": {"format": {"type": "text"}}}, anthropic.BadRequestError, "output_config.format"),
+        ({"thinking": {"type": "adaptive"}}, anthropic.BadRequestError, "thinking"),
+        ({"service_tier": "auto"}, anthropic.BadRequestError, "unknown field 'service_tier'"),
         ({"tools": TOOLS * 2}, anthropic.BadRequestError, "two tools called"),
         ({"tool_choice": {"type": "any"}}, anthropic.BadRequestError, "there are no tools"),
         ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "x"}}, anthropic.BadRequestError, "or name one of get_weather"),
@@ -131,6 +202,7 @@ def test_refusals_are_errors_of_the_client(options: dict[str, Any], error: type[
         body: Any = raised.value.body
         assert body["type"] == "error"
         assert body["error"]["type"] in ("invalid_request_error", "not_found_error")
+        assert raised.value.request_id  # under which the server's log has it
 
     anthropic_ask(use)
 

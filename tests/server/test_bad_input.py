@@ -10,6 +10,7 @@ import openai
 import pytest
 from pydantic import ValidationError
 from server_process import Server
+from victims import tells_nothing
 
 from linnet.server.routes.chat import ChatBody
 from linnet.server.routes.completions import CompletionBody
@@ -106,6 +107,7 @@ def test_a_wrong_field_is_named(http: httpx.Client, route: str, change: dict[str
         error = answer.json()["error"]
         assert error["type"] == "invalid_request_error"
         assert message in error["message"]
+        tells_nothing(error["message"])
         if param is not None:
             assert error["param"].startswith(param)
 
@@ -127,7 +129,11 @@ def test_a_wrong_field_is_named(http: httpx.Client, route: str, change: dict[str
         (b'{"\\ud800": 1}', "lone surrogate (U+D800)"),
         (b'{"model": "tiny", "x": "\\\\ud800 \\ud83d\\ude00"}', "the field 'messages' is missing"),
         (b'{"a": "' + b'\\"' * 1_000_000, "not valid JSON"),  # looked through once, not once for each quote
-        (b'"x"', "the body"),
+        (b'"x"', "the body is a string; send an object that names the fields of the request"),
+        (b"[]", "the body is an array; send an object"),
+        (b"[{}]", "the body is an array"),
+        (b"true", "the body is a boolean"),
+        (b"1.5", "the body is a number"),
     ],
 )
 def test_a_body_that_is_none(http: httpx.Client, content: bytes, message: str) -> None:

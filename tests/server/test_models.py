@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,10 @@ import yaml
 from server_process import COMMAND, running
 
 from linnet import LLM, LinnetError, OutOfMemoryError, SamplingParams
+from linnet.load.checkpoint import open_checkpoint
 from linnet.load.hub import locate
+from linnet.model_options import ModelOptions
+from linnet.op_set import open_op_set
 from linnet.server.app import create_app
 from linnet.server.models import needs
 from linnet.server.service import Service
@@ -108,6 +112,26 @@ def test_a_draft_model_counts_against_the_budget(options: dict[str, Any]) -> Non
         pages = llm.counters().pages
     with LLM("tiny", **{**options, "kv_memory": cache}) as alone:
         assert alone.counters().pages == pages
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "q4_0"}, {"low_memory": True}, {"ops": "torch"}, {"ops": "torch", "weights": "q4_0"}])
+def test_weights_are_counted_as_they_are_taken(options: dict[str, Any]) -> None:
+    asked = ModelOptions(**options)
+    with closing(open_checkpoint("tiny")) as checkpoint, closing(open_op_set(asked, checkpoint)) as op_set:
+        assert needs(ModelSettings("m", "tiny", options))[0] == op_set.weight_bytes
+
+
+def test_what_may_go_to_a_gpu_is_counted_as_it_would_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is not known yet, the larger figure holds."""
+    here = needs(ModelSettings("m", "tiny"))[0]
+    monkeypatch.setattr("linnet.choosing.SMALL", 0)
+    monkeypatch.setattr("linnet.choosing.accelerators", lambda: ["cuda:0"])
+    monkeypatch.setattr("linnet.choosing.open_device", lambda name: name)
+    monkeypatch.setattr("linnet.choosing.free_memory", lambda device: 2**30)
+    monkeypatch.setattr("linnet.choosing.torch_bytes", lambda *_: ([here], 1000, 0))
+    monkeypatch.setattr("linnet.choosing.dtype_of", lambda device, wanted: None)
+    assert needs(ModelSettings("m", "tiny"))[0] == here + 1000
+    assert needs(ModelSettings("m", "tiny", {"device": "cpu"}))[0] == here
 
 
 def test_a_draft_that_is_not_there_ends_the_server_at_once(tmp_path: Path) -> None:

@@ -172,7 +172,9 @@ class Config:
         """
         left = self.leftovers()
         if left:
-            raise UnsupportedModelError(f"{self.where}: not understood: {', '.join(left)}; the model may need a feature that is not built")
+            others = "; backend='transformers' (--backend transformers) may run it" if self.format == "hf" else ""
+            message = f"{self.where}: not understood: {', '.join(left)}; the model may need a feature that is not built{others}"
+            raise UnsupportedModelError(message)
 
     def leftovers(self) -> list[str]:
         """The keys that `finish` objects to, each with its value."""

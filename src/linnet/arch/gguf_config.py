@@ -68,6 +68,9 @@ _LONG_FACTORS = {"rope_factors_short.weight": "short_factor", "rope_factors_long
 FACTOR_TENSORS = ("rope_freqs.weight", *_LONG_FACTORS)
 """Tensors that belong to the configuration."""
 
+_ELSEWHERE = frozenset({"pooling_type"})
+"""Keys that do not bear on the decoder: `load/pooling.py` reads it for embeddings."""
+
 # Keys of which only this value runs.
 _FIXED_KEYS = {"attention.causal": True, "rope.scaling.yarn_ext_factor": 1.0, "rope.scaling.yarn_attn_factor": 1.0}
 
@@ -92,7 +95,7 @@ def gguf_config(
     scaling: dict[str, Any] = {}
     for key, value in metadata.items():
         suffix = key.removeprefix(f"{architecture}.")
-        if suffix == key:
+        if suffix == key or suffix in _ELSEWHERE:
             continue  # other prefixes (general, tokenizer, quantize ...) do not bear on the computation
         if suffix in _FIXED_KEYS:
             if isinstance(value, np.ndarray) or value != _FIXED_KEYS[suffix]:
@@ -109,7 +112,7 @@ def gguf_config(
     rope_factors = rope_factors or {}
     values["rope_scaling"] = _scaling(scaling, rope_factors)
     values["rope_factors"] = rope_factors.get("rope_freqs.weight")
-    if values.get("sliding_window") == 0:  # none
+    if type(values.get("sliding_window")) is int and values["sliding_window"] == 0:  # none
         del values["sliding_window"]
     pattern = values.get("sliding_window_pattern")
     if isinstance(pattern, np.ndarray):  # a truth value for each layer; else a number

@@ -58,7 +58,8 @@ class Conversation:
         try:
             path.write_text(text + "\n", "utf-8")
         except (OSError, UnicodeError) as error:
-            raise InvalidRequestError(f"cannot write {path}: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InvalidRequestError(f"cannot write {path}: {reason}") from None
 
     def load(self, path: Path) -> None:
         """Takes over a saved conversation. Raises InvalidRequestError where the file is not one."""
@@ -85,14 +86,15 @@ class Conversation:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InvalidRequestError(f"{path}: no such file")
     try:
-        saved = json.loads(path.read_text("utf-8"))
+        there = path.is_file()
+        saved = json.loads(path.read_text("utf-8")) if there else None
     except OSError as error:
         raise InvalidRequestError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{path} is not JSON ({error})") from None
+    if not there:
+        raise InvalidRequestError(f"{path}: no such file")
     if not isinstance(saved, dict):
         raise InvalidRequestError(f'{path} is no saved conversation: it must be an object with "messages" and "params"')
     return saved

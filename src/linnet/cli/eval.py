@@ -106,6 +106,9 @@ def evaluate(
 
         _write("--html", options.html, report_page(found, WORST if options.worst is None else options.worst))
     _show(found, record, as_json)
+    if found.failed and not found.metrics:
+        kept = "" if options.output is None else ", with --resume, which takes the answers that are there"
+        raise InvalidRequestError(f"no metric gave a figure: all of them failed, for the reasons above; mend them and run again{kept}")
 
 
 def _check_files(data: Path, options: EvalOptions) -> None:
@@ -181,7 +184,7 @@ def _chats(llm: LLM, model: str, load: dict[str, Any], raw: bool, system: str | 
 
 
 def _samples(output: Path) -> Path:
-    return output.with_suffix(".samples.jsonl")
+    return output.parent / f"{output.stem}.samples.jsonl"
 
 
 def _columns(text: str | None) -> dict[str, str] | None:

@@ -86,6 +86,7 @@ def options(
 
 def main() -> None:
     """Runs the command line and exits."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     code = _run()
@@ -95,6 +96,14 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         code = 1
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Whoever starts a program may close its streams (`linnet run tiny <&-`): Python then has None, and the next file that is opened gets
+    their number. What is written goes nowhere, and what is read is empty."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for good
 
 
 def _run() -> int:

@@ -104,6 +104,8 @@ def _pairs(given: list[str]) -> dict[str, str]:
         pattern, equals, name = entry.rpartition("=")
         if not equals or not pattern or not name:
             raise InvalidRequestError(f"--tensor-type {entry!r}: PATTERN=TYPE was expected, such as attn_v=q8_0")
+        if pattern in found:
+            raise InvalidRequestError(f"--tensor-type names the pattern {pattern!r} twice; say once which type it means")
         found[pattern] = name
     return found
 

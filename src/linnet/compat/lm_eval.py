@@ -47,7 +47,7 @@ class LinnetLM(TemplateLM):  # type: ignore[misc]
 
     path: as in `LLM`. batch_size: requests that run at once; "auto": as `LLM` has it. max_length: the context, in tokens; what does not
     fit loses its beginning, which a warning says. max_gen_toks: most tokens of an answer where a task does not say. device: as in `LLM`,
-    which chooses where it is "cpu" or, the harness' default, "cuda:0". options: of `LLM`; an unknown one raises InvalidRequestError.
+    which chooses where it is the harness' default, "cuda:0". options: of `LLM`; an unknown one raises InvalidRequestError.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LinnetLM(TemplateLM):  # type: ignore[misc]
         at_once = max_batch_size if batch_size is None or str(batch_size).startswith("auto") else int(batch_size)
         if at_once is not None:
             options["max_batch"] = at_once
-        if device not in (None, "cpu", "cuda:0"):  # the last is what the harness says where nobody said anything
+        if device not in (None, "cuda:0"):  # the latter is what the harness says where nobody said anything
             options["device"] = device
         if max_length is not None:
             options["context"] = max_length

@@ -91,7 +91,7 @@ class Engine(Runner):
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
         whole = spec.bidirectional_prompt
         self.scheduler = Scheduler(self.pool, context, max_batch, prefill_chunk, logit_rows, self._copy_page, prefixes, whole)
-        self.speculator = Speculator(self.scheduler, draft, keeps_bits=ops.name != "torch")
+        self.speculator = Speculator(self.scheduler, draft, ops.keeps_bits)
         if draft is not None:
             draft.join(self.pool.groups[0], spec.vocab_size, prefill_chunk)
         self._tally = Tally()

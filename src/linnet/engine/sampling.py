@@ -25,6 +25,14 @@ from linnet.ops.sampling import members, set_of
 
 _MASK = 2**64 - 1
 
+_NO_WEIGHT = -1000.0
+"""A difference of logits whose exponential is 0 in float64."""
+
+_BLOCK = 128
+"""Values of which only the largest is looked at first, where the few largest of many are wanted."""
+
+_NO_TOKENS, _NO_COUNTS = np.zeros(0, np.int64), np.zeros(0, np.float32)
+
 
 def philox(counter: int, key: tuple[int, int]) -> int:
     """First word of Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011)."""
@@ -70,12 +78,6 @@ def token_logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLog
     return TokenLogprob(token, float(chosen - log_sum), max(0.0, float(log_sum - mean) / math.log(2)), top_logprobs)
 
 
-_NO_TOKENS, _NO_COUNTS = np.zeros(0, np.int64), np.zeros(0, np.float32)
-
-_NO_WEIGHT = -1000.0
-"""A difference of logits whose exponential is 0 in float64."""
-
-
 def largest(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
     """Indices of the `count` largest values, best first; of equal ones the smaller index comes first."""
     count = min(count, len(values))
@@ -86,9 +88,6 @@ def largest(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
         near = np.flatnonzero(values >= np.partition(blocks, -count)[-count])
         return near[_largest(values[near], count)]
     return _largest(values, count)
-
-
-_BLOCK = 128
 
 
 def _largest(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
@@ -160,9 +159,19 @@ class Sampler:
         if generated < p.min_tokens:
             forbidden = np.union1d(forbidden, self._ends)
         penalties = (p.repetition_penalty, p.presence_penalty, p.frequency_penalty)
-        number = uniform(self.seed, self.sample, position) if p.temperature > 0.0 else 0.0
         adjusted = (self._bias_ids, self._bias, seen, counts, *penalties, forbidden)
-        return Draw(*adjusted, p.temperature, p.top_k, p.top_p, p.min_p, number)
+        return Draw(*adjusted, p.temperature, p.top_k, p.top_p, p.min_p, self._uniform(position))
+
+    def guess(self, logits: NDArray[np.float32], position: int, generated: int) -> int | None:
+        """What `next_token` would choose at `position` if another model's logits [vocab] were the model's own, as far as can be told
+        before it is asked: without the caller's functions. None where these logits choose nothing."""
+        p = self.params
+        adjusted = self._penalise(logits.copy())
+        if generated < p.min_tokens:
+            adjusted[self._ends] = -np.inf
+        if not math.isfinite(adjusted.max()):
+            return None
+        return self.ops.sample(adjusted, p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, self._uniform(position))
 
     def scores(self, logits: NDArray[np.float32], tokens: list[int], generated: int) -> NDArray[np.float32]:
         """Log-probabilities [vocab] by which beams are compared: of `logits`, which are not changed, with bias, penalties and the caller's
@@ -173,7 +182,7 @@ class Sampler:
         log_sum = most + math.log(np.exp(logits - np.float32(most)).sum(dtype=np.float64))
         scores = self._adjust(logits - np.float32(log_sum), tokens)
         if p.logits_processor is not None:
-            scores = scores.copy()
+            scores = scores.copy()  # the processor may have kept what it gave
         if self.constraint is not None:
             scores[~members(self._allowed(self.constraint, generated, len(logits)), len(logits))] = -np.inf
         elif generated < p.min_tokens:
@@ -227,8 +236,7 @@ class Sampler:
         p = self.params
         if not math.isfinite(adjusted.max()):
             refuse_logits(float(logits.max()), p)
-        draw = uniform(self.seed, self.sample, position) if p.temperature > 0.0 else 0.0
-        filters = (p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, draw)
+        filters = (p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, self._uniform(position))
         token = self.ops.sample(adjusted, *filters) if allowed is None else self.ops.sample(adjusted, *filters, allowed)
         if token < 0:
             raise InvalidRequestError("logit_bias, a penalty or logits_processor left none of the tokens that the constraint allows")
@@ -247,17 +255,9 @@ class Sampler:
             raise InvalidRequestError(f"choose gave token id {token}, which the constraint does not allow here: its logit is -inf")
         return token
 
-    def guess(self, logits: NDArray[np.float32], position: int, generated: int) -> int | None:
-        """What `next_token` would choose at `position` if another model's logits [vocab] were the model's own, as far as can be told
-        before it is asked: without the caller's functions. None where these logits choose nothing."""
-        p = self.params
-        adjusted = self._penalise(logits.copy())
-        if generated < p.min_tokens:
-            adjusted[self._ends] = -np.inf
-        if not math.isfinite(adjusted.max()):
-            return None
-        draw = uniform(self.seed, self.sample, position) if p.temperature > 0.0 else 0.0
-        return self.ops.sample(adjusted, p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, draw)
+    def _uniform(self, position: int) -> float:
+        """The random number of the token at `position`; greedy ones need none."""
+        return uniform(self.seed, self.sample, position) if self.params.temperature > 0.0 else 0.0
 
     def _adjust(self, logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float32]:
         """Bias, penalties and the caller's processor; changes `logits` in place."""

@@ -8,16 +8,12 @@ from collections.abc import Callable
 from itertools import islice
 from operator import attrgetter
 
-import numpy as np
-
-from linnet.engine.batch import Chunk, Tables
-from linnet.engine.pages import GONE, PageGroup, PagePool, first_page, pages_for
+from linnet.engine.batch import Chunk
+from linnet.engine.page_table import PageTable
+from linnet.engine.pages import GONE, PagePool, pages_for
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.engine.request import Request, Sequence
 from linnet.ops.base import PAGE_SIZE
-
-FIRST_WIDTH = 4096
-"""Pages of a row of the page table at first; it grows with requests, not with what a file claims to be its context."""
 
 _order = attrgetter("order")
 
@@ -39,8 +35,7 @@ class Scheduler:
     Samples of one prompt share its pages, which a request keeps as its trunk until each sample has begun; whoever writes to a page
     that others hold too gets a copy of its own. Each group of layers gives back the pages before its window.
 
-    page_table, int32 [groups, max_batch, widest], rope_lengths and prompt_lengths, int32 [max_batch], hold one row per running
-    sequence, in the form that `Batch` takes. waiting, running: in order. trunks: requests that have one.
+    page_table: slots and pages of the running sequences. waiting, running: in order. trunks: requests that have one.
     """
 
     def __init__(
@@ -54,7 +49,8 @@ class Scheduler:
         prefixes: PrefixCache | None = None,
         whole_prompts: bool = False,
     ) -> None:
-        self.pool, self.copy_page, self.prefixes = pool, copy_page, prefixes
+        self.pool, self.prefixes = pool, prefixes
+        self.page_table = PageTable(pool, context, max_batch, copy_page)
         self.context = context
         self.prefill_chunk, self.whole_prompts = prefill_chunk, whole_prompts
         self.logit_rows = logit_rows
@@ -62,14 +58,6 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.trunks: list[Request] = []
         self.preemptions = 0
-        self.page_table = np.full((len(pool.groups), max_batch, min(pages_for(context), FIRST_WIDTH)), -1, np.int32)
-        self.rope_lengths, self.prompt_lengths = np.zeros((2, max_batch), np.int32)
-        self._slots = list(range(max_batch - 1, -1, -1))
-
-    @property
-    def tables(self) -> Tables:
-        """What a batch says of every running sequence."""
-        return self.page_table, self.rope_lengths, self.prompt_lengths
 
     def add(self, sequence: Sequence) -> None:
         insort(self.waiting, sequence, key=_order)
@@ -112,8 +100,8 @@ class Scheduler:
         """`count` more tokens of a sequence have their keys and values."""
         sequence.computed += count
         if self.prefixes is not None and sequence.computed // PAGE_SIZE > sequence.named:
-            self.prefixes.store(sequence, int(self.rope_lengths[sequence.slot]))
-        self._give_back(sequence)
+            self.prefixes.store(sequence, self.page_table.rope_length(sequence))
+        self.page_table.give_back(sequence)
 
     def room_for_guesses(self, sequence: Sequence, count: int) -> int:
         """How many positions after the next one of a sequence that runs have pages, up to `count`; a page that is free is taken for them,
@@ -124,14 +112,6 @@ class Scheduler:
                 self._make_writable(sequence, 1 + room)
                 return room
         return 0
-
-    def trim(self, sequence: Sequence) -> None:
-        """Gives the pages back that only guesses needed."""
-        kept = pages_for(len(sequence.tokens) - sequence.start)
-        if sequence.slot >= 0 and any(len(pages) > kept for pages in sequence.pages):
-            self.pool.free([pages[kept:] for pages in sequence.pages])
-            sequence.pages = [pages[:kept] for pages in sequence.pages]
-            self.page_table[:, sequence.slot, kept:] = -1
 
     def fork(self, first: Sequence) -> None:
         """Once the first sample has computed the prompt: the others wait for their turn to go on from its last token."""
@@ -154,7 +134,7 @@ class Scheduler:
             return
         self.pool.hold(source.pages)
         target.pages = [list(pages) for pages in source.pages]
-        self._seat(target, int(self.rope_lengths[source.slot]))
+        self._run(target, self.page_table.rope_length(source))
 
     def remove(self, sequence: Sequence) -> None:
         """Forgets a sequence, wherever it stands, and frees what it held."""
@@ -189,7 +169,7 @@ class Scheduler:
         seated = Counter(other.request for other in self.running)
         missing = sum(len(other.sequences) - count for other, count in seated.items() if other.beams is not None and other is not request)
         needed = len(request.sequences) - seated[request] if request.beams is not None else 1
-        return len(self._slots) - missing >= needed
+        return self.page_table.free_slots - missing >= needed
 
     def _admit(self, sequence: Sequence) -> bool:
         """Gives a waiting sequence a slot and pages for its tokens, if there are enough."""
@@ -218,7 +198,7 @@ class Scheduler:
         self.waiting.remove(sequence)
         sequence.pages = [held + group.allocate(count) for group, held, count in zip(pool.groups, pages, fresh, strict=True)]
         sequence.computed, sequence.named = computed, computed // PAGE_SIZE
-        self._seat(sequence, rope_length)
+        self._run(sequence, rope_length)
         if not sequence.begun:
             sequence.begun = True
             if sequence.index == 0:
@@ -245,70 +225,29 @@ class Scheduler:
         """Whether one that came before and is still reading its prompt will fill the page at `index`: it is waited for, rather than have
         the same read twice. Until then it has the first claim on the rows of each step anyway."""
         before = [other for other in self.running if other.lacking > 1 and other.order < sequence.order]
-        lengths = [(other, int(self.rope_lengths[other.slot])) for other in before]
+        lengths = [(other, self.page_table.rope_length(other)) for other in before]
         return self.prefixes is not None and self.prefixes.is_coming(sequence, index, rope_length, lengths)
 
-    def _seat(self, sequence: Sequence, rope_length: int) -> None:
-        slot = sequence.slot = self._slots.pop()
-        lacking = pages_for(rope_length) - self.page_table.shape[2]
-        if lacking > 0:
-            self.page_table = np.pad(self.page_table, ((0, 0), (0, 0), (0, lacking)), constant_values=-1)
-        for table, pages in zip(self.page_table, sequence.pages, strict=True):
-            table[slot, : len(pages)] = np.maximum(pages, 0)  # any page will do for what nothing reads
-        self.rope_lengths[slot] = rope_length
-        self.prompt_lengths[slot] = len(sequence.request.prompt)
+    def _run(self, sequence: Sequence, rope_length: int) -> None:
+        self.page_table.seat(sequence, rope_length)
         insort(self.running, sequence, key=_order)
 
     # ---- pages
     def _stop(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self.pool.free(sequence.pages)
-        self.page_table[:, sequence.slot] = -1
-        self._slots.append(sequence.slot)
-        sequence.slot, sequence.pages, sequence.draft_computed = -1, [], 0
+        self.page_table.unseat(sequence)
 
     def _make_writable(self, sequence: Sequence, count: int) -> bool:
         """Sees to it that the next `count` positions of a sequence have pages that nobody else reads; False where it had to give up
         its own."""
-        if not sequence.computed and any(GONE in pages for pages in sequence.pages):  # begins anew
-            self.pool.free(sequence.pages)
-            sequence.pages = self.pool.no_pages()
-            self.page_table[:, sequence.slot] = -1
+        self.page_table.begin_anew(sequence)
         first, end = sequence.computed // PAGE_SIZE, pages_for(sequence.computed + count)
         for number, group in enumerate(self.pool.groups):
             for index in range(first, end):
-                while not self._is_own(sequence, number, group, index):
+                while not self.page_table.own(sequence, number, group, index):
                     if self._reclaim() is sequence:
                         return False
         return True
-
-    def _is_own(self, sequence: Sequence, number: int, group: PageGroup, index: int) -> bool:
-        """Whether nobody else reads the page at `index` in that group from now on, for which a free one may be taken."""
-        pages = sequence.pages[number]
-        page = pages[index] if index < len(pages) else None
-        if page is not None and not group.is_shared(page):
-            group.forget(page)
-            return True
-        if not group.free_count:
-            return False
-        [fresh] = group.allocate(1)
-        if page is None:
-            pages.append(fresh)
-        else:
-            if sequence.computed > index * PAGE_SIZE:
-                self.copy_page(page, fresh, number)
-            group.free([page])
-            pages[index] = fresh
-        self.page_table[number, sequence.slot, index] = fresh
-        return True
-
-    def _give_back(self, sequence: Sequence) -> None:
-        """Frees pages that no layer sees any longer."""
-        for group, pages in zip(self.pool.groups, sequence.pages, strict=True):
-            unseen = first_page(sequence.computed, group.window)
-            if unseen and pages[unseen - 1] != GONE:
-                group.free(pages[:unseen])
-                pages[:unseen] = [GONE] * unseen
 
     def _reclaim(self) -> Sequence | None:
         """Frees pages: trunks first, then what the last in order holds, which is then returned."""

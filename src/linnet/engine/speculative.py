@@ -121,7 +121,7 @@ class Speculator:
         state.learn(len(chunk.guesses), came)
         if self.draft is not None and state.by_draft:
             self.draft.settle(sequence)
-        self.scheduler.trim(sequence)
+        self.scheduler.page_table.trim(sequence)
 
     def _state(self, sequence: Sequence) -> Speculation | None:
         """What is known of a sequence; None where nothing is to be guessed."""
@@ -181,7 +181,7 @@ class Speculator:
         if self.draft is None or not asked:
             return {}
         try:
-            guesses = self.draft.guess(asked, self.scheduler.tables)
+            guesses = self.draft.guess(asked, self.scheduler.page_table.tables)
         except Exception:
             logger.exception("the draft model failed; answers go on without it")
             self.draft.close()
@@ -189,7 +189,7 @@ class Speculator:
             guesses = {}
         for sequence in asked:
             if not guesses.get(sequence):
-                self.scheduler.trim(sequence)
+                self.scheduler.page_table.trim(sequence)
         return guesses
 
 

@@ -94,12 +94,12 @@ class Stepping:
         if not hidden:
             return [self._run_logits(plan)]
         others = [chunk for chunk in plan if not chunk.sequence.request.hidden]
-        states = self.run_hidden(batch_of(hidden, self.scheduler.tables))
+        states = self.run_hidden(batch_of(hidden, self.scheduler.page_table.tables))
         return [(hidden, states, {}), *([self._run_logits(others)] if others else [])]
 
     def _run_logits(self, plan: list[Chunk]) -> tuple[list[Chunk], Logits, Drawn]:
         assert self.run is not None
-        batch = batch_of(plan, self.scheduler.tables)
+        batch = batch_of(plan, self.scheduler.page_table.tables)
         if not isinstance(self.run, DeviceStep):
             return plan, self.run(batch), {}
         logits = self.run.on_device(batch)

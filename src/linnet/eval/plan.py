@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def plan(
         raise InvalidRequestError(f"limit is {limit}; it must be at least 1")
     given = {name: value for name, value in options.items() if value is not None}
     rows: Sequence[Any]
-    if isinstance(data, (str, Path)) and Path(data).is_dir():
+    if isinstance(data, (str, Path)) and os.path.isdir(data):
         if columns is not None:
             raise InvalidRequestError("columns says nothing about a CORE bundle; leave it out")
         rows = read_bundle(Path(data), limit)

@@ -21,6 +21,7 @@ from linnet.errors import InvalidRequestError, LinnetError, ModelFileError, Unsu
 from linnet.load.assemble import Naming, assemble, plan
 from linnet.load.convert import loaded_as
 from linnet.load.dequantize import dequantize
+from linnet.load.end_tokens import END_TEXTS, end_texts
 from linnet.load.field import Cut, WeightOps
 from linnet.load.files import check_regular, read_json
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
@@ -32,8 +33,6 @@ from linnet.load.source import Source
 from linnet.tensors import TensorType
 from linnet.weights import Weights
 
-# Vocabulary entries that end a turn whatever the metadata's end id says: the ends of the chat formats of the families here.
-_TURN_ENDS = frozenset({"<|eot_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>", "<|eom_id|>", "</s>"})
 _CONTROL = 3  # tokenizer.ggml.token_type of a control token
 
 
@@ -233,7 +232,8 @@ def _token_ids(where: str, value: Any, spec: ModelSpec) -> tuple[int, ...]:
 
 
 def _gguf_ends(source: GgufFile, spec: ModelSpec) -> tuple[int, ...]:
-    """The ids that end an answer: those that the metadata names, and control tokens that end a turn in every chat format."""
+    """The ids that end an answer: those that the metadata names, and those of tokens whose texts do; "</s>" where it is a control token,
+    since to some it is a tag of HTML."""
     metadata = source.metadata
     ids: list[int] = []
     for name in ("eos", "eot", "eom"):
@@ -241,7 +241,9 @@ def _gguf_ends(source: GgufFile, spec: ModelSpec) -> tuple[int, ...]:
         ids += _token_ids(f"{source.where}: {key}", metadata.get(key), spec)
     tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
     if isinstance(tokens, list) and isinstance(types, np.ndarray) and len(types) == len(tokens):
-        for token in (types[: spec.vocab_size] == _CONTROL).nonzero()[0].tolist():
-            if tokens[token] in _TURN_ENDS:
-                ids.append(token)
+        known = {"</s>", *END_TEXTS}
+        there = {token: id for id, token in enumerate(tokens[: spec.vocab_size]) if token in known}
+        tag = there.pop("</s>", None)
+        ids += sorted(there[text] for text in end_texts(there))
+        ids += [tag] if tag is not None and types[tag] == _CONTROL else []
     return tuple(dict.fromkeys(ids))

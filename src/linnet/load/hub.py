@@ -26,6 +26,7 @@ def locate(model: str | Path) -> Path:
     try:
         path = Path(model).expanduser()
         exists = bool(str(model)) and path.exists()
+        (path / "config.json").exists()  # of a folder that may not be looked into
     except (OSError, RuntimeError, ValueError) as error:  # too long, not allowed, an unknown ~user
         raise ModelFileError(f"{str(model)[:200]!r}: not a file or folder that can be opened ({error})") from error
     if exists:
@@ -51,11 +52,14 @@ def _cached(model: str) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
-    reference = folder / "refs" / "main"
-    if reference.is_file():
-        snapshot = folder / "snapshots" / reference.read_text("utf-8").strip()
-        if snapshot.is_dir():
-            return snapshot
+    try:
+        commit = (folder / "refs" / "main").read_text("utf-8").strip()
+        if commit and (folder / "snapshots" / commit).is_dir():
+            return folder / "snapshots" / commit
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # not allowed; not UTF-8
+        raise ModelFileError(f"{model}: the Hugging Face cache {HF_HUB_CACHE} cannot be read ({error}); mend it") from error
     raise ModelFileError(
         f"{model}: no such file or folder, and not in the Hugging Face cache {HF_HUB_CACHE}; get it with: hf download {model}"
     )

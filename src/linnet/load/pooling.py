@@ -41,10 +41,9 @@ def read_pooling(checkpoint: Checkpoint) -> Pooling | None:
 
 
 def _of_gguf(metadata: Mapping[str, Any], name: str) -> Pooling | None:
-    kind = metadata.get(f"{metadata.get('general.architecture')}.pooling_type")
-    if kind in (None, 0):
-        return None
-    return _known(_GGUF_KINDS.get(kind, str(kind)[:40]), f"{name}: pooling_type")
+    kind = metadata.get(f"{metadata.get('general.architecture')}.pooling_type", 0)
+    number = kind if type(kind) is int else -1
+    return None if number == 0 else _known(_GGUF_KINDS.get(number, str(kind)[:40]), f"{name}: pooling_type")
 
 
 def _pooling_folder(folder: Path) -> str:

@@ -15,6 +15,9 @@ from linnet.model_options import ModelOptions, longest_context
 
 BATCH_SIZES = (1, 4, 16)
 
+TILE_ROWS = 4
+"""Rows that the native op set's kernels take together (csrc/kernels/kernels.h: kMostTokens)."""
+
 
 @dataclass(frozen=True)
 class MemoryNeed:
@@ -58,9 +61,11 @@ def plan_memory(
 
 def step_bytes(spec: ModelSpec, rows: int, wanted: int) -> int:
     """Bytes that a step of so many rows works in, `wanted` of which get logits: the values of the widest point of the widest layer, all of
-    which are there at once (csrc/ops/tape.h: what stands in one task), and the logits."""
-    widest = max(max(_attention_width(layer.attention), _mlp_width(layer.mlp)) for layer in spec.layers)
-    return 4 * (rows * (2 * spec.hidden + widest) + wanted * spec.vocab_size)
+    which are there at once (csrc/ops/tape.h: what stands in one task); beside them what the largest mixture computes for its experts,
+    which is kept from step to step (csrc/ops/experts.cc); and the logits."""
+    widest = max(max(_attention_width(layer.attention), _block_width(layer.mlp, spec.hidden)) for layer in spec.layers)
+    mixtures = (_mixture_width(layer.mlp, spec.hidden, rows) for layer in spec.layers if isinstance(layer.mlp, Moe))
+    return 4 * (rows * (2 * spec.hidden + widest) + max(mixtures, default=0) + wanted * spec.vocab_size)
 
 
 def _attention_width(attention: Attention) -> int:
@@ -69,11 +74,19 @@ def _attention_width(attention: Attention) -> int:
     return query * attention.query_width + key * attention.key_width + attention.value_width
 
 
-def _mlp_width(mlp: Mlp | Moe) -> int:
-    """What is projected up, its gate, and their product, for every expert of a row."""
+def _block_width(mlp: Mlp | Moe, hidden: int) -> int:
+    """What is projected up, its gate, and their product; of a mixture those of the block that all rows pass, and what the experts gave."""
     if isinstance(mlp, Mlp):
         return (3 if mlp.gated else 2) * mlp.width
-    return mlp.router.active * _mlp_width(mlp.expert) + (0 if mlp.shared is None else _mlp_width(mlp.shared))
+    return hidden + (0 if mlp.shared is None else _block_width(mlp.shared, hidden))
+
+
+def _mixture_width(moe: Moe, hidden: int, rows: int) -> int:
+    """For each expert of each row: its input, what is projected up, in place of which the product comes, its gate, and what it gives.
+    Rows of an expert fill tiles of TILE_ROWS."""
+    chosen = rows * moe.router.active
+    places = chosen + (TILE_ROWS - 1) * min(moe.experts, chosen)
+    return places * (2 * hidden + (2 if moe.expert.gated else 1) * moe.expert.width)
 
 
 def usual_contexts(longest: int) -> list[int]:

@@ -124,6 +124,8 @@ class Ops(Protocol):
     """One way to compute a decoder. Its matrices, stacks of matrices and vectors are of its own types."""
 
     name: str
+    keeps_bits: bool
+    """Whether a row's result has the same bits in a batch of any size; where it has not, the sums may be cut another way."""
 
     # ---- weights
     def matrix(self, raw: RawTensor, target: TensorType | None = None) -> Any:

@@ -48,6 +48,7 @@ class NativeOps:
     """
 
     name = "native"
+    keeps_bits = True
 
     def __init__(
         self, threads: int | None = None, isa: str | None = None, *, prefill_threads: int | None = None, pack: bool = True
@@ -185,7 +186,17 @@ class NativeOps:
         assert self.cache is not None
         self.cache.copy_page(source, target, group)
 
-    sample = staticmethod(_core.sample)
+    def sample(
+        self,
+        logits: NDArray[np.float32],
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        uniform: float,
+        allowed: NDArray[np.uint32] | None = None,
+    ) -> int:
+        return _core.sample(self.context, logits, temperature, top_k, top_p, min_p, uniform, allowed)
 
 
 def arithmetic_peaks(threads: int) -> tuple[str, float, float]:

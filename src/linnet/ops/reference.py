@@ -42,6 +42,7 @@ class ReferenceOps:
     """`Ops` in NumPy. Matrices and vectors are float32 arrays; X is a float32 array [rows, width]."""
 
     name = "reference"
+    keeps_bits = True
 
     def __init__(self) -> None:
         self.cache: list[LayerCache] = []

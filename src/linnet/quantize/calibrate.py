@@ -57,6 +57,7 @@ class ObservedOps:
     """`Ops` over arrays: each op is a tape of its own, with its inputs as constants. Gives no logits."""
 
     name = "native"
+    keeps_bits = True
 
     def __init__(self, observe: Observer, threads: int | None = None) -> None:
         self.native, self.observe = NativeOps(threads), observe

@@ -21,6 +21,7 @@ from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.field import Slot
 from linnet.load.files import read_json
 from linnet.load.hub import locate
+from linnet.model_options import ModelOptions
 from linnet.ops.native import default_threads
 from linnet.prompts import read_tokenizer
 from linnet.quantize import Progress
@@ -86,6 +87,7 @@ def convert(
     """
     if dtype not in DTYPES:
         raise InvalidRequestError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
+    ModelOptions(threads=threads)  # refuses what is no number of them
     place = Path(out).expanduser()
     check_folder(place, force)
     check_apart({"OUT": place}, {"MODEL": locate(model)})

@@ -6,7 +6,6 @@ checkpoint, and that which the new metadata gives when it is read. They must be 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +24,6 @@ from linnet.quantize.gguf_tensors import Floats, Tensor, place_of, rearranged_te
 from linnet.quantize.gguf_writer import Encoded
 from linnet.quantize.same_model import differences
 from linnet.tensors import F32, RawTensor
-
-log = logging.getLogger("linnet.quantize")
 
 _OF_THE_FILE = ("general.architecture", "general.alignment", "general.file_type", "general.quantization_version", "split.")
 """Keys that tell of a file rather than of its model: the writer makes its own."""

@@ -136,7 +136,8 @@ def _field(checkpoint: Checkpoint, slot: Slot, stored: Mapping[Place, Slot]) -> 
 
 
 def _joined_values(raws: Sequence[RawTensor], slot: Slot) -> Floats:
-    return np.concatenate([decoded(raw).reshape(-1) for raw in raws]).reshape(slot.field_shape)
+    values = [decoded(raw).reshape(-1) for raw in raws]
+    return (values[0] if len(values) == 1 else np.concatenate(values)).reshape(slot.field_shape)
 
 
 def _turned(slot: Slot, spec: ModelSpec, said: ModelSpec) -> bool:
@@ -172,7 +173,8 @@ def _tensor(name: str, slots: Sequence[Slot], values: Sequence[Floats]) -> Float
     else:
         assert len(own) == 1, f"{name} holds {', '.join(slot.field for slot in slots)}"
         whole = own[0]
-    whole = whole - np.float32(first.stored.plus)
+    if first.stored.plus:
+        whole = whole - np.float32(first.stored.plus)
     if first.stored.transposed:
         if first.stored.shape is not None:  # for each head a matrix, transposed
             *lead, rows, columns = first.stored.shape

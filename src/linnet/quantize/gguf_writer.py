@@ -55,7 +55,7 @@ class GgufWriter:
     def __init__(self, file: BinaryIO, metadata: Mapping[str, Any], entries: Sequence[Entry]) -> None:
         self.file = file
         header = _header(metadata, entries)
-        self.nbytes = len(header) + sum(entry.nbytes + entry.padding for entry in entries)
+        self.nbytes = len(header) + _data_bytes(entries)
         file.write(bytes(len(MAGIC)) + header[len(MAGIC) :])
 
     def write(self, data: Any) -> None:
@@ -73,7 +73,11 @@ class GgufWriter:
 
 def file_bytes(metadata: Mapping[str, Any], entries: Sequence[Entry]) -> int:
     """The size of the whole file."""
-    return len(_header(metadata, entries)) + sum(entry.nbytes + entry.padding for entry in entries)
+    return len(_header(metadata, entries)) + _data_bytes(entries)
+
+
+def _data_bytes(entries: Iterable[Entry]) -> int:
+    return sum(entry.nbytes + entry.padding for entry in entries)
 
 
 def _header(metadata: Mapping[str, Any], entries: Iterable[Entry]) -> bytes:

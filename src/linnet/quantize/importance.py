@@ -31,6 +31,9 @@ from linnet.text.tokenizer import Tokenizer
 Floats = NDArray[np.float32]
 
 _SUMS, _COUNTS = ".in_sum2", ".counts"
+EMBEDDING = "token_embd.weight"
+"""Where it is the output matrix too, its rows are also what the first layer reads, and what that makes of its columns is not what the
+output does: importances of the one use do harm to the other (dev/LOG.md has figures; llama.cpp's imatrix leaves it out as well)."""
 _EXPERT = re.compile(r"\.(\d+)\.weight$")
 
 
@@ -85,7 +88,7 @@ def calibrated(
     sums, counts = {}, {}
     for tensor in filter(is_quantized, tensors):
         matrices = _matrices(weights, tensor)
-        if not any(id(matrix) in squares for matrix in matrices):
+        if tensor.name == EMBEDDING or not any(id(matrix) in squares for matrix in matrices):
             continue
         nothing = np.zeros(tensor.shape[-1])
         sums[tensor.name] = np.stack([squares.get(id(matrix), nothing) for matrix in matrices]).astype(np.float32)

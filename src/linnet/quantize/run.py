@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,11 +26,8 @@ from linnet.quantize.vocabulary import vocabulary_metadata
 from linnet.tensors import FLOATS, TensorType
 from linnet.text.tokenizer import Tokenizer
 
-log = logging.getLogger("linnet.quantize")
-
 QUANTIZATION_VERSION = 2
 """Of the block formats, as `general.quantization_version` counts."""
-MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ def run(job: Job) -> QuantizeReport:
             raise InvalidRequestError(f"{checkpoint.name} has no tokenizer, which calibration and evaluation need; pass tokenizer=")
         model, notes = with_vocabulary(checkpoint, gguf_model(checkpoint), tokenizer, job)
         chosen = choose_types(choice, model.tensors, model.spec, model.architecture)
-        notes += _warnings(chosen)
+        notes += _fallback_notes(chosen)
         if not job.force:
             _check_not_lower(chosen)
         metadata = {"general.architecture": model.architecture, **model.metadata, **_of_the_file(choice)}
@@ -175,19 +171,17 @@ def with_vocabulary(checkpoint: Checkpoint, model: GgufModel, tokenizer: Tokeniz
     return replace(model, metadata={**kept, **keys}), notes
 
 
-def _warnings(chosen: list[Chosen]) -> list[str]:
+def _fallback_notes(chosen: list[Chosen]) -> list[str]:
     """What got another type than was wanted, by the two types."""
-    groups: dict[tuple[str, str], list[Chosen]] = {}
+    groups: dict[tuple[TensorType, TensorType], list[Chosen]] = {}
     for one in chosen:
         if one.instead is not None:
-            groups.setdefault((one.instead.name, one.type.name), []).append(one)
-    notes = []
-    for (wanted, type), found in groups.items():
-        first, block = found[0].tensor, found[0].instead.block if found[0].instead else 0
-        notes.append(
-            f"{_some(found)}: rows of {first.shape[-1]} are no multiple of {wanted.upper()}'s {block}, fallback type {type.upper()}"
-        )
-    return notes
+            groups.setdefault((one.instead, one.type), []).append(one)
+    return [
+        f"{_some(found)}: rows of {found[0].tensor.shape[-1]} are no multiple of {wanted.name.upper()}'s {wanted.block}, "
+        f"fallback type {type.name.upper()}"
+        for (wanted, type), found in groups.items()
+    ]
 
 
 def _some(found: list[Chosen]) -> str:

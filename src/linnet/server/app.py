@@ -11,8 +11,7 @@ from starlette.responses import JSONResponse
 
 from linnet import __version__
 from linnet.errors import LinnetError
-from linnet.server.answers import error_response
-from linnet.server.errors import ApiError, ErrorBody, api_error, failures, validation_error
+from linnet.server.errors import ApiError, ErrorBody, api_error, error_response, failures, validation_error
 from linnet.server.guards.addresses import Addresses
 from linnet.server.guards.headers import Headers
 from linnet.server.guards.intake import Intake

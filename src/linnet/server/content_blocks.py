@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from linnet.server.schema import Body, CacheControl, Items
+from linnet.server.schema import MAX_MESSAGES, Body, CacheControl, Items
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, Event, TextDelta
-
-MAX_MESSAGES = 4096
 
 
 class TextBlock(Body):

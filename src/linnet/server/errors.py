@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from starlette.responses import JSONResponse
+from starlette.types import Scope
 from typing_extensions import TypedDict
 
 from linnet.errors import (
@@ -75,13 +77,18 @@ class ApiError(Exception):
 
     def anthropic(self) -> AnthropicErrorBody:
         kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
-        kinds |= {413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error"}
+        kinds |= {413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error"}
         kind = kinds.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
     def body(self, path: str) -> Mapping[str, Any]:
         """In the form of the API that the path belongs to."""
         return self.anthropic() if path.startswith("/v1/messages") else self.openai()
+
+
+def error_response(error: ApiError, scope: Scope) -> JSONResponse:
+    """An error as an answer, on a route or before any; over a WebSocket that is not accepted yet, too."""
+    return JSONResponse(error.body(scope["path"]), error.status, dict(error.headers))
 
 
 def api_error(error: BaseException) -> ApiError:
@@ -111,6 +118,7 @@ def unavailable(message: str) -> ApiError:
     return ApiError(503, message, "server_error", "unavailable", headers={"retry-after": str(RETRY_AFTER_S)})
 
 
+_JSON_NAMES = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "null"}
 _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter", "json_invalid": "invalid_json"}
 
 
@@ -128,6 +136,8 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError
         param, message = None, f"the body is not valid JSON: {error.get('ctx', {}).get('error', error['msg'])}"
     elif kind == "extra_forbidden":
         message = f"unknown field {param!r}; leave it out"
+    elif kind.startswith("model_") and not place:
+        message = f"the body is {_JSON_NAMES[type(body)]}; send an object that names the fields of the request"
     elif kind == "missing":
         message = f"the field {param!r} is missing" if param else "the request has no body; send JSON with content-type: application/json"
     else:

@@ -50,13 +50,16 @@ def _finite(logprob: float) -> float:
 
 
 class CompletionLogprobs:
-    """Of an answer that comes in pieces: `add` gives those of each, with offsets into the text so far, in characters."""
+    """Of an answer that comes in pieces: `add` gives those of each, with offsets into the text so far, in characters.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    continues: whether this text goes on with another (see `Handle.continues`).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, continues: bool) -> None:
         self.tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = 0
-        self._first = True
+        self._first = not continues
 
     def add(self, tokens: Iterable[tuple[int, TokenLogprob | None]]) -> dict[str, Any]:
         """tokens: with their log-probabilities; None of the first of a prompt, which nothing predicts."""

@@ -9,9 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from linnet.errors import ChatTemplateError
-from linnet.server.schema import Body, CacheControl, Items
-
-MAX_MESSAGES = 4096
+from linnet.server.schema import MAX_MESSAGES, Body, CacheControl, Items
 
 
 class TextPart(Body):

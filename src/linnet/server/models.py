@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,11 @@ from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.model_options import ModelOptions
 from linnet.server.errors import ApiError, unavailable
 from linnet.server.settings import ModelSettings, Settings
+from linnet.tensors import F32
 
 if TYPE_CHECKING:
     from linnet.llm import LLM
-    from linnet.look.report import ModelReport
+    from linnet.load.checkpoint import Checkpoint
 
 logger = logging.getLogger("linnet.server")
 
@@ -161,19 +162,21 @@ def _opened(path: str, options: Mapping[str, Any], advised: bool) -> LLM:
 
 
 def needs(settings: ModelSettings) -> tuple[int, int]:
-    """Bytes of the weights in memory of a model and of the draft model that guesses for it, and of the KV cache that they would have if
-    there were memory enough."""
-    from linnet.look.report import inspect_model
+    """Bytes of the weights in memory, the machine's or a GPU's, of a model and of the draft model that guesses for it, and of the KV cache
+    that they would have if there were memory enough."""
+    from linnet.draft import read_draft
+    from linnet.load.checkpoint import open_checkpoint
 
     options = ModelOptions(**settings.options)
-    reports = [inspect_model(settings.path, weights=options.weights, low_memory=options.low_memory)]
-    if options.draft is not None:
-        reports.append(inspect_model(options.draft, low_memory=options.low_memory))
-    specs = [report.spec for report in reports]
-    context = specs[0].context if options.context is None else options.context
-    draft = specs[1] if options.draft is not None else None
-    cache = cache_bytes(specs[0], options.kv_type, context, options.batch, options.prefill_chunk, draft)
-    weights = sum(_weight_bytes(report, options) for report in reports)
+    with closing(open_checkpoint(settings.path)) as checkpoint:
+        weights = _weight_bytes(checkpoint, options)
+        guessing = read_draft(options)
+        if guessing is not None:
+            with closing(guessing):
+                weights += _weight_bytes(guessing, replace(options, weights="auto"))
+        spec, draft = checkpoint.spec, None if guessing is None else guessing.spec
+    context = spec.context if options.context is None else options.context
+    cache = cache_bytes(spec, options.kv_type, context, options.batch, options.prefill_chunk, draft)
     return weights, cache if options.kv_memory is None else min(cache, options.kv_memory)
 
 
@@ -193,7 +196,15 @@ def _too_large(settings: ModelSettings, budget: int) -> str | None:
     return f"the model {settings.name} takes at least {least} bytes of weights and KV cache, and --memory is {budget}; raise it{other}"
 
 
-def _weight_bytes(report: ModelReport, options: ModelOptions) -> int:
-    if options.op_set == "native":
-        return report.memory[0].weight_bytes
-    return report.parameters.total * (2 if options.dtype in ("f16", "bf16") else 4)  # expanded, at most to float32
+def _weight_bytes(checkpoint: Checkpoint, options: ModelOptions) -> int:
+    """Of the weights, on a GPU or not; where that is yet to be chosen, the most that it may come to."""
+    from linnet.choosing import places
+    from linnet.load.assemble import plan
+    from linnet.load.weight_bytes import bytes_of
+
+    if options.op_set == "reference":
+        slots = plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
+        return sum(F32.nbytes(slot.field_shape) for slot in slots)
+    if options.low_memory:
+        return bytes_of(checkpoint, options.target, mapped=True)
+    return max(place.weight_bytes(checkpoint, options, options.weights) for place in places(checkpoint, options))

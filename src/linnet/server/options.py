@@ -31,5 +31,7 @@ class ServerOptions(Options):
         "options of sampling that a request leaves out: as the model's generation_config.json says (auto), or Linnet's own (linnet)",
         choices=("auto", "linnet"),
     )
-    memory: int | None = option(None, "most bytes that all models may take, weights and KV caches; None: what this machine has", 1)
+    memory: int | None = option(
+        None, "most bytes that all models may take, weights and KV caches, on GPUs and off them; None: what there is", 1
+    )
     idle_unload: float | None = option(None, "seconds without requests after which a model gives its memory back; None: never", 1.0)

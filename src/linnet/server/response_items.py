@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from linnet.server.schema import Body, Items
+from linnet.server.schema import MAX_MESSAGES, Body, Items
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, Event, TextDelta
-
-MAX_ITEMS = 4096
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -51,7 +49,7 @@ class InputCallOutput(Body):
     status: Status | None = None
 
 
-InputItems = Annotated[list[InputMessage | InputCall | InputCallOutput], Field(min_length=1, max_length=MAX_ITEMS)]
+InputItems = Annotated[list[InputMessage | InputCall | InputCallOutput], Field(min_length=1, max_length=MAX_MESSAGES)]
 
 
 def as_messages(given: str | Sequence[InputMessage | InputCall | InputCallOutput], instructions: str | None) -> list[dict[str, Any]]:

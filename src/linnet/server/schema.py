@@ -13,6 +13,8 @@ from linnet.engine.params import SamplingParams
 from linnet.options import MAX_TEXT_LENGTH, MAX_TEXTS
 
 MAX_BIASES = 1024
+MAX_MESSAGES = 4096
+"""Of a conversation, or items of it, as an API calls them."""
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
 Texts = Annotated[list[Text], Field(max_length=MAX_TEXTS)]
@@ -42,13 +44,15 @@ CacheControl = dict[str, Any] | None
 """Where a prompt may be cached, by Anthropic's clients: this server finds what it has seen by itself, so that it is honoured wherever it
 stands."""
 
+User = Annotated[str | None, Field(max_length=256, description="who asks; written to the server's log")]
+
 BodyType = TypeVar("BodyType", bound="Body")
 
 
 class Body(BaseModel):
     """Unknown fields, numbers as texts, NaN and infinities are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def sampling_names(without: Iterable[str] = ()) -> list[str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from fastapi import Depends
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from linnet.text.tokenizer import Tokenizer
     from linnet.text.tool_calls.tools import Tool, ToolChoice
 
+T = TypeVar("T")
 
 _compilers = ThreadPoolExecutor(4, "linnet grammar")
+"""Threads for what has grammars in it: a hostile one takes as long as it may, and nobody else is to wait for it."""
 
 
 class Service:
@@ -105,6 +107,10 @@ class Service:
             raise ApiError(400, "the model has no tokenizer, which this needs", param="model")
         return llm.tokenizer
 
+    async def tokenized(self, llm: LLM, messages: Prompt, tools: Sequence[Tool] | None, tool_choice: ToolChoice) -> list[int]:
+        """The token ids that the model gets for a conversation. Raises as `LLM.tokenize` does."""
+        return await _in_thread(partial(llm.tokenize, messages, tools=tools, tool_choice=tool_choice), bool(tools))
+
     @asynccontextmanager
     async def generating(
         self,
@@ -115,19 +121,31 @@ class Service:
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
+        continues: bool | None = None,
     ) -> AsyncIterator[Handle]:
         """An answer in the making to a body, of which the others are made; to leave before its end cancels it. Raises as `LLM.submit`
         does."""
         limited = self.sampling(llm, body, params)
-        asked = partial(llm.submit, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls)
-        submit = partial(copy_context().run, asked, prompt, limited)
-        # In a thread: templates and tokenizers take their time. A hostile grammar takes as long as it may: nobody else waits for it.
-        pool = _compilers if limited.constraint is not None or tools else None
-        handle = await asyncio.get_running_loop().run_in_executor(pool, submit)
+        submit = partial(
+            llm.submit,
+            prompt,
+            limited,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            continues=continues,
+        )
+        handle = await _in_thread(submit, limited.constraint is not None or bool(tools))
         try:
             yield handle
         finally:
             handle.cancel()
+
+
+async def _in_thread(call: Callable[[], T], has_grammar: bool) -> T:
+    """What it gives: templates and tokenizers take their time, in which others are served."""
+    pool = _compilers if has_grammar else None
+    return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
 
 
 def _service(connection: HTTPConnection) -> Service:

@@ -24,8 +24,10 @@ class StreamDecoder:
     stop: texts that end the answer. The first to be complete ends it (of several that end together, the longest), wherever
     token borders fall; neither it nor anything after it is given out, and what may yet become one is held back.
     min_tokens: a stop that is complete within that many tokens does not count. skip_special: as in `Tokenizer.decode`.
-    shown: special tokens that become text all the same, for who reads it on.
-    Without a stop, the pieces add up to `tokenizer.decode(ids)`. Time is linear in the answer, times the number of stops.
+    shown: special tokens that become text all the same, for who reads it on. continues: whether the answer goes on with a text, so that
+    its first word keeps its space.
+    Without a stop, the pieces add up to `tokenizer.decode(ids)`, or to what these ids add to a text. Time is linear in the answer, times
+    the number of stops.
     """
 
     def __init__(
@@ -35,11 +37,12 @@ class StreamDecoder:
         skip_special: bool = True,
         min_tokens: int = 0,
         shown: frozenset[int] = frozenset(),
+        continues: bool = False,
     ) -> None:
         self.stopped: str | None = None  # the stop that ended the answer
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids - shown if skip_special else frozenset()
-        self._first = True
+        self._first = not continues
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = StopFinder(stop) if stop else None
         self._unmatched_tokens = min_tokens

@@ -7,8 +7,7 @@ import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from linnet.server.answers import error_response
-from linnet.server.errors import ApiError
+from linnet.server.errors import ApiError, error_response
 from linnet.server.options import ServerOptions
 from linnet.server.settings import is_loopback
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from linnet.server.answers import error_response
-from linnet.server.errors import ApiError
+from linnet.server.errors import ApiError, error_response
 
 MAX_HEADERS = 256
 

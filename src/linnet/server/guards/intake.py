@@ -7,8 +7,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from linnet.server.answers import error_response
-from linnet.server.errors import ApiError
+from linnet.server.errors import ApiError, error_response
 from linnet.server.options import ServerOptions
 
 _CLOSE = {"connection": "close"}

@@ -10,8 +10,7 @@ from hashlib import sha256
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from linnet.server.answers import error_response
-from linnet.server.errors import ApiError
+from linnet.server.errors import ApiError, error_response
 
 OPEN = (b"/health", b"/api/health")
 

@@ -12,13 +12,14 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from linnet.server.answers import error_response
-from linnet.server.errors import api_error
+from linnet.server.errors import api_error, error_response
 from linnet.server.json_body import USER
 from linnet.server.metrics import Metrics
 
 logger = logging.getLogger("linnet.server")
 
+_ID_HEADERS = (b"x-request-id", b"request-id")
+"""Where OpenAI's clients look for it, and Anthropic's."""
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -43,7 +44,7 @@ class RequestLog:
             nonlocal status
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), *((name, request_id.encode()) for name in _ID_HEADERS)]
             elif message["type"] == "websocket.accept":
                 status = 101
             await send(message)

@@ -1,4 +1,4 @@
-"""POST /v1/messages: https://docs.anthropic.com/en/api/messages."""
+"""POST /v1/messages and /v1/messages/count_tokens: https://docs.anthropic.com/en/api/messages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from linnet.engine.params import SamplingParams
 from linnet.outputs import Completion
+from linnet.server.answer_formats import BareSchemaFormat, format_options
 from linnet.server.content_blocks import InputMessages, OutputBlocks, TextBlock, as_messages
-from linnet.server.errors import AnthropicErrorBody, failures
+from linnet.server.errors import AnthropicErrorBody, ApiError, failures
 from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
@@ -22,7 +23,7 @@ from linnet.server.service import Service, ServiceOf
 
 router = APIRouter(tags=["Anthropic"], route_class=JsonRoute)
 
-_NAMED_OTHERWISE = ("max_tokens", "stop", "n", "logprobs")
+_NAMED_OTHERWISE = ("max_tokens", "stop", "n", "logprobs", "json_schema")
 
 
 class CustomTool(Body):
@@ -57,30 +58,60 @@ class NoThinking(Body):
     type: Literal["disabled"]
 
 
-@with_sampling(_NAMED_OTHERWISE)
-class MessageBody(Body):
+class OutputConfig(Body):
+    format: BareSchemaFormat | None = Field(default=None, description="JSON by a schema")
+
+
+class CountBody(Body):
+    """What the model reads of a request."""
+
     model: str
     messages: InputMessages
-    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)]
     system: str | Items[TextBlock] | None = None
-    stop_sequences: Texts | None = Field(default=None, description="texts that end the answer; not part of it")
-    stream: bool | None = None
     tools: Items[CustomTool] | None = Field(default=None, description="functions that the model may call")
     tool_choice: Choice | NamedChoice | None = None
+    output_config: OutputConfig | None = None
     thinking: NoThinking | None = None
-    metadata: Metadata | None = None
     cache_control: CacheControl = None
 
     @property
-    def params(self) -> SamplingParams:
-        options = given_options(self, sampling_names(_NAMED_OTHERWISE))
-        return SamplingParams(max_tokens=self.max_tokens, stop=self.stop_sequences or (), **options)
+    def tools_for_model(self) -> list[dict[str, Any]] | None:
+        return None if self.tools is None else [tool.for_model() for tool in self.tools]
 
     @property
     def choice_for_model(self) -> str | dict[str, Any]:
         if isinstance(self.tool_choice, NamedChoice):
             return {"type": "function", "function": {"name": self.tool_choice.name}}
         return "auto" if self.tool_choice is None else {"any": "required"}.get(self.tool_choice.type, self.tool_choice.type)
+
+    def conversation(self, service: Service) -> list[dict[str, Any]]:
+        """The messages as chat templates take them. Raises a 400 for more than is tokenized, and where there is nothing to answer."""
+        if self.messages[-1].role == "assistant":
+            message = "the last message is the assistant's, and this server does not go on from an answer; let the user's be the last"
+            raise ApiError(400, message, param="messages")
+        messages = as_messages(self.messages, self.system)
+        service.check_size(prompt_size(None, messages, self.tools_for_model))
+        return messages
+
+
+@with_sampling(_NAMED_OTHERWISE)
+class MessageBody(CountBody):
+    """A request for an answer."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)]
+    stop_sequences: Texts | None = Field(default=None, description="texts that end the answer; not part of it")
+    stream: bool | None = None
+    metadata: Metadata | None = None
+
+    @property
+    def params(self) -> SamplingParams:
+        options = given_options(self, sampling_names(_NAMED_OTHERWISE))
+        form = format_options(None if self.output_config is None else self.output_config.format)
+        return SamplingParams(max_tokens=self.max_tokens, stop=self.stop_sequences or (), **options, **form)
+
+
+class TokenCount(BaseModel):
+    input_tokens: int
 
 
 class MessageUsage(BaseModel):
@@ -107,11 +138,8 @@ class MessageObject(BaseModel):
 async def create_message(body: MessageBody, service: ServiceOf) -> Response | MessageObject:
     """Answers a conversation, with texts and uses of tools as blocks; with `stream` in events."""
     params = body.params
-    tools = None if body.tools is None else [tool.for_model() for tool in body.tools]
-    messages = as_messages(body.messages, body.system)
-    service.check_size(prompt_size(None, messages, tools))
     parallel = body.tool_choice is None or not body.tool_choice.disable_parallel_tool_use
-    asked = messages, params, tools, body.choice_for_model, parallel
+    asked = body.conversation(service), params, body.tools_for_model, body.choice_for_model, parallel
     if body.stream:
         return EventStream(_events(body, asked, service), params)
     async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
@@ -121,6 +149,15 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
                 list(blocks.add(piece))
         [completion] = await handle.aresult()
     return _message(body.model, blocks.complete, completion)
+
+
+@router.post("/v1/messages/count_tokens", responses=failures(AnthropicErrorBody))
+async def count_tokens(body: CountBody, service: ServiceOf) -> TokenCount:
+    """How many tokens the model would read, found in the cache or not: of a schema it reads none."""
+    messages = body.conversation(service)
+    async with service.models.use(body.model) as llm:
+        tokens = await service.tokenized(llm, messages, body.tools_for_model, body.choice_for_model)
+    return TokenCount(input_tokens=len(tokens))
 
 
 async def _events(body: MessageBody, asked: tuple[Any, ...], service: Service) -> AsyncGenerator[bytes, None]:

@@ -13,13 +13,14 @@ from starlette.responses import Response
 
 from linnet.engine.params import SamplingParams
 from linnet.outputs import Chunk, Completion
+from linnet.server.answer_formats import ChatFormat, format_options
 from linnet.server.errors import ApiError
 from linnet.server.events import DONE, EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.logprobs import chat_logprobs
 from linnet.server.messages import ChatMessages, FunctionCall, ToolCall, as_template_messages, prompt_size
 from linnet.server.routes.usage import StreamedBody, UsageObject, usage
-from linnet.server.schema import Body, Items, given_options, sampling_names, with_sampling
+from linnet.server.schema import Items, User, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, TextDelta
@@ -29,31 +30,6 @@ router = APIRouter(tags=["OpenAI"], route_class=JsonRoute)
 _NAMED_OTHERWISE = ("logprobs", "json_schema", "json_object")
 
 
-class JsonSchema(Body):
-    """A schema under the name `schema`. It is always enforced, strict or not; the model is told neither of it nor of its description."""
-
-    description: str | None = None
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    schema_: dict[str, Any] = Field(alias="schema")
-    strict: bool | None = None
-
-
-class TextFormat(Body):
-    type: Literal["text"]
-
-
-class ObjectFormat(Body):
-    type: Literal["json_object"]
-
-
-class SchemaFormat(Body):
-    type: Literal["json_schema"]
-    json_schema: JsonSchema
-
-
-ResponseFormat = Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")]
-
-
 @with_sampling(_NAMED_OTHERWISE)
 class ChatBody(StreamedBody):
     model: str
@@ -61,13 +37,13 @@ class ChatBody(StreamedBody):
     max_completion_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(default=None, description="the same as max_tokens")
     logprobs: bool | None = Field(default=None, description="report the log-probability of each token")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="and of so many candidates")
-    response_format: ResponseFormat | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
+    response_format: ChatFormat | None = Field(default=None, description="text, any JSON object, or JSON by a schema")
     tools: Items[dict[str, Any]] | None = Field(default=None, description="functions that the model may call")
     tool_choice: str | dict[str, Any] | None = Field(default=None, description="auto, none, required, or a function")
     parallel_tool_calls: bool | None = Field(default=None, description="false: the first call ends the answer")
     store: Literal[False] | None = Field(default=None, description="nothing is kept between requests")
     prompt_cache_key: str | None = Field(default=None, description="beginnings that were seen are found by themselves, whatever the key")
-    user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
+    user: User = None
 
 
 class AnswerMessage(BaseModel):
@@ -101,9 +77,9 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     body.check_stream()
     service.check_size(prompt_size(body.messages, body.tools))
     messages = as_template_messages(body.messages)
-    if body.stream:
-        return EventStream(_events(body, messages, params, service), params)
     asked = messages, params, body.tools, body.tool_choice or "auto", body.parallel_tool_calls is not False
+    if body.stream:
+        return EventStream(_events(body, asked, params.n, service), params)
     async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         found = await handle.aresult()
         choices = [_choice(completion, service.tokenizer(llm)) for completion in found]
@@ -120,11 +96,7 @@ def _params(body: ChatBody) -> SamplingParams:
         options["logprobs"] = body.top_logprobs or 0
     elif body.top_logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
-    if isinstance(body.response_format, ObjectFormat):
-        options["json_object"] = True
-    elif isinstance(body.response_format, SchemaFormat):
-        options["json_schema"] = body.response_format.json_schema.schema_
-    return SamplingParams(**options)
+    return SamplingParams(**options, **format_options(body.response_format))
 
 
 def _choice(completion: Completion, tokenizer: Tokenizer) -> ChatChoice:
@@ -134,17 +106,17 @@ def _choice(completion: Completion, tokenizer: Tokenizer) -> ChatChoice:
     return ChatChoice(index=completion.index, message=message, logprobs=logprobs, finish_reason=completion.finish_reason)
 
 
-async def _events(body: ChatBody, messages: list[dict[str, Any]], params: SamplingParams, service: Service) -> AsyncGenerator[bytes, None]:
+async def _events(body: ChatBody, asked: tuple[Any, ...], samples: int, service: Service) -> AsyncGenerator[bytes, None]:
+    """asked: of `Service.generating`."""
     head = {"id": _new_id(), "object": "chat.completion.chunk", "created": int(time.time()), "model": body.model}
 
     def of(index: int, delta: dict[str, Any], logprobs: dict[str, Any] | None = None, reason: str | None = None) -> bytes:
         return event({**head, "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]})
 
     found: list[Completion] = []
-    asked = messages, params, body.tools, body.tool_choice or "auto", body.parallel_tool_calls is not False
     async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
         tokenizer = service.tokenizer(llm)
-        for index in range(params.n):
+        for index in range(samples):
             yield of(index, {"role": "assistant", "content": ""})
         async for chunk in handle:
             logprobs = chat_logprobs(chunk.logprobs, tokenizer)

@@ -22,7 +22,7 @@ from linnet.server.logprobs import CompletionLogprobs
 from linnet.server.merging import merged
 from linnet.server.messages import prompt_size
 from linnet.server.routes.usage import StreamedBody, UsageObject, usage
-from linnet.server.schema import SomeTokenIds, given_options, sampling_names, with_sampling
+from linnet.server.schema import SomeTokenIds, User, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
 
@@ -43,7 +43,7 @@ class CompletionBody(StreamedBody):
     prompt: str | SomeTokenIds | _Prompts = Field(description="a text, token ids, or several of either")
     echo: bool | None = Field(default=None, description="begin the answer with the prompt, and its log-probabilities with the prompt's")
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(default=None, description="log-probabilities, and so many candidates")
-    user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
+    user: User = None
 
     @property
     def prompts(self) -> list[Any]:
@@ -111,7 +111,7 @@ class _Answer:
     def _choice(self, index: int, text: str, token_ids: Sequence[int], logprobs: Any, reason: str | None) -> CompletionChoice:
         record = None
         begins = index not in self.begun
-        lines = self.begun.setdefault(index, CompletionLogprobs(self.tokenizer))
+        lines = self.begun.setdefault(index, CompletionLogprobs(self.tokenizer, self.handle.continues and self.echo is None))
         echoed = begins and self.echo is not None
         if self.logprobs:
             prompt = zip(self.handle.prompt_token_ids, self.handle.prompt_logprobs or (), strict=False) if echoed else ()
@@ -129,7 +129,7 @@ async def _answering(body: CompletionBody, params: SamplingParams, service: Serv
         tokenizer = service.tokenizer(llm)
         answers: list[_Answer] = []
         for prompt in body.prompts:
-            handle = await stack.enter_async_context(service.generating(llm, body, prompt, params))
+            handle = await stack.enter_async_context(service.generating(llm, body, prompt, params, continues=True))
             echo = None if not body.echo else prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
             answers.append(_Answer(handle, tokenizer, len(answers) * params.n, echo, body.logprobs is not None))
         yield answers

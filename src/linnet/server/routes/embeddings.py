@@ -16,7 +16,7 @@ from linnet.errors import UnsupportedModelError
 from linnet.server.errors import ApiError
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
-from linnet.server.schema import Body, SomeTokenIds
+from linnet.server.schema import Body, SomeTokenIds, User
 from linnet.server.service import ServiceOf
 
 logger = logging.getLogger("linnet.server")
@@ -34,7 +34,7 @@ class EmbeddingBody(Body):
     input: str | SomeTokenIds | _Inputs = Field(description="a text, token ids, or several of either")
     encoding_format: Literal["float", "base64"] | None = Field(default=None, description="base64: float32, little-endian")
     dimensions: Annotated[int, Field(ge=1)] | None = Field(default=None, description="how long vectors are: the model's own length")
-    user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
+    user: User = None
 
 
 class EmbeddingObject(BaseModel):

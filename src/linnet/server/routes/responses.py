@@ -14,12 +14,13 @@ from starlette.responses import Response
 
 from linnet.engine.params import SamplingParams
 from linnet.outputs import Completion
+from linnet.server.answer_formats import ResponseFormat, format_options
 from linnet.server.errors import ApiError
 from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
 from linnet.server.response_items import InputItems, OutputItems, as_messages
-from linnet.server.schema import Body, Items, given_options, sampling_names, with_sampling
+from linnet.server.schema import Body, Items, User, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 
 if TYPE_CHECKING:
@@ -48,26 +49,8 @@ class NamedChoice(Body):
     name: str
 
 
-class TextFormat(Body):
-    type: Literal["text"]
-
-
-class ObjectFormat(Body):
-    type: Literal["json_object"]
-
-
-class SchemaFormat(Body):
-    """A schema under the name `schema`. It is always enforced, strict or not."""
-
-    type: Literal["json_schema"]
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    schema_: dict[str, Any] = Field(alias="schema")
-    description: str | None = None
-    strict: bool | None = None
-
-
 class TextOptions(Body):
-    format: Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
+    format: ResponseFormat | None = None
 
 
 @with_sampling(_NAMED_OTHERWISE)
@@ -88,19 +71,14 @@ class ResponseBody(Body):
     include: Annotated[list[str], Field(max_length=0)] | None = None
     previous_response_id: str | None = Field(default=None, description=f"null: {_KEPT}")
     prompt_cache_key: str | None = Field(default=None, description="beginnings that were seen are found by themselves, whatever the key")
-    user: str | None = Field(default=None, max_length=256, description="who asks; written to the server's log")
+    user: User = None
 
     @property
     def params(self) -> SamplingParams:
         options = given_options(self, sampling_names(_NAMED_OTHERWISE))
         if self.max_output_tokens is not None:
             options["max_tokens"] = self.max_output_tokens
-        form = None if self.text is None else self.text.format
-        if isinstance(form, ObjectFormat):
-            options["json_object"] = True
-        elif isinstance(form, SchemaFormat):
-            options["json_schema"] = form.schema_
-        return SamplingParams(**options)
+        return SamplingParams(**options, **format_options(None if self.text is None else self.text.format))
 
     @property
     def tools_for_model(self) -> list[dict[str, Any]] | None:

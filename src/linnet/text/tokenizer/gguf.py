@@ -68,7 +68,7 @@ class _GgufVocabulary:
             twice = next(token for id, token in enumerate(self.tokens) if self.ids[token] != id)
             raise ModelFileError(f"{source}: the token {twice!r} stands twice in tokenizer.ggml.tokens; convert the model again")
         self.types = self.numbers("token_type") or [NORMAL] * len(self.tokens)
-        if wrong := [(id, kind) for id, kind in enumerate(self.types) if not NORMAL <= kind <= BYTE]:
+        if wrong := [(id, kind) for id, kind in enumerate(self.types) if type(kind) is not int or not NORMAL <= kind <= BYTE]:
             raise ModelFileError(f"{source}: tokenizer.ggml.token_type gives token {wrong[0][0]} the unknown type {wrong[0][1]}")
         self.bos_id = self.token_id("bos")
         if self.bos_id is None and self.model == "bert":
@@ -98,6 +98,12 @@ class _GgufVocabulary:
         found: list[Any] = numbers.tolist()
         return found
 
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.metadata.get(f"tokenizer.ggml.{key}", default)
+        if not isinstance(value, int):
+            raise ModelFileError(f"{self.source}: tokenizer.ggml.{key} is a {type(value).__name__}; true or false was expected")
+        return bool(value)
+
     def token_id(self, name: str) -> int | None:
         key = f"tokenizer.ggml.{name}_token_id"
         id = self.metadata.get(key)
@@ -121,6 +127,8 @@ class _GgufVocabulary:
         kinds = {"gpt2": self.byte_level, "llama": self.merging_pieces, "t5": self.unigram_pieces, "bert": self.word_pieces}
         encode, add_bos = kinds[self.model]()
         self.prefix = self.model == "bert" or (self.model in ("llama", "t5") and self.adds_prefix())
+        beginning = (self.bos_id,) if self.adds_bos(add_bos) and self.bos_id is not None else ()
+        end = self.eos_id if self.flag("add_eos_token", False) else None
         named = {"bos_token": self.bos_id, "eos_token": self.eos_id, "unk_token": self.unknown_id}
         return Vocabulary(
             source=self.source,
@@ -135,7 +143,8 @@ class _GgufVocabulary:
             bos_id=self.bos_id,
             eos_id=self.eos_id,
             eos_ids=self.eos_ids,
-            beginning=(self.bos_id,) if self.adds_bos(add_bos) and self.bos_id is not None else (),
+            beginning=beginning,
+            frame=None if end is None else (beginning, (end,)),
             named_tokens={name: self.tokens[id] for name, id in named.items() if id is not None},
             chat_templates=_chat_templates(self.metadata),
         )
@@ -146,13 +155,12 @@ class _GgufVocabulary:
         return f"{names[self.model]} (GGUF {self.model}{f', words cut as {pre}' if self.model == 'gpt2' else ''})"
 
     def adds_bos(self, default: bool) -> bool:
-        stated = self.metadata.get("tokenizer.ggml.add_bos_token")
-        if stated and self.bos_id is None:
+        if self.flag("add_bos_token", False) and self.bos_id is None:
             raise ModelFileError(f"{self.source}: tokenizer.ggml.add_bos_token is true, but there is no bos_token_id")
-        return bool(default if stated is None else stated) and self.bos_id is not None
+        return self.flag("add_bos_token", default) and self.bos_id is not None
 
     def adds_prefix(self) -> bool:
-        return bool(self.metadata.get("tokenizer.ggml.add_space_prefix", True))
+        return self.flag("add_space_prefix", True)
 
     def byte_level(self) -> tuple[_Encode, bool]:
         name = self.metadata.get("tokenizer.ggml.pre")
@@ -186,10 +194,11 @@ class _GgufVocabulary:
 
     def unigram_pieces(self) -> tuple[_Encode, bool]:
         self.check_bytes()
-        charsmap = self.metadata.get("tokenizer.ggml.precompiled_charsmap")
-        remove = bool(self.metadata.get("tokenizer.ggml.remove_extra_whitespaces", False))
-        table = b"" if charsmap is None else np.asarray(charsmap).astype(np.uint8).tobytes()
-        normalizer = normalizer_message(table, self.adds_prefix(), remove)
+        charsmap = np.asarray(self.metadata.get("tokenizer.ggml.precompiled_charsmap", np.empty(0, np.uint8)))
+        if charsmap.dtype.kind not in "iu":
+            raise ModelFileError(f"{self.source}: tokenizer.ggml.precompiled_charsmap must be a list of bytes")
+        table = charsmap.astype(np.uint8).tobytes()
+        normalizer = normalizer_message(table, self.adds_prefix(), self.flag("remove_extra_whitespaces", False))
         trainer = trainer_message(UNIGRAM, byte_fallback=BYTE in self.types)
         return self.between_added(self.sentencepiece_model(trainer, normalizer, user_defined=USER_DEFINED).encoder(self.source)), False
 

@@ -5,35 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from linnet.load.end_tokens import end_texts
 from linnet.text.tokenizer.added_tokens import AddedTokens
 
 LARGEST_ID = 2**24
 """No vocabulary comes near it; what grows with the ids (rows, bits) must not be led astray."""
 
 
-# Converters and old configs name one of the tokens that end an answer at most.
-_END_TEXTS = (
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|im_end|>",
-    "<|end|>",
-    "<|return|>",
-    "<|call|>",
-    "<end_of_turn>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<EOT>",
-    "<end_of_utterance>",
-    "<｜end▁of▁sentence｜>",
-)
-
-
 def end_ids(ids: Mapping[str, int], *named: int | None) -> frozenset[int]:
     """Every token that ends an answer: those that a file names, and those with the texts that models use for it."""
-    texts = {text for text in _END_TEXTS if text in ids}
-    if {"<|return|>", "<|call|>", "<|end|>"} <= texts:
-        texts.remove("<|end|>")  # it ends a part of an answer in OpenAI's harmony format
-    return frozenset({id for id in named if id is not None} | {ids[text] for text in texts})
+    return frozenset({id for id in named if id is not None} | {ids[text] for text in end_texts(ids)})
 
 
 @dataclass(frozen=True)
@@ -45,8 +26,8 @@ class Vocabulary:
     `added.control_ids`; `start` false means that the text follows a control token. `token_bytes(id, first)` are the bytes
     that a token contributes to a decoded text, at its start or later; `id_to_token(id)` is its text as the file stores it,
     or None. `special_ids` are not shown when decoding (unless asked for); `eos_ids` end an answer. `beginning` and `ending` are the
-    control tokens before and after a text that the model shall continue; `frame` are those around a text that an encoder reads whole,
-    where the file says. `named_tokens` are the names that templates use
+    control tokens before and after a text that the model shall continue; `frame` are those around a text that is read whole, by an
+    encoder or for an embedding, where the file says. `named_tokens` are the names that templates use
     (`bos_token` ...), `chat_templates` go by name, the usual one being "default". `pattern` cuts words where one alone does.
     """
 
