@@ -8,7 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from linnet.errors import InvalidRequestError, MissingDependencyError, ModelFileError
+from linnet.errors import InvalidRequestError, MissingDependencyError, ModelFileError, shortened
 
 if TYPE_CHECKING:
     from linnet.load.checkpoint import Checkpoint
@@ -56,9 +56,10 @@ class PromptReader:
             return [self.read(prompts)]
         return [self.read(prompt, f"prompts[{i}]", closed) for i, prompt in enumerate(prompts)]
 
-    def continues(self, prompt: Any) -> bool:
-        """Whether an answer goes on with this prompt, as it does with a text, rather than begin a text of its own."""
-        return isinstance(prompt, str) and not self.whole
+    def continues(self, prompt: Any, asked: bool | None = None) -> bool:
+        """Whether an answer goes on with this prompt, as it does with a text unless `asked` otherwise, rather than begin a text of its
+        own, as what a decoder makes of an encoder's always does."""
+        return (isinstance(prompt, str) if asked is None else asked) and not self.whole
 
     def each_continues(self, prompts: Any) -> list[bool]:
         """The same of what `read_all` takes: of each prompt, or of each part of one that is no text."""
@@ -76,7 +77,7 @@ class PromptReader:
             return [int(token) for token in prompt]
         if isinstance(prompt, list) and _all_are(prompt, Mapping):
             return self.read_messages(prompt)
-        raise InvalidRequestError(f"{where} is {_short(prompt)}; it must be {_KINDS}")
+        raise InvalidRequestError(f"{where} is {shortened(prompt)}; it must be {_KINDS}")
 
     def read_messages(self, messages: Sequence[Message], tool_use: ToolUse | None = None) -> list[int]:
         """Token ids of a conversation, up to where the answer starts. Raises ChatTemplateError where there is no template, or it has no
@@ -101,7 +102,7 @@ class PromptReader:
         from linnet.text.tool_calls.use import read_tool_use
 
         if isinstance(messages, str) or not isinstance(messages, Sequence) or not _all_are(list(messages), Mapping):
-            raise InvalidRequestError(f"tools go with messages, since a chat template tells of them, and the prompt is {_short(messages)}")
+            raise InvalidRequestError(f"tools go with messages, as a chat template tells of them, and the prompt is {shortened(messages)}")
         tool_use = read_tool_use(tools, choice, self.needed("tools"), self.chat_template, self.tool_format, parallel)
         ids = self.read_messages(messages, tool_use)
         if tool_use is not None and tool_use.opening:
@@ -167,7 +168,7 @@ def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | 
         templates = read_templates(Path(given))
     except ModelFileError as error:
         theirs = f"the model's own are called {', '.join(names)}" if names else "the model has none of its own"
-        raise InvalidRequestError(f"chat_template {_short(given)} is neither a template nor a file of one ({error}); {theirs}") from None
+        raise InvalidRequestError(f"chat_template {shortened(given)} is neither a template nor a file of one ({error}); {theirs}") from None
     for name, template in templates.items():
         check(template, f"the chat template {name!r} of {given}")
     return templates
@@ -182,8 +183,3 @@ def _plain(value: Any) -> Any:
 
 def _all_are(items: list[Any], kind: type) -> bool:
     return all(isinstance(item, kind) and not isinstance(item, bool) for item in items)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -90,8 +90,8 @@ def trace(
         asked = as_prompt(llm, model, text, options.system, options.raw, load)
         ids = llm.tokenize(asked)
         given = [(token, token_text(token, llm.tokenizer)) for token in ids]
-        prompt_of = asked if isinstance(asked, str) else ids  # what is rendered once is what is shown
-        with one_interrupt(), closing(llm.trace(prompt_of, options.top, params, stream=True)) as stream:
+        traced = asked if isinstance(asked, str) else ids  # what is rendered once is what is shown
+        with one_interrupt(), closing(llm.trace(traced, options.top, params, stream=True)) as stream:
             steps = list(stream) if options.as_json else _show(stream, given)
     if not steps or (completion := steps[-1].completion) is None:
         raise InvalidRequestError("the prompt is a single token, which nothing predicts: there is nothing to trace")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,14 +184,15 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of a conversation. Arguments and errors as in `render_chat_template`.
 
-        Control tokens come from the template and from the assistant's own turns only, never from what other messages, tools,
-        documents or variables hold; where these hold signs of control tokens, the template does not see them as such.
+        Control tokens come from the template, and from the assistant's own turns those that answers show (`<think>`, `<tool_call>`), never
+        from what other messages, tools, documents or variables hold; where these hold signs of control tokens, the template does not see
+        them as such.
         The beginning token is added where the model wants it and the template did not write it.
         """
         vocabulary = self._vocabulary
         template = chat.choose(self.chat_templates, chat_template, bool(tools), self.name)
         inputs = chat.Conversation(messages, tools, documents)
-        disguise = chat.Disguise(vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template)
+        disguise = chat.Disguise(vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template, self._split_answer)
         named = {**vocabulary.named_tokens, **disguise.variables}
         text = chat.render(template, disguise, add_generation_prompt, named, self._template_name(template))
         ids: list[int] = []
@@ -206,6 +207,10 @@ class Tokenizer:
             for id, piece in pieces:
                 ids += vocabulary.encode(disguise.take_off(piece), False, not ids) if id is None else (id,)
         return self._framed(ids, True)
+
+    def _split_answer(self, text: str) -> Iterator[tuple[str, bool]]:
+        """Pieces of an assistant's text, and whether each is a token that decoding leaves out."""
+        return ((piece, id in self.special_ids) for id, piece in self._vocabulary.added.split_control(text))
 
     def _framed(self, ids: list[int], special: bool, bos: bool = False) -> list[int]:
         """The ids between what the model's texts begin and end with, or, if `bos`, after the beginning token where that is nothing;
