@@ -89,9 +89,11 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     memory = min((free for device in devices if (free := free_memory(device)) is not None), default=None)
     if options.tp == 1:
         placed = place(layers, outside, largest, options.offload, memory, options.kv_memory)
-        if placed.on_host and memory is not None and placed.on_host > (there := available_memory()):
+        pinned = devices[0].type == "cuda"
+        on_host = sum(torch_bytes(checkpoint, options.target, dtype, pinned)[0][placed.layers.start :]) if placed.layers else 0
+        if on_host and memory is not None and on_host > (there := available_memory()):
             raise OutOfMemoryError(
-                f"{len(placed.layers)} layers are to stay in host memory and take {placed.on_host} bytes, of which {there} are available; "
+                f"{len(placed.layers)} layers are to stay in host memory and take {on_host} bytes, of which {there} are available; "
                 "choose smaller weights, as q4_0"
             )
         # A graph holds what lies on the device alone.
@@ -108,8 +110,9 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     return OpSet(LeadOps(ranks), share.own_spec, sum(layers) // options.tp + outside, memory, share)
 
 
-def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType) -> tuple[list[int], int, int]:
-    """Of the weights on the torch op set: of the matrices of each layer, of all else, and of the largest matrix of a layer."""
+def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType, pinned: bool = False) -> tuple[list[int], int, int]:
+    """Of the weights on the torch op set: of the matrices of each layer, of all else, and of the largest matrix of a layer. pinned: as
+    PyTorch pins host memory, in powers of two."""
     from linnet.ops.torch.matrices import matrix_bytes
 
     layers, outside, largest = [0] * len(checkpoint.spec.layers), 0, 0
@@ -119,6 +122,7 @@ def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType)
             continue
         type = type_in_memory(slot, checkpoint.source.type(slot.names[0]), target)
         count = matrix_bytes(type, slot.field_shape, dtype)
+        count = 1 << (count - 1).bit_length() if pinned else count
         if slot.layer is None:
             outside += count
         else:

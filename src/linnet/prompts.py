@@ -56,9 +56,10 @@ class PromptReader:
             return [self.read(prompts)]
         return [self.read(prompt, f"prompts[{i}]", closed) for i, prompt in enumerate(prompts)]
 
-    def continues(self, prompt: Any) -> bool:
-        """Whether an answer goes on with this prompt, as it does with a text, rather than begin a text of its own."""
-        return isinstance(prompt, str) and not self.whole
+    def continues(self, prompt: Any, asked: bool | None = None) -> bool:
+        """Whether an answer goes on with this prompt, as it does with a text unless `asked` otherwise, rather than begin a text of its
+        own, as what a decoder makes of an encoder's always does."""
+        return (isinstance(prompt, str) if asked is None else asked) and not self.whole
 
     def each_continues(self, prompts: Any) -> list[bool]:
         """The same of what `read_all` takes: of each prompt, or of each part of one that is no text."""

@@ -22,9 +22,9 @@ from linnet import LLM, SamplingParams
 from linnet.errors import InvalidRequestError, LinnetError
 from linnet.load.checkpoint import open_checkpoint
 from linnet.ops.torch.ops import TorchOps
-from linnet.ops.torch.shards import Share
+from linnet.ops.torch.shards import Share, cut_axis
 from linnet.ranks import LeadOps, load_share
-from linnet.tensors import TYPES
+from linnet.tensors import F32, TYPES, RawTensor
 from models import BLOCKS, FIRST, NAMED, Draw
 
 Saved = Callable[[Draw], Path]
@@ -105,6 +105,19 @@ def test_quantized_matrices_are_cut_at_blocks(weights: str, saved: Saved) -> Non
     model = load(path, TorchOps(CPU, torch.float32), TYPES[weights])
     alone = Session(model, [len(PROMPT)]).feed({0: PROMPT})[0]
     assert difference(divided_logits(path, 2, weights)[0], alone) < 1e-5
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="asks Linux how much of a file was read")
+def test_of_the_others_rows_no_bytes_are_read(tmp_path: Path) -> None:
+    rows, columns = 4096, 2048
+    (tmp_path / "weights").write_bytes(bytes(4 * rows * columns))
+    data = np.memmap(tmp_path / "weights", np.uint8, "r")
+    half = cut_axis(RawTensor("up", (rows, columns), F32, data), -2, rows // 2, rows)
+    assert half.shape == (rows // 2, columns)
+    half.data.sum()
+    _, mapped = Path("/proc/self/smaps").read_text().split(str(tmp_path / "weights"), 1)
+    resident = next(int(line.split()[1]) * 1024 for line in mapped.splitlines() if line.startswith("Rss:"))
+    assert data.nbytes // 2 <= resident < 0.6 * data.nbytes
 
 
 def test_processes_generate_the_same_tokens_and_end_with_the_model() -> None:

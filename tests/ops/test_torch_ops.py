@@ -12,6 +12,7 @@ import torch
 
 from linnet import LLM, SamplingParams
 from linnet.arch.spec import Attention
+from linnet.cli.options import model_group, with_options
 from linnet.errors import InvalidRequestError, MissingDependencyError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 from linnet.ops.reference import KV_TYPES, rounded
@@ -106,8 +107,16 @@ def test_greedy_tokens_are_those_of_the_native_op_set_alone_and_in_a_batch() -> 
         assert [llm.generate(prompt, GREEDY)[0].token_ids for prompt in prompts] == expected
 
 
-def test_vendors_name_devices() -> None:
-    assert set(VENDORS.values()) <= set(DEVICES)
+@pytest.mark.parametrize(("maker", "device"), list(VENDORS.items()))
+def test_a_makers_flag_names_its_device(maker: str, device: str) -> None:
+    given = {}
+    command = with_options(load=model_group(("device", "dtype")))(lambda load: given.update(load))
+    flags = dict.fromkeys(["device", "dtype", *VENDORS])
+    command(**flags | {maker: True})
+    assert given == {"device": device}
+    assert device in DEVICES
+    with pytest.raises(InvalidRequestError, match=f"--{maker} and --device each say where to compute"):
+        command(**flags | {maker: True, "device": "cpu"})
 
 
 @pytest.mark.parametrize(("name", "package"), [("mlu", "torch_mlu"), ("musa:0", "torch_musa"), ("npu", "torch_npu")])
