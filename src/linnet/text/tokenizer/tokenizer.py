@@ -276,7 +276,7 @@ def _file_of(path: Path) -> Path:
         return path
     found = tokenizer_file(path)
     if found is None:
-        raise ModelFileError(f"the folder {path} has no tokenizer; {_EXPECTED}")
+        raise ModelFileError(f"the folder {path} has no tokenizer.json or other tokenizer; {_EXPECTED}")
     return found
 
 
