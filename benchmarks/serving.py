@@ -1,5 +1,6 @@
 """Requests that come together, in Linnet and in llama.cpp with as many sequences in a batch; what scheduling and sampling take of
-Linnet's steps; and the first token of a prompt whose beginning another has had. Random weights; the last line is one JSON object."""
+Linnet's steps, greedy and drawn; and the first token of a prompt whose beginning another has had. Random weights; the last line is
+one JSON object."""
 
 from __future__ import annotations
 
@@ -44,6 +45,17 @@ def together(model: str, threads: int, reps: int) -> dict[str, Any]:
     return {"seconds": seconds, "llama.cpp / linnet": round(ratio, 3), "outside the model": round(share, 4), "others_share": others}
 
 
+def drawn(model: str, threads: int, reps: int) -> dict[str, Any]:
+    """What all but the model takes of steps whose tokens are drawn from the whole vocabulary, flat as random weights make it."""
+    draw = random.Random(2)
+    params = SamplingParams(max_tokens=ANSWER, temperature=1.0, ignore_eos=True)
+    with LLM(model, threads=threads, context=PROMPT + ANSWER, max_batch=REQUESTS, prefix_cache=False) as llm:
+        for _ in range(reps):
+            llm.generate([draw.choices(range(3, VOCABULARY), k=PROMPT) for _ in range(REQUESTS)], params)
+        counters = llm.counters()
+        return {"outside the model": round(1 - counters.forward_seconds / counters.step_seconds.total, 4)}
+
+
 def prefix(model: str, threads: int, reps: int) -> dict[str, Any]:
     """First tokens of two prompts that begin alike, each pair with a beginning of its own."""
     draw = random.Random(1)
@@ -61,7 +73,7 @@ def prefix(model: str, threads: int, reps: int) -> dict[str, Any]:
     return {"first_s": round(first, 4), "second_s": round(second, 4), "second / first": round(second / first, 4)}
 
 
-PARTS: dict[str, Callable[[str, int, int], dict[str, Any]]] = {"together": together, "prefix": prefix}
+PARTS: dict[str, Callable[[str, int, int], dict[str, Any]]] = {"together": together, "drawn": drawn, "prefix": prefix}
 
 
 def main() -> None:

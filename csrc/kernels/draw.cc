@@ -8,10 +8,10 @@ namespace LINNET_ISA {
 
 static void extremes(const float* x, int64_t blocks, float* least, float* largest) {
   for (int64_t b = 0; b < blocks; b++, x += kDrawBlock) {
-    F low = f_load(x), high = low;
-    for (int i = 16; i < kDrawBlock; i += 16) {
-      low = f_min(low, f_load(x + i));
-      high = f_max(high, f_load(x + i));
+    F low = f_set(__builtin_inff()), high = f_set(-__builtin_inff());
+    for (int i = 0; i < kDrawBlock; i += 16) {  // what is not a number is passed over: it comes first
+      low = f_min(f_load(x + i), low);
+      high = f_max(f_load(x + i), high);
     }
     least[b] = -f_largest(f_sub(f_zero(), low));
     largest[b] = f_largest(high);

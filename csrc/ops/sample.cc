@@ -84,6 +84,7 @@ Chosen only_likeliest(const Candidates& c, const Blocks& blocks, size_t count) {
       near.add(c.logits[i], c.id(i));
     }
   }
+  count = std::min(count, near.logits.size());  // fewer where some are no numbers
   least = nth_largest(near.logits, count);
   size_t level = count;  // of those that are equal to the last one, the first ones belong to it
   for (float logit : near.logits) level -= logit > least;
@@ -210,7 +211,7 @@ int64_t sample(const Kernels& kernels, const float* logits, int64_t count, const
   Ranking ranking(kernels, candidates, least, largest, temperature);
   size_t kept = candidates.count;
   if (top_p < 1) kept = std::min(kept, ranking.before(top_p * ranking.sum(kept), false) + 1);
-  if (min_p > 0) kept = std::min(kept, ranking.weighing(min_p));
+  if (min_p > 0) kept = std::clamp<size_t>(ranking.weighing(min_p), 1, kept);
   size_t drawn = ranking.before(uniform * ranking.sum(kept), true);
   if (drawn >= kept) drawn = std::min(kept, ranking.weighing(0)) - 1;  // the sum has rounded past the last that weighs anything
   return ranking.id(drawn);

@@ -35,10 +35,10 @@ def _memory(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _limit_and_use(folder: Path, limit_file: str, use_file: str, prefix: str) -> Iterator[tuple[int, int]]:
-    limit, used = _read(folder / limit_file), _read(folder / use_file)
+    limit, used = system_text(folder / limit_file), system_text(folder / use_file)
     if not limit.isdecimal() or not used.isdecimal() or int(limit) >= _UNLIMITED:
         return
-    parts = dict(line.split() for line in _read(folder / "memory.stat").splitlines() if len(line.split()) == 2)
+    parts = dict(line.split() for line in system_text(folder / "memory.stat").splitlines() if len(line.split()) == 2)
     # Cached files count as used, model files that were just read among them, but are given back when memory is wanted.
     cached = sum(int(parts.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
     yield int(limit), max(0, int(used) - cached)
@@ -46,11 +46,11 @@ def _limit_and_use(folder: Path, limit_file: str, use_file: str, prefix: str) ->
 
 def _quotas(root: Path) -> Iterator[float]:
     for folder in _groups(root, ""):
-        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        quota, _, period = system_text(folder / "cpu.max").partition(" ")
         if quota.isdecimal() and period.isdecimal() and int(period):
             yield int(quota) / int(period)
     for folder in _groups(root, "cpu"):
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        quota, period = system_text(folder / "cpu.cfs_quota_us"), system_text(folder / "cpu.cfs_period_us")
         if quota.isdecimal() and period.isdecimal() and int(period):  # -1: no limit
             yield int(quota) / int(period)
 
@@ -59,7 +59,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     """The folders of this process' group and of those around it, as far as they can be seen from here: a container sees its own as the
     outermost. controller: of version 1; "": version 2."""
     mount, own = root / MOUNT / controller, Path()
-    for line in _read(root / "proc/self/cgroup").splitlines():  # 4:cpu,cpuacct:/docker/1a2b, or of version 2 0::/user.slice
+    for line in system_text(root / "proc/self/cgroup").splitlines():  # 4:cpu,cpuacct:/docker/1a2b, or of version 2 0::/user.slice
         names, _, path = line.partition(":")[2].partition(":")
         if controller in names.split(","):
             own = Path() if ".." in path else Path(path.lstrip("/"))
@@ -67,8 +67,8 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     yield from (mount / part for part in (own, *own.parents))
 
 
-def _read(file: Path) -> str:
-    """ "" where there is none."""
+def system_text(file: Path) -> str:
+    """What the kernel or a driver says in a file; "" where there is none, or it does not answer."""
     try:
         return file.read_text("utf-8", "replace").strip()
     except OSError:

@@ -81,6 +81,12 @@ class ClosedError(LinnetError):
     """The LLM was used after `close()`."""
 
 
+def shortened(value: object) -> str:
+    """A value as Python writes it, for a message: 60 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _one_line(message: str) -> str:
     if len(message) > MAX_MESSAGE:
         message = message[: MAX_MESSAGE - 4] + " ..."

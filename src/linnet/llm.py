@@ -213,13 +213,14 @@ class LLM:
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
+        continues: bool | None = None,
         cache: bool = True,
     ) -> Handle:
         """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
         QueueFullError where `max_queue` requests wait already. tools, tool_choice, parallel_tool_calls: as in `chat`; the prompt must be
-        messages then."""
+        messages then. continues: whether the answer goes on with a text (see `Completion.text`); None: if the prompt is one."""
         ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice, parallel_tool_calls)
-        answer = self._answer(ids, params, cache, self._reader.continues(prompt), tool_use)
+        answer = self._answer(ids, params, cache, self._reader.continues(prompt, continues), tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
 
@@ -291,7 +292,7 @@ class LLM:
         files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
         may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
         kind = resolve_pooling(pooling, self._checkpoint)
-        return EmbeddingHandle(self.engine, self._reader.read_all(texts), kind, normalize, timeout)
+        return EmbeddingHandle(self.engine, self._reader.read_all(texts, closed=True), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a

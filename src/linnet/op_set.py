@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 from linnet.arch.spec import ModelSpec
@@ -16,7 +15,7 @@ from linnet.machine_memory import available_memory
 from linnet.model_options import ModelOptions
 from linnet.ops.base import Ops
 from linnet.ops.torch.placement import place
-from linnet.tensors import F32, FLOATS, TensorType
+from linnet.tensors import F32, TensorType
 from linnet.weights import Weights
 
 if TYPE_CHECKING:
@@ -87,13 +86,14 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     from linnet.ranks import LeadOps, Rank
 
     layers, outside, largest = torch_bytes(checkpoint, options.target, dtype)
-    weight_bytes = sum(layers) + outside
-    memory = free_memory(devices[0])
+    memory = min((free for device in devices if (free := free_memory(device)) is not None), default=None)
     if options.tp == 1:
         placed = place(layers, outside, largest, options.offload, memory, options.kv_memory)
-        if placed.on_host and memory is not None and placed.on_host > (there := available_memory()):
+        pinned = devices[0].type == "cuda"
+        on_host = sum(torch_bytes(checkpoint, options.target, dtype, pinned)[0][placed.layers.start :]) if placed.layers else 0
+        if on_host and memory is not None and on_host > (there := available_memory()):
             raise OutOfMemoryError(
-                f"{len(placed.layers)} layers are to stay in host memory and take {placed.on_host} bytes, of which {there} are available; "
+                f"{len(placed.layers)} layers are to stay in host memory and take {on_host} bytes, of which {there} are available; "
                 "choose smaller weights, as q4_0"
             )
         # A graph holds what lies on the device alone.
@@ -107,12 +107,13 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
     if checkpoint.path is None:
         raise InvalidRequestError(f"tp is {options.tp}, and every device reads the model's files: save this one, which is in memory only")
     ranks = [Rank(rank, options.tp, device, dtype, checkpoint.path, options.target, "") for rank, device in enumerate(devices)]
-    return OpSet(LeadOps(ranks), share.own_spec, weight_bytes // options.tp, memory, share)
+    return OpSet(LeadOps(ranks), share.own_spec, sum(layers) // options.tp + outside, memory, share)
 
 
-def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType) -> tuple[list[int], int, int]:
-    """Of the weights on the torch op set: of the matrices of each layer, of all else, and of the largest matrix of a layer."""
-    from linnet.ops.torch.matrices import packed_bytes
+def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType, pinned: bool = False) -> tuple[list[int], int, int]:
+    """Of the weights on the torch op set: of the matrices of each layer, of all else, and of the largest matrix of a layer. pinned: as
+    PyTorch pins host memory, in powers of two."""
+    from linnet.ops.torch.matrices import matrix_bytes
 
     layers, outside, largest = [0] * len(checkpoint.spec.layers), 0, 0
     for slot in plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict):
@@ -120,7 +121,8 @@ def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType)
             outside += F32.nbytes(slot.field_shape)
             continue
         type = type_in_memory(slot, checkpoint.source.type(slot.names[0]), target)
-        count = prod(slot.field_shape) * dtype.itemsize if type in FLOATS else packed_bytes(type, slot.field_shape, dtype)
+        count = matrix_bytes(type, slot.field_shape, dtype)
+        count = 1 << (count - 1).bit_length() if pinned else count
         if slot.layer is None:
             outside += count
         else:

@@ -55,14 +55,12 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
         slides = options.slides(spec, checkpoint.slides)
         op_set = open_op_set(options, checkpoint)
         files.callback(op_set.close)
-        tokenizer = read_tokenizer(checkpoint, options.tokenizer)
-        template = read_chat_template(options.chat_template, tokenizer)
-        reader = PromptReader(checkpoint.name, tokenizer, template, options.tool_format)
+        reader = _reader(checkpoint, options)
         # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
         wanted = spec.context if slides and options.context is None else options.context
         reserved = op_set.weight_bytes
         if guessing is not None:
-            draft = open_draft(guessing, options, checkpoint, op_set, tokenizer)
+            draft = open_draft(guessing, options, checkpoint, op_set, reader.tokenizer)
             reserved += draft.op_set.weight_bytes
         needs = (wanted, options.batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
         pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
@@ -81,18 +79,27 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
                 max_queue=options.max_queue,
                 draft=None if draft is None else draft.load(),
             )
-        ends = {*checkpoint.eos_token_ids, *(tokenizer.eos_ids if tokenizer else ())}
-        end_ids = frozenset(token for token in ends if token < spec.vocab_size)
         logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)
         return Opened(
             engine=engine,
-            tokenizer=tokenizer,
+            tokenizer=reader.tokenizer,
             reader=reader,
-            grammars=GrammarCompiler(tokenizer, spec.vocab_size),
-            end_ids=end_ids,
+            grammars=GrammarCompiler(reader.tokenizer, spec.vocab_size),
+            end_ids=_end_ids(checkpoint, reader.tokenizer),
             files=files.pop_all(),
             name=checkpoint.name,
             vocab_size=spec.vocab_size,
             generation=checkpoint.generation,
             checkpoint=checkpoint,
         )
+
+
+def _reader(checkpoint: Checkpoint, options: ModelOptions) -> PromptReader:
+    tokenizer = read_tokenizer(checkpoint, options.tokenizer)
+    return PromptReader(checkpoint.name, tokenizer, read_chat_template(options.chat_template, tokenizer), options.tool_format)
+
+
+def _end_ids(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> frozenset[int]:
+    """What ends an answer, by the model's files and its tokenizer's, of which the model may know fewer tokens."""
+    ends = {*checkpoint.eos_token_ids, *(tokenizer.eos_ids if tokenizer else ())}
+    return frozenset(token for token in ends if token < checkpoint.spec.vocab_size)

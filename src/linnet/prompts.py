@@ -8,7 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from linnet.errors import InvalidRequestError, MissingDependencyError, ModelFileError
+from linnet.errors import InvalidRequestError, MissingDependencyError, ModelFileError, shortened
 
 if TYPE_CHECKING:
     from linnet.load.checkpoint import Checkpoint
@@ -44,37 +44,40 @@ class PromptReader:
         self.tool_format = tool_format
         self.whole = whole
 
-    def read_all(self, prompts: Any) -> list[list[int]]:
-        """Token ids of one prompt or of each of a list of prompts. Raises InvalidRequestError that says which is wrong."""
+    def read_all(self, prompts: Any, closed: bool = False) -> list[list[int]]:
+        """Token ids of one prompt or of each of a list of prompts; closed: of texts that are not to be gone on with. Raises
+        InvalidRequestError that says which is wrong."""
         prompts = _plain(prompts)
         if isinstance(prompts, str) or not isinstance(prompts, list):
-            return [self.read(prompts)]
+            return [self.read(prompts, closed=closed)]
         if not prompts:
             raise InvalidRequestError("the list of prompts is empty; give at least one prompt")
         if _all_are(prompts, Integral) or _all_are(prompts, Mapping):
             return [self.read(prompts)]
-        return [self.read(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)]
+        return [self.read(prompt, f"prompts[{i}]", closed) for i, prompt in enumerate(prompts)]
 
-    def continues(self, prompt: Any) -> bool:
-        """Whether an answer goes on with this prompt, as it does with a text, rather than begin a text of its own."""
-        return isinstance(prompt, str) and not self.whole
+    def continues(self, prompt: Any, asked: bool | None = None) -> bool:
+        """Whether an answer goes on with this prompt, as it does with a text unless `asked` otherwise, rather than begin a text of its
+        own, as what a decoder makes of an encoder's always does."""
+        return (isinstance(prompt, str) if asked is None else asked) and not self.whole
 
     def each_continues(self, prompts: Any) -> list[bool]:
         """The same of what `read_all` takes: of each prompt, or of each part of one that is no text."""
         prompts = _plain(prompts)
         return [self.continues(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
 
-    def read(self, prompt: Any, where: str = "the prompt") -> list[int]:
-        """Token ids of one prompt; a text starts with the model's beginning token, if its texts do."""
+    def read(self, prompt: Any, where: str = "the prompt", closed: bool = False) -> list[int]:
+        """Token ids of one prompt; a text starts with the model's beginning token, if its texts do, and if `closed` ends as they do."""
         prompt = _plain(prompt)
         if isinstance(prompt, str):
             tokenizer = self.needed("a text")
-            return tokenizer.encode_whole(prompt) if self.whole else tokenizer.encode(prompt)
+            encode = tokenizer.encode_whole if self.whole else tokenizer.encode_closed if closed else tokenizer.encode
+            return encode(prompt)
         if isinstance(prompt, list) and _all_are(prompt, Integral):
             return [int(token) for token in prompt]
         if isinstance(prompt, list) and _all_are(prompt, Mapping):
             return self.read_messages(prompt)
-        raise InvalidRequestError(f"{where} is {_short(prompt)}; it must be {_KINDS}")
+        raise InvalidRequestError(f"{where} is {shortened(prompt)}; it must be {_KINDS}")
 
     def read_messages(self, messages: Sequence[Message], tool_use: ToolUse | None = None) -> list[int]:
         """Token ids of a conversation, up to where the answer starts. Raises ChatTemplateError where there is no template, or it has no
@@ -99,7 +102,7 @@ class PromptReader:
         from linnet.text.tool_calls.use import read_tool_use
 
         if isinstance(messages, str) or not isinstance(messages, Sequence) or not _all_are(list(messages), Mapping):
-            raise InvalidRequestError(f"tools go with messages, since a chat template tells of them, and the prompt is {_short(messages)}")
+            raise InvalidRequestError(f"tools go with messages, as a chat template tells of them, and the prompt is {shortened(messages)}")
         tool_use = read_tool_use(tools, choice, self.needed("tools"), self.chat_template, self.tool_format, parallel)
         ids = self.read_messages(messages, tool_use)
         if tool_use is not None and tool_use.opening:
@@ -165,7 +168,7 @@ def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | 
         templates = read_templates(Path(given))
     except ModelFileError as error:
         theirs = f"the model's own are called {', '.join(names)}" if names else "the model has none of its own"
-        raise InvalidRequestError(f"chat_template {_short(given)} is neither a template nor a file of one ({error}); {theirs}") from None
+        raise InvalidRequestError(f"chat_template {shortened(given)} is neither a template nor a file of one ({error}); {theirs}") from None
     for name, template in templates.items():
         check(template, f"the chat template {name!r} of {given}")
     return templates
@@ -180,8 +183,3 @@ def _plain(value: Any) -> Any:
 
 def _all_are(items: list[Any], kind: type) -> bool:
     return all(isinstance(item, kind) and not isinstance(item, bool) for item in items)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -7,15 +7,19 @@ devices by torch.distributed (NCCL between CUDA devices, gloo elsewhere).
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Any
+from weakref import ref
 
 import torch
 import torch.distributed as distributed
@@ -25,6 +29,7 @@ from linnet.errors import LinnetError
 from linnet.forward import forward
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.ops.base import Batch
+from linnet.ops.torch.devices import open_kernels
 from linnet.ops.torch.ops import TorchOps
 from linnet.ops.torch.shards import Share, with_partial_sums
 from linnet.tensors import TensorType
@@ -36,6 +41,7 @@ LOADING = timedelta(minutes=30)
 """How long a device waits for the others, at most: while the slowest reads its weights. One whose process ended is noticed at once."""
 
 ENDING_S = 5.0
+"""How long processes have to leave by themselves, all of them together."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +60,33 @@ class Rank:
     def join(self) -> RankOps:
         """The op set of this rank, once all of them are there."""
         backends: Any = distributed
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
-            made = backends.ProcessGroupNCCL
-        else:
-            made = backends.ProcessGroupGloo
-        return RankOps(self.device, self.dtype, made(backends.FileStore(self.store, self.size), self.rank, self.size, LOADING))
+        meeting = backends.FileStore(self.store, self.size), self.rank, self.size
+        if self.device.type != "cuda":
+            return RankOps(self.device, self.dtype, backends.ProcessGroupGloo(*meeting, LOADING))
+        torch.cuda.set_device(self.device)
+        # Left alone, NCCL's watchdog ends the whole process when another one is lost; here the first rank sees to that (`LeadOps`).
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+        options = backends.ProcessGroupNCCL.Options()
+        options._timeout = LOADING
+        return RankOps(self.device, self.dtype, backends.ProcessGroupNCCL(*meeting, options))
 
 
 class RankOps(TorchOps):
     """`TorchOps` whose sums are those of all ranks."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, group: Any) -> None:
-        super().__init__(device, dtype)
+        super().__init__(device, dtype, kernels=open_kernels(device))
         self.group = group
 
     def summed(self, terms: torch.Tensor) -> torch.Tensor:
         terms = terms.contiguous()
         self.group.allreduce([terms]).wait()
         return terms
+
+    def abandon(self) -> None:
+        """Ends sums that wait for a device which is gone: NCCL's would for ever, gloo's end by themselves."""
+        if self.device.type == "cuda":
+            self.group.abort()
 
 
 class LeadOps(RankOps):
@@ -85,12 +99,13 @@ class LeadOps(RankOps):
     def __init__(self, ranks: list[Rank]) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="linnet-")
         store = str(Path(self.folder.name) / "ranks")
-        self.others = [_Other(Rank(r.rank, r.size, r.device, r.dtype, r.model, r.target, store)) for r in ranks[1:]]
+        first, *others = (replace(rank, store=store) for rank in ranks)
+        self.others = [_Other(rank) for rank in others]
         self.failure: str | None = None
-        first = ranks[0]
+        self._failing = Lock()
         try:
             self.hear("could not start")
-            joined = Rank(0, first.size, first.device, first.dtype, first.model, first.target, store).join()
+            joined = first.join()
         except BaseException:
             self.end()
             raise
@@ -99,6 +114,8 @@ class LeadOps(RankOps):
     def await_weights(self) -> None:
         """Until every rank has read its own. Raises LinnetError with the reason of the one that could not."""
         self.hear("could not load the model")
+        ends = [other.process.sentinel for other in self.others]
+        Thread(target=_watch, args=(ref(self), ends), name="linnet ranks", daemon=True).start()
 
     def hear(self, otherwise: str) -> None:
         """Until every other rank says that it has come as far as it was to."""
@@ -111,14 +128,26 @@ class LeadOps(RankOps):
                 self.end()
                 raise LinnetError(f"rank {other.rank} of {len(self.others) + 1} {otherwise}: {failure}")
 
+    def fail(self, otherwise: str) -> None:
+        """Nothing more can run: for the reason of a rank that is lost, or else `otherwise`. The first reason stays."""
+        with self._failing:
+            if self.failure is None:
+                lost = wait([signal for other in self.others for signal in (other.process.sentinel, other.pipe)], 1.0)
+                found = (other for other in self.others if other.process.sentinel in lost or other.pipe in lost)
+                self.failure = next((f"rank {other.rank} {other.ended()}" for other in found), otherwise)
+
     def compute(self, spec: ModelSpec, build: Callable[[], torch.Tensor], batch: Batch) -> torch.Tensor:
         try:
             self.tell("step", batch)
-            return super().compute(spec, build, batch)
-        except Exception as error:  # the others are now at another place than this one, whatever it was
+            result = super().compute(spec, build, batch)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # sums that were abandoned meanwhile are none
             if self.failure is None:
-                self.failure = next((f"rank {other.rank} {other.ended()}" for other in self.others if other.is_lost()), str(error))
-                self.end()
+                return result
+            raise LinnetError(self.failure)
+        except Exception as error:  # the others are now at another place than this one, whatever it was
+            self.fail(str(error))
+            self.end()
             raise LinnetError(f"a device of {len(self.others) + 1} failed ({self.failure}); open the model again") from error
 
     def tell(self, what: str, *arguments: Any) -> None:
@@ -128,7 +157,8 @@ class LeadOps(RankOps):
             try:
                 other.pipe.send((what, arguments))
             except OSError:
-                raise LinnetError(f"rank {other.rank} {other.ended()}") from None
+                self.fail("a device was lost")
+                raise LinnetError(str(self.failure)) from None
 
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         super().allocate_cache(spec, pages, kv_dtype, groups)
@@ -144,9 +174,13 @@ class LeadOps(RankOps):
 
     def end(self) -> None:
         """Ends the other processes. Ending twice is no error."""
-        self.failure = self.failure or "it was closed"
+        with self._failing:
+            self.failure = self.failure or "it was closed"
         for other in self.others:
-            other.end()
+            other.pipe.close()  # it sees that, and leaves
+        until = time.monotonic() + ENDING_S
+        for other in self.others:
+            other.end(until)
         self.folder.cleanup()
 
 
@@ -161,12 +195,8 @@ class _Other:
         self.process.start()
         theirs.close()
 
-    def is_lost(self) -> bool:
-        """Whether the process has ended, or is about to: it then said why, or closed its pipe."""
-        self.process.join(1.0)
-        return not self.process.is_alive() or self.pipe.poll()
-
     def ended(self) -> str:
+        """Why, as it said itself, or else its exit code."""
         try:
             if self.pipe.poll():
                 return f"stopped: {self.pipe.recv()}"
@@ -175,16 +205,25 @@ class _Other:
         self.process.join(1.0)
         return f"ended with exit code {self.process.exitcode}"
 
-    def end(self) -> None:
-        self.pipe.close()  # it sees that, and leaves
-        self.process.join(ENDING_S)
-        if self.process.is_alive():
+    def end(self, until: float) -> None:
+        self.process.join(max(0.0, until - time.monotonic()))
+        if self.process.is_alive():  # it waits for its device, which waits for others
             self.process.kill()
             self.process.join()
 
 
+def _watch(lead: ref[LeadOps], ends: list[int]) -> None:
+    """Until a process ends: then whoever waits for its terms is let go. Holds the first rank's op set no longer than others do."""
+    wait(ends)
+    ops = lead()
+    if ops is not None and ops.failure is None:
+        ops.fail("a device was lost")
+        ops.abandon()
+
+
 def _work(rank: Rank, pipe: Connection) -> None:
     """The life of a rank that is not the first: does as it is told, until the pipe is closed."""
+    Thread(target=_leave_with_parent, daemon=True).start()
     try:
         pipe.send(None)
         ops = rank.join()
@@ -209,6 +248,14 @@ def _work(rank: Rank, pipe: Connection) -> None:
         except Exception as error:
             pipe.send(f"{type(error).__name__}: {error}")
             return
+
+
+def _leave_with_parent() -> None:
+    """Ends this process with the one that began it, in whatever it waits for."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def load_share(checkpoint: Checkpoint, ops: TorchOps, share: Share, target: TensorType | None) -> Weights:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from family import VOCABULARY
@@ -14,9 +19,13 @@ from recorded_graph import Graphs
 
 from linnet import LLM, SamplingParams
 from linnet.errors import MissingDependencyError
+from linnet.forward import forward
+from linnet.load.checkpoint import open_checkpoint
+from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.ops.torch import devices
-from linnet.ops.torch.decode import compiled
+from linnet.ops.torch.decode import Run, compiled, cuda_graph
 from linnet.ops.torch.ops import TorchOps
+from linnet.tensors import TYPES
 from models import NAMED, Draw
 
 NAMES = """llama-dynamic mistral-window gemma2-window chatglm-plain deepseek_v2-plain gpt_oss-plain nanochat-plain falcon-alibi gpt2-plain
@@ -42,6 +51,94 @@ def test_replays_give_what_the_op_set_gives(draw: Draw, kv_dtype: str, saved: Ca
             for i in who:
                 assert difference(found[1][i], found[0][i]) < (1e-5 if kv_dtype == "f32" else 1e-3)  # roundings to integers
     assert graphs.captured >= 2
+
+
+def one_token_each(count: int, pages: int = 1, groups: int = 1) -> Batch:
+    """A step of sequences that each have so many pages, full but for the last position; all the same pages."""
+    ids, zeros = np.arange(count, dtype=np.int32), np.zeros(count, np.int32)
+    table = np.broadcast_to(np.arange(pages, dtype=np.int32), (groups, count, pages))
+    length = zeros + pages * PAGE_SIZE
+    return Batch(zeros, length - 1, zeros, ids, table, length, length, ids)
+
+
+@pytest.mark.parametrize(
+    ("draw", "weights", "kv_dtype"),
+    [*((draw, None, "bf16") for draw in DRAWS), (DRAWS[0], "q4_0", "q8_0"), (DRAWS[-1], "q8_0", "f16")],
+    ids=str,
+)
+def test_a_captured_step_asks_the_host_for_nothing(draw: Draw, weights: str | None, kv_dtype: str, saved: Callable[[Draw], Path]) -> None:
+    """On "meta", a device without memory, whatever would be read back, sized by its values, or taken from elsewhere is an error."""
+    runs: list[Run] = []
+    ops = TorchOps(torch.device("meta"), torch.bfloat16, lambda run: runs.append(run) or run)  # type: ignore[func-returns-value]
+    model = load(saved(draw), ops, weights and TYPES[weights])
+    session = Session(model, [40, 40, 40], kv_dtype)
+    with torch.inference_mode():
+        logits = session.step.compute(one_token_each(3, groups=len(session.table)))  # type: ignore[attr-defined]
+    assert len(runs) == 1
+    assert logits.shape == (3, model.spec.vocab_size)
+
+
+def test_rows_that_fill_a_batch_up_write_to_nobodys_page() -> None:
+    checkpoint = open_checkpoint("tiny")
+    ops = TorchOps(torch.device("cpu"), torch.float32, Graphs())
+    weights = checkpoint.assemble(ops)
+    ops.allocate_cache(checkpoint.spec, [4], "f32")
+    step = ops.stepper(checkpoint.spec, partial(forward, ops, checkpoint.spec, weights))
+    assert ops.cache is not None
+    for _ in range(2):  # captured, then replayed
+        for store in (*ops.cache.keys, *ops.cache.values):
+            store.rows.fill_(7)
+        step(one_token_each(3, pages=2))
+        for store in (*ops.cache.keys, *ops.cache.values):
+            written = (store.rows != 7).flatten(1).any(1).nonzero()[:, 0].tolist()
+            assert written == [2 * PAGE_SIZE - 1, 4 * PAGE_SIZE]  # where the sequences are, and the first place past all pages
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("with_triton", [False, True])
+def test_a_few_programs_serve_all_sizes(with_triton: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for a batch of one with the first table, one for it with any, one for all others."""
+    programs: list[object] = []
+
+    def traced(graph: object, inputs: object) -> Callable[..., None]:
+        programs.append(graph)
+
+        def run(*inputs: object) -> None:
+            raise InterruptedError  # traced, and never run
+
+        return run
+
+    if with_triton:
+        pytest.importorskip("triton")
+        monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
+    torch.compiler.reset()
+    kernels = devices.open_kernels(torch.device("cuda")) if with_triton else None
+    checkpoint = open_checkpoint("tiny")
+    ops = TorchOps(torch.device("cpu"), torch.bfloat16, compiled(backend=traced), kernels)
+    weights = checkpoint.assemble(ops)
+    ops.allocate_cache(checkpoint.spec, [64], "f16")
+    step = ops.stepper(checkpoint.spec, partial(forward, ops, checkpoint.spec, weights))
+    for count, pages in [(1, 8), (1, 16), (2, 8), (1, 64), (4, 32), (16, 64), (64, 8)]:
+        with pytest.raises(InterruptedError):
+            step(one_token_each(count, pages))
+    assert len(programs) == 3
+
+
+def test_a_step_that_no_graph_holds_runs_all_the_same(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    made = {"Stream": lambda device: stream, "current_stream": lambda: stream, "stream": lambda stream: nullcontext()}
+    made |= {"graph_pool_handle": lambda: (0, 1), "CUDAGraph": SimpleNamespace}
+    for name, value in made.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    context = type("Refusing", (), {"__enter__": lambda self: None, "__exit__": refuse})
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: context())
+    with caplog.at_level(logging.WARNING, "linnet.ops"):
+        run = cuda_graph(torch.device("cuda", 0))(lambda: torch.ones(2))
+    assert run().tolist() == [1, 1]
+    assert "no CUDA graph holds it (operation not permitted when stream is capturing)" in caplog.text
 
 
 PROMPTS = ["What is 3 + 4?", "The capital of", "Once upon a time there was a bird, and it said", "One, two, three,", "1"]

@@ -38,6 +38,14 @@ def test_a_table_and_a_chart(linnet, tmp_path):
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
+def test_what_pytorch_runs_is_measured_against_what_pytorch_does(linnet):
+    done = linnet("bench", "tiny", *SMALL, "--ops", "torch", "--dtype", "bf16", "--weights", "q4_0")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^ +1 +16 +4 +0\.\d\d .*%.*%", done.stdout, re.MULTILINE)
+    assert re.search(r"GB/s that cpu read and wrote in a copy in this run", done.stdout)
+    assert re.search(r"of a product of large matrices \(cpu in bfloat16\)", done.stdout)
+
+
 def test_skip_load_needs_no_weights(linnet, tmp_path):
     shutil.copy(TINY / "config.json", tmp_path)
     done = linnet("bench", tmp_path, "--skip-load", *SMALL, "--weights", "q8_0", "--json")
@@ -81,6 +89,9 @@ def test_where_nothing_fits_that_is_an_error(linnet, wide):
         (("--output-len", "0"), "--output-len '0'"),
         (("--threads", "0"), "threads is 0"),
         (("--threads", "1000"), "threads is 1000 and this process may run on"),
+        (("--device", "cuda"), "device 'cuda' is GPUs of NVIDIA"),
+        (("--device", "cuda:x"), "device 'cuda:x' is not one of cpu, cuda"),
+        (("--dtype", "bf16"), "dtype is for ops='torch'"),
         (("--tp", "3"), "tp is 3, and layer 0 of the model cannot be divided so"),
         (("--repeat", "0"), "--repeat"),
         (("--input-len", "1020", "--output-len", "5"), "make 1025 tokens, and the model was made for 1024"),

@@ -41,8 +41,8 @@ class GivenDraft(DraftModel):
 class ErringOps(MockOps):
     """The mock's logits, but for a part of all histories, where the likeliest tokens change places with their neighbours."""
 
-    def __init__(self, errs: float) -> None:
-        super().__init__()
+    def __init__(self, errs: float, window: int | None) -> None:
+        super().__init__((window,))
         self.errs = errs
 
     def logits(self, x: Any, matrix: Any, bias: Any, output: spec.Output) -> NDArray[np.float32]:
@@ -53,8 +53,9 @@ class ErringOps(MockOps):
         return rows
 
 
-def mock_draft(errs: float = 0.0, cost: float = 0.0) -> DraftModel:
-    draft = GivenDraft(ErringOps(errs), MOCK, NO_WEIGHTS, "f32")
+def mock_draft(errs: float = 0.0, cost: float = 0.0, window: int | None = None) -> DraftModel:
+    """window: how many of the last tokens its logits see; the model's own, or it never says the same."""
+    draft = GivenDraft(ErringOps(errs, window), MOCK, NO_WEIGHTS, "f32")
     draft.cost = cost
     return draft
 

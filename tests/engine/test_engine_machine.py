@@ -81,7 +81,7 @@ class EngineMachine(RuleBasedStateMachine):
             prefix_cache=prefixes,
             slides=slides,
             windows=windows,
-            draft=None if errs is None else mock_draft(errs),
+            draft=None if errs is None else mock_draft(errs, window=windows[0]),
         )
         self.engine.speculator.costs = GivenCosts(0.05)
         self.ops: MockOps = self.engine.ops  # type: ignore[assignment]

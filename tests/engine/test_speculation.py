@@ -161,6 +161,27 @@ def test_past_the_context_it_goes_on_without() -> None:
     assert_whole(engine)
 
 
+@pytest.mark.parametrize("windows", [(40,), (None, 33), (70, 33, 5)])
+def test_layers_with_windows_guess_beside_beams_with_prefixes_found_and_pages_given_up(windows: tuple[int | None, ...]) -> None:
+    """The draft model keeps its own keys and values under the page numbers of the first group, of which it may read any again."""
+
+    def asked(mode: str) -> list[Request]:
+        drawn = [request([*prompt_of(97), *prompt_of(n, n)], max_tokens=80, seed=n, n=1 + n % 2, speculation=mode) for n in range(1, 5)]
+        return [*drawn, request(prompt_of(100), max_tokens=60, num_beams=3, temperature=0.0, speculation="off")]
+
+    engine = speculating_engine(windows=windows, pages=16, prefill_chunk=32, draft=mock_draft(0.3, window=windows[0]))
+    first = asked("draft")[:1]
+    found = run(engine, *first)
+    rest = asked("draft")[1:]
+    found += run(engine, *rest)
+    assert found == [answer for r in asked("off") for answer in run(mock_engine(windows=windows, prefix_cache=False), r)]
+    guessed, came = np.sum([counts(r) for r in (*first, *rest)], axis=0)
+    assert 30 < came < guessed
+    assert rest[0].cached_tokens == 96
+    assert engine.scheduler.preemptions
+    assert_whole(engine)
+
+
 def test_what_a_callable_does_wrong_in_the_midst_of_guesses_fails_its_request_alone() -> None:
     def process(tokens: list[int], logits: np.ndarray) -> np.ndarray:
         if len(tokens) > 70:

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import re
 import uuid
+from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from random import Random
 from typing import Any
@@ -271,7 +272,30 @@ def _reference(random: Random, depth: int) -> Schema:
 def validate(schema: Schema, text: str) -> None:
     """Raises where the text is no JSON that satisfies the schema; numbers are compared as decimals, as they are written."""
     exact = json.loads(json.dumps(schema), parse_float=Decimal)
-    jsonschema.Draft202012Validator(exact, format_checker=_FORMATS).validate(json.loads(text, parse_float=_decimal))
+    _Validator(exact, format_checker=_FORMATS).validate(json.loads(text, parse_float=_decimal))
+
+
+def _multiple_of(validator: Any, divisor: int | Decimal, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    """Exact for numbers of any exponent, at which jsonschema's own division gives up."""
+    if not validator.is_type(value, "number") or not Decimal(value).is_finite():  # infinite: see _decimal
+        return
+    (digits, exponent), (part, places) = (_whole(Decimal(number)) for number in (value, divisor))
+    shift = exponent - places  # digits * 10**shift is to be a multiple of part
+    if shift >= 0:
+        left = digits * pow(10, shift, part) % part
+    else:
+        left = digits % (part * 10**-shift) if -shift <= len(str(digits)) else digits
+    if left:
+        yield jsonschema.ValidationError(f"{value} is not a multiple of {divisor}")
+
+
+def _whole(number: Decimal) -> tuple[int, int]:
+    """n and e of the finite number n * 10**e, without its sign."""
+    _, digits, exponent = number.as_tuple()
+    return int("".join(map(str, digits))), int(exponent)
+
+
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"multipleOf": _multiple_of})
 
 
 def _decimal(text: str) -> Decimal:

@@ -135,6 +135,24 @@ def test_poolings_that_are_not_built_say_so(tmp_path: Path, config: Any, modules
         checkpoint.close()
 
 
+def test_a_text_gets_the_end_that_its_tokenizer_puts_there(tmp_path: Path) -> None:
+    """As Qwen3-Embedding's does, whose last token's vector is the text's; transformers adds it, and a text to go on with has none."""
+    transformers = pytest.importorskip("transformers")
+    shutil.copytree(TINY, tmp_path / "m", ignore=shutil.ignore_patterns("*.py", "README.md"))
+    file = tmp_path / "m" / "tokenizer.json"
+    whole = json.loads(file.read_text())
+    end = next(token for token in whole["added_tokens"] if token["content"] == "<|end|>")
+    parts = [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<|end|>", "type_id": 0}}]
+    special = {"<|end|>": {"id": "<|end|>", "ids": [end["id"]], "tokens": ["<|end|>"]}}
+    whole["post_processor"] = {"type": "TemplateProcessing", "single": parts, "pair": parts, "special_tokens": special}
+    file.write_text(json.dumps(whole))
+    ids = [transformers.AutoTokenizer.from_pretrained(tmp_path / "m")(text).input_ids for text in TEXTS]
+    with LLM(tmp_path / "m") as llm:
+        assert np.array_equal(llm.embed(TEXTS), llm.embed(ids))
+        assert np.array_equal(llm.embed(TEXTS[0]), llm.embed(ids[0]))
+        assert [*llm.tokenize(TEXTS[0]), end["id"]] == ids[0]
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"), [(None, None), (0, None), (1, "mean"), (3, "last"), (2, "cls"), (4, "rank"), (9, "9"), ("x", "x")]
 )

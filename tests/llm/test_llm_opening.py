@@ -127,6 +127,8 @@ def test_an_answer_goes_on_with_a_text_and_else_begins_one(sentencepiece_llm: tu
     assert "".join(step.text for step in llm.trace("the owl", params=scripted())) == " lived near"
     handle = llm.submit("the owl", scripted())
     assert (handle.continues, handle.result()[0].text) == (True, " lived near")
+    assert llm.submit(prompt, scripted(), continues=True).result()[0].text == " lived near"
+    assert llm.submit("the owl", scripted(), continues=False).result()[0].text == "lived near"
     assert llm.generate(prompt, scripted())[0].text == reference.decode(said) == "lived near"
     messages = [{"role": "user", "content": "the owl"}]
     assert llm.chat(messages, scripted()).text == llm.generate([messages], scripted())[0].text == "lived near"

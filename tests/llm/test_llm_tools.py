@@ -135,7 +135,9 @@ def test_control_tokens_reach_the_parser_and_no_text(hermes: LLM) -> None:
     assert marker in tokenizer.special_ids
     use = ToolUse([WEATHER], Format("test", "<|user|>", ("<|user|>",), (), read_hermes), frozenset({marker}))
     script = iter([marker, *tokenizer.encode(CALL, bos=False), tokenizer.eos_id])
-    answer = Answer([5], SamplingParams(choose=lambda logits: next(script)), frozenset({tokenizer.eos_id or 0}), tokenizer, True, use)
+    answer = Answer(
+        [5], SamplingParams(choose=lambda logits: next(script)), frozenset({tokenizer.eos_id or 0}), tokenizer, True, tool_use=use
+    )
     hermes.engine.submit(answer.request)
     completion = list(answer.chunks(hermes.engine.outputs(answer.request)))[-1].completion
     assert completion is not None

@@ -6,12 +6,13 @@ import gguf
 import pytest
 
 from linnet.load.end_tokens import END_TEXTS, end_texts
+from linnet.text.tokenizer import Tokenizer
 from linnet.text.tokenizer.byte_level import CHARACTER_OF
 
 BYTES = [CHARACTER_OF[byte] for byte in range(256)]
 
 
-def vocabulary(path: Path, texts: list[str]) -> list[str]:
+def vocabulary(path: Path, texts: list[str], closes: bool = False) -> list[str]:
     """A vocabulary of bytes and these texts in GGUF, none of them a control token or named by the metadata."""
     tokens = [*BYTES, "ab", "<|other|>", *texts]
     writer = gguf.GGUFWriter(path, "llama")
@@ -25,6 +26,7 @@ def vocabulary(path: Path, texts: list[str]) -> list[str]:
     writer.add_token_merges(["a b"])
     writer.add_token_types([1] * 257 + [4] * (len(tokens) - 257))
     writer.add_eos_token_id(257)
+    writer.add_add_eos_token(closes)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
@@ -39,3 +41,13 @@ def test_what_ends_an_answer_ends_it_in_llama_cpp(texts: list[str], tmp_path: Pa
     known = llama_cpp.llama_model_get_vocab(peer.model)
     theirs = {token for id, token in enumerate(tokens) if llama_cpp.llama_vocab_is_eog(known, id)}
     assert theirs == {"<|other|>", *end_texts(tokens)}
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_text_that_is_read_ends_as_in_llama_cpp(closes: bool, tmp_path: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: pip install '.[peers]'")
+    vocabulary(tmp_path / "v.gguf", [], closes)
+    peer = llama_cpp.Llama(str(tmp_path / "v.gguf"), vocab_only=True, verbose=False)
+    ours = Tokenizer(tmp_path / "v.gguf")
+    assert ours.encode_closed("abba") == peer.tokenize(b"abba", add_bos=True)
+    assert ours.encode("abba") == ours.encode_closed("abba")[: -1 if closes else None]

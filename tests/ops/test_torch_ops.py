@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,12 +12,16 @@ import torch
 
 from linnet import LLM, SamplingParams
 from linnet.arch.spec import Attention
+from linnet.cli.options import model_group, with_options
 from linnet.errors import InvalidRequestError, MissingDependencyError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 from linnet.ops.reference import KV_TYPES, rounded
+from linnet.ops.torch import attention as attention_module
+from linnet.ops.torch.attention import attend
 from linnet.ops.torch.cache import Cache, Store
-from linnet.ops.torch.devices import DEVICES, VENDORS, dtype_of, free_memory, open_device
+from linnet.ops.torch.devices import DEVICES, VENDORS, dtype_of, free_memory, open_device, open_devices
 from linnet.ops.torch.ops import TorchOps
+from linnet.ops.torch.step import Part
 
 CPU = torch.device("cpu")
 GREEDY = SamplingParams(max_tokens=64, temperature=0.0)
@@ -48,6 +53,46 @@ def test_a_page_is_copied_in_every_layer(kv_dtype: str) -> None:
         assert not other.any()
 
 
+PLAIN = Attention(4, 2, 16, (), 0.25)
+
+
+@pytest.mark.parametrize(
+    "attention", [PLAIN, replace(PLAIN, window=9), replace(PLAIN, softcap=3.0), replace(PLAIN, alibi=(1, 0.5, 0.2, 0.1))]
+)
+@pytest.mark.parametrize(("queries", "length"), [(30, 30), (7, 30), (1, 30)])
+def test_prompts_attend_as_the_definition_says_in_pieces_too(
+    attention: Attention, queries: int, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole, as a later chunk, and as one row: what PyTorch is asked for without a mask, with one, and of some queries at a time."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, count, heads, 16) for count, heads in ((queries, 4), (length, 2), (length, 2)))
+    at = torch.arange(length - queries, length)[None]
+    part = Part(slice(None), torch.zeros(1, 1, 1, dtype=torch.int64), at, at, length, causal=True)
+    slopes = None if attention.alibi is None else torch.tensor(attention.alibi)
+    for sinks in (None, torch.randn(4)):
+        expected = by_hand(q[0], k[0], v[0], attention, sinks)
+        assert torch.allclose(attend(q, k, v, part, attention, slopes, sinks)[0], expected, atol=1e-5)
+        monkeypatch.setattr(attention_module, "MOST_SCORES", 4 * length * 3)  # three queries at a time
+        assert torch.allclose(attend(q, k, v, part, attention, slopes, sinks)[0], expected, atol=1e-5)
+        monkeypatch.undo()
+
+
+def by_hand(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attention: Attention, sinks: torch.Tensor | None) -> torch.Tensor:
+    """Row by row and head by head; q: the last rows of a sequence, [queries, heads, head_dim]."""
+    out = torch.zeros_like(q)
+    for row, head in np.ndindex(len(q), attention.heads):
+        position, own = len(k) - len(q) + row, head // (attention.heads // attention.kv_heads)
+        first = 0 if attention.window is None else max(0, position + 1 - attention.window)
+        scores = k[first : position + 1, own] @ q[row, head] * attention.scale
+        if attention.alibi is not None:
+            scores = scores + attention.alibi[head] * (torch.arange(first, position + 1) - position)
+        if attention.softcap is not None:
+            scores = attention.softcap * torch.tanh(scores / attention.softcap)
+        weights = scores.exp() / (scores.exp().sum() + (0 if sinks is None else sinks[head].exp()))
+        out[row, head] = weights @ v[first : position + 1, own]
+    return out
+
+
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
 def test_the_built_in_model_answers(dtype: str) -> None:
     with LLM("tiny", ops="torch", dtype=dtype) as llm:
@@ -62,8 +107,16 @@ def test_greedy_tokens_are_those_of_the_native_op_set_alone_and_in_a_batch() -> 
         assert [llm.generate(prompt, GREEDY)[0].token_ids for prompt in prompts] == expected
 
 
-def test_vendors_name_devices() -> None:
-    assert set(VENDORS.values()) <= set(DEVICES)
+@pytest.mark.parametrize(("maker", "device"), list(VENDORS.items()))
+def test_a_makers_flag_names_its_device(maker: str, device: str) -> None:
+    given = {}
+    command = with_options(load=model_group(("device", "dtype")))(lambda load: given.update(load))
+    flags = dict.fromkeys(["device", "dtype", *VENDORS])
+    command(**flags | {maker: True})
+    assert given == {"device": device}
+    assert device in DEVICES
+    with pytest.raises(InvalidRequestError, match=f"--{maker} and --device each say where to compute"):
+        command(**flags | {maker: True, "device": "cpu"})
 
 
 @pytest.mark.parametrize(("name", "package"), [("mlu", "torch_mlu"), ("musa:0", "torch_musa"), ("npu", "torch_npu")])
@@ -82,6 +135,11 @@ def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(InvalidRequestError, match="this machine has 2 of them"):
         open_device("cuda:2")
+
+
+def test_devices_that_cannot_share_a_model() -> None:
+    with pytest.raises(InvalidRequestError, match="tp is 2, and devices 'npu' cannot add up what each has; use device=cuda or cpu"):
+        open_devices("npu", 2)
 
 
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:

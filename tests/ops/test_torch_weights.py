@@ -16,10 +16,10 @@ from linnet.errors import OutOfMemoryError
 from linnet.forward import forward
 from linnet.load.checkpoint import open_checkpoint
 from linnet.load.dequantize import dequantize
-from linnet.op_set import OpSet
+from linnet.op_set import OpSet, torch_bytes
 from linnet.ops.base import Batch
 from linnet.ops.torch import matrices
-from linnet.ops.torch.matrices import Offloaded, Packed, pack, packed_bytes, product, rows_of
+from linnet.ops.torch.matrices import Offloaded, Packed, matrix_bytes, pack, product, rows_of
 from linnet.ops.torch.ops import HostWeights, TorchOps
 from linnet.ops.torch.placement import place
 from linnet.tensors import BLOCKS, MXFP4, SUPER_BLOCKS, RawTensor, TensorType
@@ -57,7 +57,7 @@ def test_integers_hold_what_the_file_holds(type: TensorType) -> None:
     for dtype, allowed in ((torch.float32, 1e-6), (torch.bfloat16, 2**-8)):
         packed = pack([raw], dtype)
         assert packed.shape == SHAPE
-        assert packed.nbytes == packed_bytes(type, SHAPE, dtype) < 2 * np.prod(SHAPE)
+        assert packed.nbytes == matrix_bytes(type, SHAPE, dtype) < 2 * np.prod(SHAPE)
         values, exact = packed.values(dtype).float().numpy(), dequantize(raw)
         np.testing.assert_allclose(values, exact, rtol=0, atol=allowed * np.abs(exact).max())
         stack = pack([raw, other], dtype, stacked=True)
@@ -120,6 +120,12 @@ def test_every_op_finds_its_weights_on_the_device() -> None:
     logits = ops.compute(checkpoint.spec, partial(forward, ops, checkpoint.spec, weights), batch)
     assert logits.shape == (1, checkpoint.spec.vocab_size)
     assert logits.device == device
+
+
+def test_pinned_memory_is_counted_as_it_is_taken() -> None:
+    checkpoint = open_checkpoint("tiny")
+    plain, pinned = (torch_bytes(checkpoint, None, torch.bfloat16, pinned)[0] for pinned in (False, True))
+    assert all(less < more < 2 * less for less, more in zip(plain, pinned, strict=True))
 
 
 @given(

@@ -1,9 +1,12 @@
-"""Triton's kernels, run by its interpreter: attention from the pages and products with packed weights are those of PyTorch's operations.
+"""Triton's kernels, run by its interpreter, or on the device that LINNET_TEST_DEVICE names: attention from the pages and products with
+packed weights are those of PyTorch's operations.
 
 Run by `test_triton_kernels.py`, in a process of its own: Triton decides as it is imported whether it interprets."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,7 +23,7 @@ from linnet.ops.torch.matrices import pack, product
 from linnet.ops.torch.step import Part
 from linnet.tensors import Q4_0, Q4_K, Q6_K, Q8_0, TensorType
 
-CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("LINNET_TEST_DEVICE", "cpu"))
 PLAIN = Attention(4, 2, 32, (), 32**-0.5)
 CASES = {
     "plain": PLAIN,
@@ -29,11 +32,20 @@ CASES = {
     "window": replace(PLAIN, window=70),
     "softcap": replace(PLAIN, softcap=5.0),
     "alibi": replace(PLAIN, alibi=(0.5, 0.25, 0.125, 0.0625)),
+    "wide": replace(PLAIN, head_dim=192, value_dim=128),
 }
 
 
 ATTENDING = [(case, "f32", "float32", 1e-5) for case in CASES]
 ATTENDING += [("odd widths", "q8_0", "float32", 1e-5), ("plain", "f16", "float16", 5e-3)]
+if DEVICE.type != "cpu":  # the interpreter's products of bfloat16 are wrong
+    ATTENDING += [("plain", "bf16", "bfloat16", 5e-2), ("window", "f16", "bfloat16", 5e-2)]
+
+
+@pytest.fixture(autouse=True)
+def on_the_device() -> Iterator[None]:
+    with torch.device(DEVICE):
+        yield
 
 
 @pytest.mark.parametrize(("case", "kv_dtype", "dtype", "allowed"), ATTENDING)
@@ -42,7 +54,7 @@ def test_attention_is_that_of_the_op_set(case: str, kv_dtype: str, dtype: str, a
     torch.manual_seed(0)
     positions = torch.tensor([[0], [300], [575]])  # the last of them in a third split
     count, width = len(positions), 18
-    cache = Cache([attention], [count * width], kv_dtype, CPU)
+    cache = Cache([attention], [count * width], kv_dtype, DEVICE)
     tables = torch.randperm(count * width).view(1, count, width)
     part = Part(slice(0, count), tables, positions, positions, width * PAGE_SIZE, causal=False)
     for places in part.places[0]:
@@ -60,15 +72,27 @@ def test_attention_is_that_of_the_op_set(case: str, kv_dtype: str, dtype: str, a
         assert (found.float() - expected.float()).abs().max() < allowed
 
 
-# The interpreter's products of bfloat16 are wrong, so half precision is float16 here.
-@pytest.mark.parametrize(("type", "dtype"), [(Q8_0, torch.float32), (Q4_0, torch.float32), (Q4_K, torch.float16), (Q6_K, torch.float16)])
-def test_products_with_packed_weights(type: TensorType, dtype: torch.dtype) -> None:
-    matrix = pack([made_up(type, 3, (45, 512))], dtype)
-    x, bias = torch.randn(5, 512).to(dtype), torch.randn(45).to(dtype)
+F32, F16 = torch.float32, torch.float16
+PRODUCTS = [(Q8_0, F32, 5), (Q4_0, F32, 64), (Q4_K, F16, 1), (Q6_K, F16, 40), (Q4_0, F16, 20)]
+
+
+@pytest.mark.parametrize(("type", "dtype", "rows"), PRODUCTS)
+def test_products_with_packed_weights(type: TensorType, dtype: torch.dtype, rows: int) -> None:
+    matrix = pack([made_up(type, 3, (45, 512))], dtype).to(DEVICE)
+    x, bias = torch.randn(rows, 512).to(dtype), torch.randn(45).to(dtype)
     expected = product(x.float(), matrix, bias.float())
     found = product(x, matrix, bias, kernels)  # type: ignore[arg-type]
     assert found.dtype == dtype
     assert (found.float() - expected).abs().max() < expected.abs().max() * (1e-5 if dtype == torch.float32 else 5e-3)
+
+
+@pytest.mark.parametrize("type", [Q8_0, Q4_0, Q4_K, Q6_K])
+def test_packed_weights_expanded(type: TensorType) -> None:
+    raws = [made_up(type, seed, (7, 512)) for seed in range(2)]
+    for matrix in (pack(raws[:1], torch.float32).to(DEVICE), pack(raws, torch.float32, stacked=True).to(DEVICE)):
+        assert torch.allclose(kernels.expanded(matrix, torch.float32), matrix.values(torch.float32), rtol=1e-6, atol=1e-7)
+    x = torch.randn(kernels.FEW_ROWS + 1, 512)
+    assert torch.allclose(product(x, matrix[0], None, kernels), product(x, matrix[0]), atol=1e-4)  # type: ignore[arg-type]
 
 
 def test_a_model_answers_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +100,7 @@ def test_a_model_answers_by_them(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = []
     for opened in (None, kernels):
         monkeypatch.setattr(devices, "open_kernels", lambda device, opened=opened: opened)
-        with LLM("tiny", ops="torch", kv_dtype="f32", context=64) as llm:
+        with LLM("tiny", ops="torch", device=str(DEVICE), dtype="f32", kv_dtype="f32", context=64) as llm:
             assert llm.engine.ops.kernels is opened  # type: ignore[attr-defined]
             answers.append([c.token_ids for c in llm.generate(["Once", "1"], params)])
     assert answers[0] == answers[1]

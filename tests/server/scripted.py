@@ -31,13 +31,18 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 
 
 class ScriptedService(Service):
-    """answer: the text, or what makes it of a request's body. prompts: what the model was asked, as text. fails: whether it fails after
-    the answer, instead of ending it."""
+    """answer: the text, or what makes it of a request's body. asked: what the model was asked, as token ids; prompts: as text. fails:
+    whether it fails after the answer, instead of ending it."""
 
     def __init__(self, answer: str | Callable[[Any], str], options: Mapping[str, Any]) -> None:
         super().__init__(read_settings(["tiny"], {"chat_template": TEMPLATE, **options}))
         self.answer, self.fails = answer, False
-        self.prompts: list[str] = []
+        self.asked: list[list[int]] = []
+
+    @property
+    def prompts(self) -> list[str]:
+        tokenizer = self.tokenizer(*self.models.open.values())
+        return [tokenizer.decode(ids, skip_special=False) for ids in self.asked]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -56,7 +61,7 @@ class ScriptedService(Service):
 
         def note(ids: list[int], logits: Any) -> Any:
             if not seen:  # before its first token, the whole is the prompt
-                self.prompts.append(tokenizer.decode(ids, skip_special=False))
+                self.asked.append(list(ids))
             seen.append(True)
             return logits
 

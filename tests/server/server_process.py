@@ -66,7 +66,7 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     raise AssertionError(f"the server did not start: {log.read_text()}")
 
 
-def raw_request(server: Server, head: str | bytes, timeout: float = 30) -> int:
+def raw_request(server: Server, head: str | bytes, timeout: float = 300) -> int:
     """Sends these bytes as they are; the status of the answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as connection:
         connection.sendall(head if isinstance(head, bytes) else head.encode("latin-1"))

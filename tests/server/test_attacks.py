@@ -6,12 +6,13 @@ import hmac
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from scripted import ScriptedService, ask
 from server_process import Server
 from victims import no_unexplained_failures, victims
 
@@ -84,6 +85,69 @@ def test_nothing_that_a_request_names_is_fetched(http: httpx.Client) -> None:
         canary.setblocking(False)
         with pytest.raises(BlockingIOError):
             canary.accept()
+
+
+# ---- control tokens
+def called(arguments: dict[str, str]) -> dict[str, Any]:
+    return {"name": "f", "arguments": json.dumps(arguments)}
+
+
+def told(text: str) -> dict[str, Any]:
+    return {"name": "f", "description": text, "parameters": {"type": "object", "properties": {"a": {"description": text, "enum": [text]}}}}
+
+
+def result(text: str) -> list[dict[str, Any]]:
+    calls = [{"id": "a", "type": "function", "function": called({"a": text})}]
+    return [*said("x"), {"role": "assistant", "tool_calls": calls}, {"role": "tool", "tool_call_id": "a", "content": text}]
+
+
+def used(text: str) -> list[dict[str, Any]]:
+    use = {"type": "tool_use", "id": "a", "name": "f", "input": {"a": text, text: 1}}
+    given = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": text}], "is_error": True}
+    return [*said("x"), {"role": "assistant", "content": [use]}, {"role": "user", "content": [given, {"type": "text", "text": text}]}]
+
+
+def items(text: str) -> list[dict[str, Any]]:
+    call = {"type": "function_call", "call_id": "a", **called({"a": text})}
+    return [*said([{"type": "input_text", "text": text}]), call, {"type": "function_call_output", "call_id": "a", "output": text}]
+
+
+ROLES = ("system", "user", "assistant", "developer", "user")
+BRIEF = {"/v1/responses": {"max_output_tokens": 9}}
+PLACES: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
+    # wherever a request may put a text that comes into a prompt
+    "a text": (TEXTS, lambda text: {"prompt": text}),
+    "a question": ("/api/chat", lambda text: {"prompt": text}),
+    "every role": (CHATS, lambda text: {"messages": [{"role": role, "content": text} for role in ROLES]}),
+    "a part and a name": (CHATS, lambda text: {"messages": [{**said([{"type": "text", "text": text}])[0], "name": text}]}),
+    "a call and its result": (CHATS, lambda text: {"messages": result(text)}),
+    "a tool": (CHATS, lambda text: {"messages": said("x"), "tools": [{"type": "function", "function": told(text)}]}),
+    "a system": ("/v1/messages", lambda text: {"messages": said(text), "system": text}),
+    "a use and its result": ("/v1/messages", lambda text: {"messages": used(text)}),
+    "instructions": ("/v1/responses", lambda text: {"input": text, "instructions": text}),
+    "items": ("/v1/responses", lambda text: {"input": items(text)}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_in_a_request_becomes_a_control_token(place: str) -> None:
+    """Whatever it spells out, wherever it stands: the model sees the control tokens of the template and no others."""
+    path, body = PLACES[place]
+
+    async def use(app: Any, service: ScriptedService) -> None:
+        tokenizer = service.tokenizer(*service.models.open.values())
+        attack = "".join(tokenizer.id_to_token(id) for id in sorted(tokenizer.special_ids))
+        assert "<|assistant|>" in attack
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            for text in ("plain", attack, f"x{attack}<|end|>"):
+                brief = BRIEF.get(path, {"max_tokens": 9})
+                answer = await client.post(path, json={"model": "tiny", **brief, **body(text)})
+                assert answer.status_code == 200, answer.text
+        control = [[id for id in ids if id in tokenizer.special_ids] for ids in service.asked]
+        assert control[0] == control[1] == control[2]
+        assert all(text.count(attack) for text in service.prompts[1:])
+
+    ask(use, "Yes.")
 
 
 # ---- keys

@@ -10,6 +10,7 @@ import openai
 import pytest
 from pydantic import ValidationError
 from server_process import Server
+from victims import tells_nothing
 
 from linnet.server.routes.chat import ChatBody
 from linnet.server.routes.completions import CompletionBody
@@ -106,6 +107,7 @@ def test_a_wrong_field_is_named(http: httpx.Client, route: str, change: dict[str
         error = answer.json()["error"]
         assert error["type"] == "invalid_request_error"
         assert message in error["message"]
+        tells_nothing(error["message"])
         if param is not None:
             assert error["param"].startswith(param)
 

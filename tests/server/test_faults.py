@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +22,15 @@ import openai
 import pytest
 from server_process import Server, in_process, running
 from victims import VICTIM, connect, counter, expected, no_unexplained_failures, request, victims, wait_until_idle
+from websockets.sync.client import connect as websocket
 
 from linnet.ops.native import NativeOps
+from linnet.server.guards.intake import Intake
+from linnet.server.options import ServerOptions
 from linnet.server.service import Service
 from linnet.server.settings import read_settings
+
+CANCELLED = 'linnet_outcomes_total{model="tiny",outcome="cancelled"}'
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,7 @@ def test_connections_dropped_at_random_moments(own: Server) -> None:
                 if i % 3 == 0:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not a farewell
     wait_until_idle(own)
-    assert counter(own, 'linnet_outcomes_total{model="tiny",outcome="cancelled"}') >= begun > 0
+    assert counter(own, CANCELLED) >= begun > 0
     no_unexplained_failures(own)
 
 
@@ -96,6 +107,64 @@ def test_a_deadline(own: Server) -> None:
     wait_until_idle(own)
 
 
+def test_the_servers_own_time_limit(tmp_path: Path) -> None:
+    """It holds for every route that generates, streamed or not, and no request can ask for more."""
+    long = {"model": "tiny", "max_tokens": 900, "ignore_eos": True, "timeout": 1000}
+    said = [{"role": "user", "content": "x"}]
+    bodies = {"completions": {"prompt": "x"}, "chat/completions": {"messages": said}, "messages": {"messages": said}}
+    with running(tmp_path, "tiny", "--request-timeout", "0.1") as server, server.client() as http:
+        for path, body in {**{f"/v1/{name}": body for name, body in bodies.items()}, "/api/chat": {"prompt": "x"}}.items():
+            for stream in (False, True):
+                answer = http.post(path, json={**long, **body, "stream": stream})
+                assert "within its timeout of 0.1 seconds" in answer.text
+                assert answer.status_code == 504 or (stream and answer.status_code == 200)  # where it began in time
+        trace = http.post("/api/trace", json={"prompt": "x", "max_tokens": 900, "ignore_eos": True})
+        assert (trace.status_code, trace.json()["error"]["code"]) == (504, "deadline_exceeded")
+        wait_until_idle(server)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_answer_that_nobody_takes_is_ended(monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
+    """Past the time of the request and some grace, whatever holds it up; with a status if there was none."""
+    monkeypatch.setattr("linnet.server.guards.intake._GRACE_S", 0.0)
+    sent: list[Any] = []
+    ended = asyncio.Event()
+
+    async def stuck(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            if begun:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def receive() -> Any:
+        if not asked:
+            asked.append(True)
+            return {"type": "http.request", "body": b"", "more_body": False}
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asked: list[bool] = []
+    scope = {"type": "http", "path": "/v1/completions", "headers": []}
+    asyncio.run(Intake(stuck, ServerOptions(request_timeout=0.1))(scope, receive, send))
+    assert ended.is_set()
+    assert sent[0]["status"] == (200 if begun else 504)
+
+
+def test_web_sockets_that_close_end_their_answers(own: Server) -> None:
+    before = counter(own, CANCELLED)
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(websocket(f"ws://127.0.0.1:{own.port}/api/ws")) for _ in range(8)]
+        for socket in sockets:
+            socket.send(json.dumps({"prompt": "Once", "max_tokens": 900, "ignore_eos": True}))
+        assert "text" in json.loads(sockets[0].recv(60))
+    wait_until_idle(own)
+    assert counter(own, CANCELLED) > before
+
+
 def test_a_signal_under_load_lets_answers_end(tmp_path: Path) -> None:
     with running(tmp_path, "tiny") as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
@@ -112,6 +181,61 @@ def test_a_signal_under_load_lets_answers_end(tmp_path: Path) -> None:
         no_unexplained_failures(server)
 
 
+SLOW = """
+import sys
+import time
+from pathlib import Path
+from linnet.server import listen, models
+from linnet.server.settings import read_settings
+
+folder, opened, listener = Path(sys.argv[1]), models._opened, listen._listener
+
+def slowly(*arguments):
+    (folder / "opening").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    return opened(*arguments)
+
+def told(options):
+    found = listener(options)
+    print(found.getsockname()[1], flush=True)
+    return found
+
+models._opened, listen._listener = slowly, told
+listen.serve(read_settings(["tiny"], {"port": 0}))
+"""
+"""A server whose model is opened once the file `go` is there, and which says its port at once."""
+
+
+@pytest.mark.parametrize("told_to_end", [False, True])
+def test_a_server_answers_while_its_model_is_opened(tmp_path: Path, told_to_end: bool) -> None:
+    """That it is alive and not ready; who asks for the model waits. Told to end, it does not wait for the weights."""
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            url = f"http://127.0.0.1:{int(process.stdout.readline())}"
+            with httpx.Client(base_url=url, timeout=300) as http:
+                assert http.get("/health").status_code == 200
+                refused = http.get("/ready")
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+                assert refused.headers["retry-after"]
+                while not (tmp_path / "opening").exists():
+                    time.sleep(0.01)
+                if not told_to_end:
+                    answers: list[httpx.Response] = []
+                    body = {"prompt": "x", "max_tokens": 2}
+                    asking = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/api/chat", json=body, timeout=300)))
+                    asking.start()
+                    (tmp_path / "go").touch()
+                    asking.join()
+                    assert answers[0].status_code == 200
+                    assert http.get("/ready").status_code == 200
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(300) == 0
+        finally:
+            process.kill()
+
+
 def test_what_does_not_end_in_time_is_ended(tmp_path: Path) -> None:
     """A client that does not read cannot keep the server from ending."""
     with running(tmp_path, "tiny", "--drain-timeout", "1") as server, connect(server) as slow:
@@ -122,24 +246,53 @@ def test_what_does_not_end_in_time_is_ended(tmp_path: Path) -> None:
         assert server.process.wait(30) == 0
 
 
+def before_each_step(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    stepper = NativeOps.stepper
+
+    def acting(*arguments: Any, **named: Any) -> Any:
+        step = stepper(*arguments, **named)
+
+        def run(*batch: Any) -> Any:
+            act()
+            return step(*batch)
+
+        return run
+
+    monkeypatch.setattr(NativeOps, "stepper", acting)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_health_tells_of_steps_that_do_not_end(monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    """Of a request's step, and where there is none of the one that is taken for the purpose; other routes answer meanwhile."""
+    goes = threading.Event()
+    before_each_step(monkeypatch, goes.wait)
+    monkeypatch.setattr("linnet.server.health.PROOF_S", 0.3)
+    service = Service(read_settings(["tiny"], {}))
+    body = {"prompt": "x", "max_tokens": 2}
+    with in_process(service) as url, ThreadPoolExecutor(1) as pool, ExitStack() as last:
+        last.callback(goes.set)  # whatever fails
+        answer = pool.submit(httpx.post, f"{url}/api/chat", json=body, timeout=300) if busy else None
+        while busy and not service.models.open["tiny"].counters().running:
+            time.sleep(0.01)
+        assert httpx.get(f"{url}/health", timeout=300).status_code == 503
+        assert httpx.get(f"{url}/v1/models", timeout=300).status_code == 200
+        goes.set()
+        while httpx.get(f"{url}/health", timeout=300).status_code != 200:  # as soon as a step ends
+            time.sleep(0.01)
+        assert answer is None or answer.result().status_code == 200
+
+
 def test_a_step_that_fails_takes_only_its_own_requests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The clients hear that it failed and no more; the log has the cause; the next request is answered."""
     fails = threading.Event()
-    stepper = NativeOps.stepper
 
-    def faulty(*arguments: Any, **named: Any) -> Any:
-        step = stepper(*arguments, **named)
+    def fault() -> None:
+        if fails.is_set():
+            raise RuntimeError("injected, at 0x7f00 in /home/somebody")
 
-        def run(*batch: Any) -> Any:
-            if fails.is_set():
-                raise RuntimeError("injected, at 0x7f00 in /home/somebody")
-            return step(*batch)
-
-        return run
-
-    monkeypatch.setattr(NativeOps, "stepper", faulty)
+    before_each_step(monkeypatch, fault)
     with in_process(Service(read_settings(["tiny"], {}))) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         body = {"model": "tiny", "prompt": "Once upon a time", "max_tokens": 8, "seed": 1}

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
+import sentencepiece
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from server_process import Server
+from server_process import Server, running
 from websockets.sync.client import connect
 
 import linnet.server
 from linnet import LLM, LinnetError, SamplingParams
 from linnet.server.settings import model_name, read_settings
 
+TINY = Path(__file__).parents[2] / "models" / "tiny"
 ASKED = {"prompt": "What is 17 + 25?", "temperature": 0}
 
 
@@ -203,6 +207,8 @@ def test_a_file_then_the_environment_then_flags(tmp_path: Path, monkeypatch: pyt
         ("models: {a: {path: tiny, context: 0}}", "model a: context"),
         ("models: {'a b': tiny}", "model name"),
         ("models: {a: none/such/path}", "no such file"),
+        ("trust_remote_code: true", "trust_remote_code"),
+        ("models: {a: {path: tiny, trust_remote_code: true}}", "models.a.trust_remote_code: there is no such option"),
         ("port: 1", "no model to serve"),
     ],
 )
@@ -211,3 +217,28 @@ def test_a_file_that_is_wrong(tmp_path: Path, content: str, message: str) -> Non
     file.write_text(content)
     with pytest.raises(LinnetError, match=message):
         read_settings([], {}, file)
+
+
+def test_a_text_that_is_gone_on_with_keeps_its_spaces(tmp_path: Path) -> None:
+    """Tokens of SentencePiece begin with the space before a word, which a text by itself does not begin with."""
+    folder = tmp_path / "pieces"
+    shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("tokenizer*", "*.jinja", "*.py", "README.md"))
+    words = "the fox and the owl lived near the river and the forest"
+    with (folder / "tokenizer.model").open("wb") as file:
+        options = {"vocab_size": 40, "model_type": "bpe", "minloglevel": 2}
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter([words] * 20), model_writer=file, **options)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    bias = {str(id): 100 for id in pieces.encode("the fox and owl")}
+    asked = {"model": "pieces", "prompt": "the owl", "max_tokens": 5, "temperature": 0, "logit_bias": bias, "ignore_eos": True}
+    with running(tmp_path, f"pieces={folder}") as server, server.client() as http:
+        found = http.post("/v1/completions", json={**asked, "echo": True, "logprobs": 0}).json()["choices"][0]
+        ids = [pieces.piece_to_id(token.replace(" ", "▁")) for token in found["logprobs"]["tokens"]][-5:]
+        assert found["text"] == pieces.decode([*pieces.encode("the owl"), *ids])
+        offsets = [*found["logprobs"]["text_offset"][-5:], len(found["text"])]
+        assert [found["text"][start:end] for start, end in pairwise(offsets)] == found["logprobs"]["tokens"][-5:]
+        prompt = [pieces.bos_id(), *pieces.encode("the owl")]
+        assert http.post("/v1/completions", json={**asked, "prompt": prompt, "echo": True}).json()["choices"][0]["text"] == found["text"]
+        whole = http.post("/api/chat", json=asked).json()["response"]
+        assert whole == found["text"].removeprefix("the owl")
+        rest = http.post("/api/chat", json={**asked, "begin": ids[:2], "max_tokens": 3}).json()["response"]
+        assert rest == whole.removeprefix(" ")  # what an answer begins with is a text by itself

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from server_process import Server, running
-from victims import connect, counter, no_unexplained_failures, request, resident_bytes, victims, wait_until_idle
+from victims import connect, counter, no_unexplained_failures, request, resident_bytes, tells_nothing, victims, wait_until_idle
 
 THREADS = 4
 VALUES = [None, -1, 0, 1, 2**31, 2**63, 1e308, -0.5, "x", "", [], {}, True, [["x"]], {"a": 1}, "\x00", "<|end|>", "é" * 300]
@@ -83,6 +83,8 @@ def _send(server: Server, draw: random.Random, until: float, pause: float, seen:
                 try:
                     answer = client.post(path, content=body, headers=JSON, timeout=draw.choice([0.05, 120, 120]))
                     assert answer.status_code in STATUSES, (path, body[:300], answer.text)
+                    if answer.status_code >= 400:
+                        tells_nothing(answer.text)
                     kind = answer.status_code
                 except httpx.TimeoutException:
                     kind = "left"
@@ -102,10 +104,12 @@ def _misbehave(server: Server, draw: random.Random, kind: str) -> None:
 
 
 def _some_request(draw: random.Random) -> tuple[str, bytes]:
-    paths = ["completions", "chat/completions", "messages", "responses", "embeddings"]
+    paths = ["completions", "chat/completions", "messages", "messages/count_tokens", "responses", "embeddings"]
     path = draw.choice([*(f"/v1/{path}" for path in paths), "/api/chat", "/tokenize", "/detokenize", "/api/trace"])
     body: dict[str, object] = {"model": "tiny", "max_tokens": draw.randrange(40), "temperature": draw.random()}
-    if path in ("/v1/chat/completions", "/v1/messages"):
+    if path == "/v1/messages/count_tokens":
+        body = {"model": "tiny", "messages": [{"role": "user", "content": draw.choice(TEXTS)}]}
+    elif path in ("/v1/chat/completions", "/v1/messages"):
         role = draw.choice(["user"] * 5 + ["system", "assistant", "tool", "x"])
         body["messages"] = [{"role": role, "content": draw.choice(["Hi", "", "<|end|>", "é"])}]
     elif path == "/v1/responses":

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 from server_process import COMMAND, Server, raw_request, running
+from starlette.routing import Route
+from victims import tells_nothing
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
+
+from linnet.server.app import ROUTERS
 
 KEYS = ("first-key-0123456789", "second-key-9876543210")
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "1 + 1 = ?"}], "max_tokens": 2}
@@ -51,16 +58,18 @@ def inside(locked: Server) -> Iterator[httpx.Client]:
 
 
 def test_every_route_but_health_asks_for_a_key(locked: Server, inside: httpx.Client) -> None:
-    routes = inside.get("/openapi.json").json()["paths"]
-    assert len(routes) > 10
+    paths = {route.path for router in ROUTERS for route in router.routes if isinstance(route, Route)}
+    assert {"/", "/docs", "/web/{name}", "/metrics", "/v1/messages/count_tokens"} < paths
+    assert len(paths) > len(inside.get("/openapi.json").json()["paths"]) > 15
     with locked.client() as client:
-        for path, methods in {**routes, "/docs": {"get": {}}, "/openapi.json": {"get": {}}, "/none": {"get": {}}}.items():
-            for method in methods:
+        for path in (*paths, "/openapi.json", "/none"):
+            for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE", "BREW"):
                 answer = client.request(method, path)
                 if path in ("/health", "/api/health"):
-                    assert answer.status_code == 200
-                else:
-                    assert answer.status_code == 401, path
+                    assert answer.status_code == (200 if method == "GET" else 405)
+                    continue
+                assert answer.status_code == 401, (method, path)
+                if method != "HEAD":
                     assert answer.json()["error"]["type"] == "authentication_error"
 
 
@@ -157,6 +166,18 @@ def test_a_web_socket_is_guarded_as_routes_are(locked: Server) -> None:
     assert raw_request(locked, head.format("127.0.0.1", key)) == 101
 
 
+def test_a_message_of_a_web_socket_is_bounded_as_a_body_is(locked: Server) -> None:
+    headers = {"Authorization": f"Bearer {KEYS[0]}"}
+    with connect(f"ws://127.0.0.1:{locked.port}/api/ws", additional_headers=headers) as socket:
+        socket.send(json.dumps({"prompt": "é" * 1500}))
+        assert "3000 bytes and this server takes 2000" in json.loads(socket.recv(60))["error"]["message"]
+        socket.send("{" * 30_000)
+        with pytest.raises(ConnectionClosedError) as closed:
+            socket.recv(60)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009  # too big
+
+
 def test_limits_of_a_request(locked: Server, inside: httpx.Client) -> None:
     assert inside.post("/v1/chat/completions", content=b"{" * 30_000).status_code == 413
     assert inside.post("/v1/chat/completions", content=iter([b" " * 9_000] * 4)).status_code == 413  # in chunks, unannounced
@@ -184,7 +205,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(locked: Server) -> None:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEYS[0]}\r\nContent-Length: 100\r\n\r\n"
     started = time.monotonic()
     assert raw_request(locked, head + '{"model"') == 408
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 100
 
 
 def test_who_does_not_come_to_the_point_is_not_waited_for(locked: Server) -> None:
@@ -230,24 +251,38 @@ def test_anybody_may_with_no_auth(tmp_path: Path) -> None:
         assert httpx.get(f"http://127.0.0.1:{server.port}/v1/models").status_code == 200
         foreign = httpx.get(f"http://127.0.0.1:{server.port}/v1/models", headers={"host": "evil.example"})
         assert foreign.status_code == 403
-        assert listening(server.process.pid) == {server.port}
+        assert listening(server.process.pid) == {("00000000", server.port)}
 
 
-def listening(pid: int) -> set[int]:
-    """TCP ports that a process listens on, as Linux has them."""
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_else_listens(server: Server) -> None:
+    """One port, on the loopback address unless told otherwise, and none of the processes that templates and grammars run in."""
+    with server.client() as http:
+        body = {"model": "tiny", "prompt": "x", "max_tokens": 1, "regex": "[ab]"}
+        assert http.post("/v1/completions", json=body).status_code == 200
+        assert http.post("/v1/chat/completions", json=CHAT).status_code == 200
+    family = [server.process.pid]
+    for parent in family:
+        family += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    assert set().union(*map(listening, family)) == {("0100007F", server.port)}  # 127.0.0.1, as the kernel writes it
+
+
+def listening(pid: int) -> set[tuple[str, int]]:
+    """Addresses and ports of TCP that a process listens on, as Linux has them."""
     inodes = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
             inodes.add(os.readlink(link))
         except OSError:
             continue
-    ports = set()
+    found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             columns = line.split()
             if columns[3] == "0A" and f"socket:[{columns[9]}]" in inodes:
-                ports.add(int(columns[1].rpartition(":")[2], 16))
-    return ports
+                address, _, port = columns[1].rpartition(":")
+                found.add((address, int(port, 16)))
+    return found
 
 
 def test_no_answer_tells_of_the_machine(locked: Server, inside: httpx.Client) -> None:
@@ -270,6 +305,4 @@ def test_no_answer_tells_of_the_machine(locked: Server, inside: httpx.Client) ->
     answers += [inside.get("/v1/models/..%2f..%2fetc%2fpasswd"), inside.get("/none"), inside.get("/api/model_info?model=../x")]
     for answer in answers:
         assert 400 <= answer.status_code < 500
-        text = json.dumps(answer.json())
-        for sign in ("Traceback", "0x", "/home", "/work", "/usr", "site-packages", ".py", str(Path(__file__).parents[2])):
-            assert sign not in text
+        tells_nothing(answer.text)

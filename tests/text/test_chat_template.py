@@ -227,7 +227,7 @@ def test_the_callers_messages_are_never_changed() -> None:
     messages = [{"role": "user", "content": ["a", "b"], "list": [1, {"x": "<"}]}]
     before = repr(messages)
     conversation = chat_template.Conversation(messages)
-    chat_template.Disguise("<", conversation, {}, "")
+    chat_template.Disguise("<", conversation, {}, "", lambda text: [(text, True)])
     conversation.messages[0]["list"][1]["x"] = "changed"
     assert repr(messages) == before
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import TypeAlias
 
 from linnet.arch.spec import ModelSpec, Moe
 from linnet.bench.cases import Case
@@ -13,6 +15,8 @@ from linnet.load.assemble import plan
 from linnet.load.checkpoint import Checkpoint
 from linnet.load.field import TABLES, type_in_memory
 from linnet.tensors import TensorType
+
+Sized: TypeAlias = Callable[[TensorType, tuple[int, ...]], int]
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,9 @@ class Cost:
         return sum(nbytes * (1 - (1 - share) ** rows) for share, nbytes in self.expert_bytes.items())
 
 
-def model_cost(checkpoint: Checkpoint, kv_dtype: str, target: TensorType | None = None) -> Cost:
-    """The cost of a checkpoint that is loaded with `target` (None: as stored); reads no weights."""
+def model_cost(checkpoint: Checkpoint, kv_dtype: str, target: TensorType | None = None, sized: Sized = TensorType.nbytes) -> Cost:
+    """The cost of a checkpoint that is loaded with `target` (None: as stored); reads no weights. sized: bytes of a matrix of a type and a
+    shape, as the op set keeps it."""
     spec, source = checkpoint.spec, checkpoint.source
     weight_bytes = step_bytes = layer_multiply_adds = output_multiply_adds = integers = 0
     expert_bytes: dict[float, int] = {}
@@ -73,7 +78,7 @@ def model_cost(checkpoint: Checkpoint, kv_dtype: str, target: TensorType | None 
         if not slot.is_matrix:
             continue
         type = type_in_memory(slot, source.type(slot.names[0]), target)
-        nbytes = type.nbytes(slot.field_shape)
+        nbytes = sized(type, slot.field_shape)
         weight_bytes += nbytes
         before = layer_multiply_adds
         mlp = None if slot.layer is None else spec.layers[slot.layer].mlp

@@ -8,10 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from linnet.ops.native import arithmetic_peaks
+
+if TYPE_CHECKING:
+    from torch import device as Device
 
 PROBE_BYTES = 2**28
 """Read at a time: several times the largest caches of today, so that memory has to give it."""
@@ -23,13 +27,16 @@ _PROCESS = Path("/proc/self")
 @dataclass(frozen=True)
 class Machine:
     """Of so many threads together: bytes a second read from memory in order; multiply-adds a second of bytes and of float32, as the
-    instruction set that runs does them in loops of nothing else (csrc/core/peaks.cc), 0 where there is no such loop."""
+    instruction set that runs does them in loops of nothing else (csrc/core/peaks.cc), 0 where there is no such loop.
+
+    device: of one that PyTorch drives (`device.py`), which then `isa` names, and `threads` is 0; None: of the processor."""
 
     threads: int
     isa: str
     read_bandwidth: float
     integer_peak: float
     float_peak: float
+    device: Device | None = None
 
 
 def measure(threads: int) -> Machine:

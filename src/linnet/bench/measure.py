@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from linnet.bench.cases import Case
 from linnet.bench.cost import Cost
-from linnet.bench.machine import Machine, peak_memory, reset_peak_memory
+from linnet.bench.device import peak_memory, reset_peak_memory
+from linnet.bench.machine import Machine
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Request
 from linnet.errors import InvalidRequestError
@@ -34,9 +35,9 @@ class Result:
     submission to a request's first token, the median request. The others are of the steps after that, while every request
     generates (where short answers leave no such step: while any does; None for answers of one token):
     generated_tokens_per_s of all requests together, inter_token_p50_s and inter_token_p95_s of every request's tokens.
-    peak_memory_bytes: resident memory, mapped weights included. read_bandwidth_share: bytes read in generating, of what
-    memory gave when it was probed. prompt_multiply_adds_per_s: done for the prompts. arithmetic_share: the least time that these can
-    take, at the peaks that were probed, of the time they took.
+    peak_memory_bytes: resident memory, mapped weights included; of a device, what its tensors took. read_bandwidth_share: bytes read in
+    generating, of what memory gave when it was probed. prompt_multiply_adds_per_s: done for the prompts. arithmetic_share: the least time
+    that these can take, at the peaks that were probed, of the time they took.
     """
 
     case: Case
@@ -103,7 +104,8 @@ def run_cases(
 
 def _run_case(llm: LLM, case: Case, repeat: int, cost: Cost | None, machine: Machine | None, advance: Advance) -> Result:
     random = np.random.default_rng((case.batch_size, case.input_len, case.output_len))
-    reset_peak_memory()
+    device = None if machine is None else machine.device
+    reset_peak_memory(device)
     try:
         _run(llm, case, random, min(case.output_len, WARM_UP_TOKENS), advance)
         runs = [_run(llm, case, random, case.output_len, advance) for _ in range(repeat)]
@@ -125,7 +127,7 @@ def _run_case(llm: LLM, case: Case, repeat: int, cost: Cost | None, machine: Mac
         first_token_s=medians["first_token_s"],
         inter_token_p50_s=medians["inter_token_p50_s"],
         inter_token_p95_s=medians["inter_token_p95_s"],
-        peak_memory_bytes=peak_memory(),
+        peak_memory_bytes=peak_memory(device),
         read_bandwidth_share=read,
         prompt_multiply_adds_per_s=done,
         arithmetic_share=busy,

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from linnet.bench.cases import CACHE_SHARE, Case, make_cases, opening_options
 from linnet.bench.cost import Cost, model_cost
+from linnet.bench.device import measure_device
+from linnet.bench.machine import Machine, measure
 from linnet.bench.measure import Result, refuse
+from linnet.choosing import choose
 from linnet.errors import OutOfMemoryError
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.load.random_weights import open_random
 from linnet.machine_memory import available_memory
 from linnet.model_options import ModelOptions
+from linnet.op_set import torch_bytes
 from linnet.ops.native import default_threads
+from linnet.ops.torch.devices import accelerators, dtype_of, free_memory, open_devices, usual_device
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `run_cases` needs. checkpoint and options: for `LLM.from_checkpoint`. cases: those to run, in order. refused: results
-    of those whose KV cache does not fit, which are larger than all of them."""
+    """What `run_cases` needs. checkpoint and options: for `LLM.from_checkpoint`. machine: measures what computes. cases: those to run,
+    in order. refused: results of those whose KV cache does not fit, which are larger than all of them."""
 
     checkpoint: Checkpoint
     options: dict[str, Any]
-    threads: int
+    machine: Callable[[], Machine]
     cost: Cost
     cases: list[Case]
     refused: list[Result]
@@ -52,9 +58,11 @@ def prepare(
     # Token ids go in and come out: reading the tokenizer could only fail. Where devices share the model, each opens its files.
     checkpoint = replace(opened, path=opened.path if checked.tp > 1 else None, metadata=None)
     try:
-        cost = model_cost(checkpoint, checked.kv_type, target)
         cases = make_cases(checkpoint.spec, checked.kv_type, batch_sizes, input_lens, output_lens)
-        available = max(0, int((available_memory() - cost.weight_bytes) * CACHE_SHARE))
+        first = opening_options(checkpoint.spec, checked.kv_type, cases[:1])
+        checked = replace(checked, device=_device(checkpoint, replace(checked, **first)))
+        machine, cost, memory = _computing(checkpoint, checked)
+        available = max(0, int(memory * CACHE_SHARE))
         refused = refuse(cases, available)
         fitting = cases[: len(cases) - len(refused)]
         if not fitting:
@@ -62,5 +70,28 @@ def prepare(
     except BaseException:
         checkpoint.close()
         raise
-    threads = checked.threads or default_threads()
-    return Plan(checkpoint, {**options, **opening_options(checkpoint.spec, checked.kv_type, fitting)}, threads, cost, fitting, refused)
+    opening = {**options, "device": checked.device, **opening_options(checkpoint.spec, checked.kv_type, fitting)}
+    return Plan(checkpoint, opening, machine, cost, fitting, refused)
+
+
+def _device(checkpoint: Checkpoint, options: ModelOptions) -> str | None:
+    """Where it will run, as `LLM` chooses it; None: on the native op set."""
+    if options.op_set == "torch":
+        return options.device or usual_device()
+    return choose(checkpoint, options).device if options.device is None and accelerators() else options.device
+
+
+def _computing(checkpoint: Checkpoint, options: ModelOptions) -> tuple[Callable[[], Machine], Cost, int]:
+    """What measures that which computes; what tokens cost there; the bytes there are beside the weights, on all devices together."""
+    if options.op_set != "torch":
+        cost = model_cost(checkpoint, options.kv_type, options.target)
+        return partial(measure, options.threads or default_threads()), cost, available_memory() - cost.weight_bytes
+    from linnet.ops.torch.matrices import matrix_bytes
+
+    devices = open_devices(options.device, options.tp)
+    dtype = dtype_of(devices[0], options.dtype)
+    cost = model_cost(checkpoint, options.kv_type, options.target, partial(matrix_bytes, dtype=dtype))
+    layers, outside, _ = torch_bytes(checkpoint, options.target, dtype)
+    kept = sum(layers[: len(layers) - (options.offload or 0)]) // options.tp + outside
+    free = min((available_memory() if (memory := free_memory(device)) is None else memory) for device in devices)
+    return partial(measure_device, devices[0], dtype), cost, options.tp * (free - kept)

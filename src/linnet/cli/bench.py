@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linnet.cli.opening import ModelArgument, check
-from linnet.cli.options import model_group, with_options
+from linnet.cli.options import gathered, model_group, with_options
 from linnet.cli.terminal import one_interrupt, page, progress_bar, write
 
 if TYPE_CHECKING:
@@ -22,30 +23,41 @@ if TYPE_CHECKING:
 _LISTED = "an integer, a comma list, or a JSON list"
 
 
-@with_options(load=model_group(("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "tp")))
-def bench(
-    model: ModelArgument,
-    batch_size: Annotated[str, typer.Option(help=f"requests at once: {_LISTED} (default: 1)", metavar="N,...", show_default=False)] = "1",
+_LOADED = ("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "ops", "device", "dtype", "tp", "offload", "compile")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """The flags of its own."""
+
+    batch_size: Annotated[str, typer.Option(help=f"requests at once: {_LISTED} (default: 1)", metavar="N,...", show_default=False)] = "1"
     input_len: Annotated[
         str, typer.Option(help=f"tokens of each prompt: {_LISTED} (default: 512)", metavar="N,...", show_default=False)
-    ] = "512",
+    ] = "512"
     output_len: Annotated[
         str, typer.Option(help=f"tokens of each answer: {_LISTED} (default: 128)", metavar="N,...", show_default=False)
-    ] = "128",
+    ] = "128"
     repeat: Annotated[
         int,
         typer.Option(
             min=1, max=1000, help="measured runs of each case, of which the median counts (default: 3)", metavar="N", show_default=False
         ),
-    ] = 3,
+    ] = 3
     skip_load: Annotated[
         bool, typer.Option("--skip-load", help="random weights of the model's shape: a folder needs no more than its config.json")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list with one object a case, and nothing else")] = False,
+    ] = False
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list with one object a case, and nothing else")] = False
     plot: Annotated[
         Path | None, typer.Option(help='also draw a chart (needs: pip install "linnet[plot]")', metavar="FILE.png", show_default=False)
-    ] = None,
+    ] = None
+
+
+@gathered
+@with_options(load=model_group(_LOADED))
+def bench(
+    model: ModelArgument,
     *,
+    options: BenchOptions,
     load: dict[str, Any],
 ) -> None:
     """Measure how fast a model runs.
@@ -59,28 +71,27 @@ def bench(
     from linnet.bench.cases import MAX_BATCH, MAX_LENGTH, parse_sizes
 
     sizes = (
-        parse_sizes("--batch-size", batch_size, MAX_BATCH),
-        parse_sizes("--input-len", input_len, MAX_LENGTH),
-        parse_sizes("--output-len", output_len, MAX_LENGTH),
+        parse_sizes("--batch-size", options.batch_size, MAX_BATCH),
+        parse_sizes("--input-len", options.input_len, MAX_LENGTH),
+        parse_sizes("--output-len", options.output_len, MAX_LENGTH),
     )
     check(model, load, {})
     from linnet.bench.plot import plot as draw
     from linnet.charts import check_plot
 
-    if plot is not None:
-        check_plot(plot)
+    if options.plot is not None:
+        check_plot(options.plot)
     from linnet.bench.plan import prepare
 
-    plan = prepare(model, *sizes, skip_load=skip_load, **load)
+    plan = prepare(model, *sizes, skip_load=options.skip_load, **load)
     with one_interrupt():  # a second Ctrl-C does not keep what was measured from being printed
-        results = _measure(plan, repeat, as_json)
-    if plot is not None:
-        draw(results, plot, f"linnet bench {model}")
+        results = _measure(plan, options.repeat, options.as_json)
+    if options.plot is not None:
+        draw(results, options.plot, f"linnet bench {model}")
 
 
 def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
     """Runs the cases and prints their results, as far as they came, whatever ends them."""
-    from linnet.bench.machine import measure
     from linnet.bench.measure import run_cases, work
     from linnet.llm import LLM
 
@@ -89,7 +100,7 @@ def _measure(plan: Plan, repeat: int, as_json: bool) -> list[Result]:
     try:
         with progress_bar() as bar:
             task = bar.add_task("measuring the machine", total=sum(work(case, repeat) for case in plan.cases))
-            machine = measure(plan.threads)
+            machine = plan.machine()
             bar.update(task, description="loading")
             with LLM.from_checkpoint(plan.checkpoint, **plan.options) as llm:
                 bar.update(task, description="running")
@@ -132,14 +143,26 @@ def _print_table(plan: Plan, results: list[Result], machine: Machine) -> None:
         f"A step reads {_number(cost.step_bytes / 1e6)} MB of weights, and the keys and values so far. A token takes "
         f"{_number(cost.layer_multiply_adds / 1e6)} million multiply-adds with weights in a prompt, "
         f"{_number((cost.layer_multiply_adds + cost.output_multiply_adds) / 1e6)} million where it is generated.",
-        f"of read: of the {_number(machine.read_bandwidth / 1e9)} GB/s that {machine.threads} threads read from memory in this run; "
-        "weights that fit in caches are read faster.",
-        f"of peak: of what {machine.threads} threads do in loops of nothing else ({machine.isa}): {_number(machine.integer_peak / 1e9)} "
-        f"billion multiply-adds a second of integers, for weights in blocks, and {_number(machine.float_peak / 1e9)} of float32, "
-        "for the rest.",
+        *_measured_against(machine),
     ]
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def _measured_against(machine: Machine) -> tuple[str, str]:
+    """What the shares are of."""
+    read, integers, floats = (_number(rate / 1e9) for rate in (machine.read_bandwidth, machine.integer_peak, machine.float_peak))
+    if machine.device is not None:
+        return (
+            f"of read: of the {read} GB/s that {machine.device} read and wrote in a copy in this run.",
+            f"of peak: of the {floats} billion multiply-adds a second of a product of large matrices ({machine.isa}).",
+        )
+    return (
+        f"of read: of the {read} GB/s that {machine.threads} threads read from memory in this run; weights that fit in caches are read "
+        "faster.",
+        f"of peak: of what {machine.threads} threads do in loops of nothing else ({machine.isa}): {integers} billion multiply-adds a "
+        f"second of integers, for weights in blocks, and {floats} of float32, for the rest.",
+    )
 
 
 _COLUMNS = (

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ import typer
 
 from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_system, figures, read_prompt
 from linnet.cli.opening import ModelArgument, check
-from linnet.cli.options import model_group, sampling_group, shell_params, with_options
+from linnet.cli.options import gathered, model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, page
 from linnet.engine.params import BEAMS, MAX_CANDIDATES, SamplingParams
 from linnet.errors import InvalidRequestError
@@ -33,22 +33,22 @@ _TAIL = 60
 """Characters of the text so far that are shown."""
 
 
-@with_options(sampling=sampling_group(without=("n", "logprobs", *BEAMS)), load=model_group())
-def trace(
-    model: ModelArgument,
-    prompt: Annotated[str | None, typer.Argument(help=PROMPT_HELP, metavar="PROMPT")] = None,
+@dataclass(frozen=True)
+class TraceOptions:
+    """The flags of its own."""
+
     top: Annotated[
         int,
         typer.Option(
             min=0, max=MAX_CANDIDATES, help="how many candidates to show for each token (default: 5)", metavar="N", show_default=False
         ),
-    ] = 5,
-    raw: Annotated[bool, typer.Option("--raw", help=RAW_HELP)] = False,
-    system: Annotated[str | None, typer.Option(help="a system message before the prompt", metavar="TEXT")] = None,
+    ] = 5
+    raw: Annotated[bool, typer.Option("--raw", help=RAW_HELP)] = False
+    system: Annotated[str | None, typer.Option(help="a system message before the prompt", metavar="TEXT")] = None
     html: Annotated[
         Path | None,
         typer.Option(help="also write a page on which each token shows what else it might have been", metavar="FILE", show_default=False),
-    ] = None,
+    ] = None
     as_json: Annotated[
         bool,
         typer.Option(
@@ -56,8 +56,16 @@ def trace(
             help="print one JSON object: model, text, token_ids, finish_reason, usage, timings, seed, prompt (its tokens), and steps, "
             "each with position, in_prompt, text, entropy (in bits), chosen, candidates",
         ),
-    ] = False,
+    ] = False
+
+
+@gathered
+@with_options(sampling=sampling_group(without=("n", "logprobs", *BEAMS)), load=model_group())
+def trace(
+    model: ModelArgument,
+    prompt: Annotated[str | None, typer.Argument(help=PROMPT_HELP, metavar="PROMPT")] = None,
     *,
+    options: TraceOptions,
     sampling: dict[str, Any],
     load: dict[str, Any],
 ) -> None:
@@ -67,27 +75,29 @@ def trace(
     (entropy, in bits: 0 is sure). Probabilities are the model's own, before temperature, penalties and biases. With
     --prompt-logprobs N the prompt's tokens are shown so, too, with N candidates each.
     """
-    check_system(system, raw)
+    check_system(options.system, options.raw)
     if sampling.get("max_tokens") == 0 and "prompt_logprobs" not in sampling:
         raise InvalidRequestError("--max-tokens 0 generates nothing to trace; add --prompt-logprobs N to trace the prompt")
     check(model, load, sampling)
-    if html is not None:
-        check_writable("--html", html)
+    if options.html is not None:
+        check_writable("--html", options.html)
     text = read_prompt(prompt)
     from linnet.llm import LLM
     from linnet.tracing import token_text
 
     with LLM(model, **load) as llm:
         params = shell_params(sampling, llm.generation_config)
-        ids = llm.tokenize(as_prompt(llm, model, text, system, raw, load))
+        asked = as_prompt(llm, model, text, options.system, options.raw, load)
+        ids = llm.tokenize(asked)
         given = [(token, token_text(token, llm.tokenizer)) for token in ids]
-        with one_interrupt(), closing(llm.trace(ids, top, params, stream=True)) as stream:
-            steps = list(stream) if as_json else _show(stream, given)
+        traced = asked if isinstance(asked, str) else ids  # what is rendered once is what is shown
+        with one_interrupt(), closing(llm.trace(traced, options.top, params, stream=True)) as stream:
+            steps = list(stream) if options.as_json else _show(stream, given)
     if not steps or (completion := steps[-1].completion) is None:
         raise InvalidRequestError("the prompt is a single token, which nothing predicts: there is nothing to trace")
-    if html is not None:
-        _write_page(html, model, given, steps, params)
-    if as_json:
+    if options.html is not None:
+        _write_page(options.html, model, given, steps, params)
+    if options.as_json:
         print(json.dumps(_record(model, given, steps, completion)), flush=True)
     note(figures([completion]))
 

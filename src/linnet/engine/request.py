@@ -153,7 +153,7 @@ class Sequence:
     def slide(self, context: int) -> None:
         """Lets go of tokens from the front until the context holds the rest, all of which is then to be computed anew."""
         if len(self.tokens) - self.start > context:
-            self.start, self.computed = len(self.tokens) - context, 0
+            self.start, self.computed, self.draft_computed = len(self.tokens) - context, 0, 0
 
     @property
     def scores_prompt(self) -> bool:

@@ -13,7 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from linnet.errors import InvalidRequestError
+from linnet.errors import InvalidRequestError, shortened
 from linnet.prompts import Prompt
 
 
@@ -87,7 +87,7 @@ def check_rows(rows: Iterable[Any], where: str = "data") -> Rows:
     for index, row in enumerate(rows):
         place = f"{where}: row {index}"
         if not isinstance(row, Mapping):
-            raise InvalidRequestError(f"{place} is {_short(row)}; it must be an object with the fields {_KINDS}")
+            raise InvalidRequestError(f"{place} is {shortened(row)}; it must be an object with the fields {_KINDS}")
         kind = kind or _kind(row, place)
         for name in row:
             if name not in (*FIELDS[kind], "id"):
@@ -132,7 +132,7 @@ def _question(row: Mapping[str, Any], place: str) -> Question:
     if isinstance(prompt, str):
         prompt = _text(prompt, f"{place}: prompt", empty=False)
     elif not isinstance(prompt, (list, tuple)) or not prompt:
-        raise InvalidRequestError(f"{place}: prompt is {_short(prompt)}; it must be a text, messages or token ids")
+        raise InvalidRequestError(f"{place}: prompt is {shortened(prompt)}; it must be a text, messages or token ids")
     return Question(prompt, references, several, id=row.get("id"))
 
 
@@ -142,9 +142,9 @@ def _choice(row: Mapping[str, Any], place: str) -> Choice:
         try:
             choices = json.loads(choices)
         except (ValueError, RecursionError):
-            raise InvalidRequestError(f'{place}: choices is {_short(choices)}; in CSV it must be a JSON list, as ["yes", "no"]') from None
+            raise InvalidRequestError(f'{place}: choices is {shortened(choices)}; in CSV it must be a JSON list: ["yes", "no"]') from None
     if not isinstance(choices, (list, tuple)) or len(choices) < 2:
-        raise InvalidRequestError(f"{place}: choices is {_short(choices)}; it must be a list of at least two texts")
+        raise InvalidRequestError(f"{place}: choices is {shortened(choices)}; it must be a list of at least two texts")
     texts = tuple(_text(text, f"{place}: choices", empty=False) for text in choices)
     if answer in texts:
         answer = texts.index(answer)
@@ -152,7 +152,7 @@ def _choice(row: Mapping[str, Any], place: str) -> Choice:
         answer = int(answer)
     if type(answer) is not int or not 0 <= answer < len(texts):
         raise InvalidRequestError(
-            f"{place}: answer is {_short(answer)}; it must be one of the choices, or its number from 0 to {len(texts) - 1}"
+            f"{place}: answer is {shortened(answer)}; it must be one of the choices, or its number from 0 to {len(texts) - 1}"
         )
     return Choice(_text(row["prompt"], f"{place}: prompt", empty=False), texts, answer, id=row.get("id"))
 
@@ -166,7 +166,7 @@ _CHECKS = {"question": _question, "choice": _choice, "text": _plain_text}
 
 def _text(value: Any, place: str, empty: bool = True) -> str:
     if not isinstance(value, str):
-        raise InvalidRequestError(f"{place} is {_short(value)}; it must be a text")
+        raise InvalidRequestError(f"{place} is {shortened(value)}; it must be a text")
     if not value and not empty:
         raise InvalidRequestError(f"{place} is empty; it must be a text")
     try:
@@ -190,7 +190,7 @@ def _decoded(path: Path) -> str:
 def _read_json(path: Path, text: str) -> list[dict[str, Any]]:
     rows = _parsed(text, str(path))
     if not isinstance(rows, list):
-        raise InvalidRequestError(f"{path} holds {_short(rows)}; it must be a list of objects (one object a line is a .jsonl file)")
+        raise InvalidRequestError(f"{path} holds {shortened(rows)}; it must be a list of objects (one object a line is a .jsonl file)")
     return rows
 
 
@@ -240,10 +240,5 @@ def _renamed(path: Path, rows: Sequence[Any], columns: Mapping[str, str]) -> lis
     for index, row in enumerate(rows):
         missing = [column for column in columns.values() if isinstance(row, Mapping) and column not in row]
         if missing:
-            raise InvalidRequestError(f"{path}: row {index} has no column {missing[0]!r}; it has {_short(', '.join(map(str, row)))}")
+            raise InvalidRequestError(f"{path}: row {index} has no column {missing[0]!r}; it has {shortened(', '.join(map(str, row)))}")
     return [{name: row[column] for name, column in columns.items()} if isinstance(row, Mapping) else row for row in rows]
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

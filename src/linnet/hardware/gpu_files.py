@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from linnet.control_group import system_text
+
 _AMD, _INTEL = "0x1002", "0x8086"
 _MAKERS = {_AMD: "AMD", _INTEL: "Intel"}
 _NAMES = ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids")
@@ -32,7 +34,7 @@ class GpuFiles:
 def read_gpu_files(root: Path = Path("/")) -> list[GpuFiles]:
     """root: the folder that holds sys and usr. Watches Intel's for a tenth of a second."""
     cards = [card for card in sorted((root / "sys/class/drm").glob("card*")) if re.fullmatch(r"card\d+", card.name)]
-    cards = [card for card in cards if _text(card / "device/vendor") in _MAKERS]
+    cards = [card for card in cards if system_text(card / "device/vendor") in _MAKERS]
     idle, begun = {card: _idle_ms(card) for card in cards}, time.perf_counter()
     if any(idle.values()):
         time.sleep(_SAMPLE_S)
@@ -46,7 +48,7 @@ def read_gpu_files(root: Path = Path("/")) -> list[GpuFiles]:
 
 
 def _read_card(root: Path, card: Path, watched: float | None) -> GpuFiles:
-    device, maker = card / "device", _text(card / "device/vendor")
+    device, maker = card / "device", system_text(card / "device/vendor")
     if maker == _AMD:
         total, used = _number(device / "mem_info_vram_total"), _number(device / "mem_info_vram_used")
         free = None if total is None or used is None else total - used
@@ -56,11 +58,11 @@ def _read_card(root: Path, card: Path, watched: float | None) -> GpuFiles:
         total = sum(tiles) if tiles else _number(card / "lmem_total_bytes")
         free, load = _number(card / "lmem_avail_bytes"), watched
     driver = (device / "driver").resolve().name if (device / "driver").exists() else None
-    version = _text(root / "sys/module" / (driver or "-") / "version")
+    version = system_text(root / "sys/module" / (driver or "-") / "version")
     return GpuFiles(
         address=device.resolve().name,
         maker=_MAKERS[maker],
-        name=_text(device / "product_name") or _name(root, maker, _text(device / "device")),
+        name=system_text(device / "product_name") or _name(root, maker, system_text(device / "device")),
         driver=f"{driver} {version}".strip() if driver else None,
         total_bytes=total,
         free_bytes=free,
@@ -81,7 +83,7 @@ def _idle_ms(card: Path) -> list[int]:
 def _temperature(device: Path) -> float | None:
     """Of the whole: AMD calls it "edge", Intel "pkg"; else the first sensor there is."""
     inputs = sorted(device.glob("hwmon/hwmon*/temp*_input"), key=lambda file: (len(file.name), file.name))
-    labels = {file: _text(file.with_name(file.name.replace("_input", "_label"))) for file in inputs}
+    labels = {file: system_text(file.with_name(file.name.replace("_input", "_label"))) for file in inputs}
     for file in (*(file for file in inputs if labels[file] in ("edge", "pkg")), *inputs):
         value = _number(file)
         if value is not None:
@@ -108,13 +110,5 @@ def _lines(root: Path) -> Iterator[str]:
 
 
 def _number(file: Path) -> int | None:
-    text = _text(file)
+    text = system_text(file)
     return int(text) if text.removeprefix("-").isdecimal() else None
-
-
-def _text(file: Path) -> str:
-    """ "" where there is none, or the driver does not answer."""
-    try:
-        return file.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from linnet.control_group import processor_quota
+from linnet.control_group import processor_quota, system_text
 from linnet.ops.native import NativeOps, default_threads
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -66,18 +66,18 @@ def read_processor(root: Path = Path("/")) -> Processor:
 
 
 def _name(root: Path) -> str:
-    for line in _text(root / "proc/cpuinfo").splitlines():
+    for line in system_text(root / "proc/cpuinfo").splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("model name", "Model") and value.strip():
             return value.strip()
-    model = _text(root / "sys/firmware/devicetree/base/model").strip("\0\n ")  # of ARM boards
+    model = system_text(root / "sys/firmware/devicetree/base/model").strip("\0\n ")  # of ARM boards
     return model or platform.processor() or platform.machine() or "unknown"
 
 
 def _online(folder: Path) -> list[Path]:
     """Folders of the processors that run: "0-2,4" is 0, 1, 2 and 4."""
     numbers: list[int] = []
-    for part in _text(folder / "online").strip().split(","):
+    for part in system_text(folder / "online").split(","):
         first, _, last = part.partition("-")
         if first.isdecimal():
             numbers += range(int(first), int(last if last.isdecimal() else first) + 1)
@@ -86,23 +86,15 @@ def _online(folder: Path) -> list[Path]:
 
 def _distinct(cpus: list[Path], file: str) -> int | None:
     """How many different texts processors have in a file: processors of one socket, or threads of one core, have the same."""
-    return len({_text(cpu / file).strip() for cpu in cpus} - {""}) or None
+    return len({system_text(cpu / file) for cpu in cpus} - {""}) or None
 
 
 def _caches(cpus: list[Path]) -> tuple[Cache, ...]:
     found = set()
     for cpu in cpus:
         for index in cpu.glob("cache/index*"):
-            level, kind, size, shared = (_text(index / name).strip() for name in ("level", "type", "size", "shared_cpu_list"))
+            level, kind, size, shared = (system_text(index / name) for name in ("level", "type", "size", "shared_cpu_list"))
             if level.isdecimal() and size[:-1].isdecimal() and size[-1] in _UNITS:
                 found.add((int(level), kind, int(size[:-1]) * _UNITS[size[-1]], shared))
     counts = Counter((level, kind, nbytes) for level, kind, nbytes, _ in found)
     return tuple(Cache(*cache, count) for cache, count in sorted(counts.items()))
-
-
-def _text(file: Path) -> str:
-    """ "" where there is none."""
-    try:
-        return file.read_text("utf-8", "replace")
-    except OSError:
-        return ""

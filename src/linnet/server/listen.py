@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import socket
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from types import FrameType
 
 import uvicorn
@@ -35,8 +36,29 @@ def serve(settings: Settings, ready: Callable[[str], object] | None = None) -> N
 
 
 async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[str], object] | None) -> None:
-    service, options = Service(settings), settings.server
-    config = uvicorn.Config(
+    """Answers from the start, so that /ready can tell that the only model is being opened; requests for it wait."""
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    service = Service(settings)
+    server = _Server(_config(service), service)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(server.end, serving)
+        opening = asyncio.create_task(stack.enter_async_context(service.running()))
+        await asyncio.wait({serving, opening}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            await serving
+            os._exit(0)  # told to end, and it has: a thread that reads weights cannot be stopped, and nobody waits for them now
+        await opening
+        print(f"linnet: serving {', '.join(service.models.names)} at {address}", file=sys.stderr, flush=True)
+        if ready is not None:
+            ready(address)
+        await serving
+
+
+def _config(service: Service) -> uvicorn.Config:
+    options = service.options
+    return uvicorn.Config(
         create_app(service),
         lifespan="off",
         http=patient_for(options.body_timeout),  # h11, which bounds headers by itself
@@ -47,13 +69,6 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[s
         server_header=False,
         timeout_graceful_shutdown=math.ceil(options.drain_timeout),
     )
-    async with service.running():
-        host, port = listener.getsockname()[:2]
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        print(f"linnet: serving {', '.join(service.models.names)} at {address}", file=sys.stderr, flush=True)
-        if ready is not None:
-            ready(address)
-        await _Server(config, service).serve(sockets=[listener])
 
 
 def _log_lines() -> None:
@@ -75,6 +90,10 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.service.ready = False
         super().handle_exit(sig, frame)
+
+    async def end(self, serving: asyncio.Task[None]) -> None:
+        self.should_exit = True
+        await serving
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -121,11 +121,20 @@ class Service:
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
         parallel_tool_calls: bool = True,
+        continues: bool | None = None,
     ) -> AsyncIterator[Handle]:
         """An answer in the making to a body, of which the others are made; to leave before its end cancels it. Raises as `LLM.submit`
         does."""
         limited = self.sampling(llm, body, params)
-        submit = partial(llm.submit, prompt, limited, tools=tools, tool_choice=tool_choice, parallel_tool_calls=parallel_tool_calls)
+        submit = partial(
+            llm.submit,
+            prompt,
+            limited,
+            tools=tools,
+            tool_choice=tool_choice,
+            parallel_tool_calls=parallel_tool_calls,
+            continues=continues,
+        )
         handle = await _in_thread(submit, limited.constraint is not None or bool(tools))
         try:
             yield handle

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from linnet.errors import ChatTemplateError, InvalidRequestError
@@ -111,13 +111,22 @@ def _plain(value: Any, where: str) -> Any:
 
 
 class Disguise:
-    """Hides, in everything but the assistant's turns, the signs that control tokens are written with (`<`, `|` and the like).
+    """Hides the signs that control tokens are written with (`<`, `|` and the like): everywhere but in the assistant's turns, and in
+    these where they write a token that no answer shows, since a model can have been made to spell one out.
 
     Each sign becomes one private-use character that occurs nowhere in the request, so that a template can trim, slice,
-    join and quote the contents as ever, and no control token in what it renders can have come from them.
+    join and quote the contents as ever, and no control token in what it renders can have come from them. split: cuts a text into
+    pieces, and says of each whether it is a token that answers do not show.
     """
 
-    def __init__(self, signs: Iterable[str], conversation: Conversation, variables: Mapping[str, Any], template: str) -> None:
+    def __init__(
+        self,
+        signs: Iterable[str],
+        conversation: Conversation,
+        variables: Mapping[str, Any],
+        template: str,
+        split: Callable[[str], Iterable[tuple[str, bool]]],
+    ) -> None:
         taken = set(template)
         _collect([conversation.messages, conversation.tools, conversation.documents, variables], taken)
         free = [character for character in map(chr, range(0xE000, 0xF900)) if character not in taken]
@@ -125,8 +134,9 @@ class Disguise:
         if len(self._masks) < len(set(signs)):
             raise InvalidRequestError("the messages use all of Unicode's private-use characters; leave some free")
         self._table = str.maketrans(self._masks)
+        self._split = split
         self.used = False
-        self.messages = [message if message["role"] == "assistant" else self._hide_message(message) for message in conversation.messages]
+        self.messages = [self._hide_message(message) for message in conversation.messages]
         self.tools = self._hide(conversation.tools)
         self.documents = self._hide(conversation.documents)
         self.variables = self._hide(variables)
@@ -137,16 +147,19 @@ class Disguise:
         return text
 
     def _hide_message(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {key: value if key == "role" else self._hide(value) for key, value in message.items()}
+        own = message["role"] == "assistant"
+        return {key: value if key == "role" else self._hide(value, own) for key, value in message.items()}
 
-    def _hide(self, value: Any) -> Any:
+    def _hide(self, value: Any, own: bool = False) -> Any:
+        """own: the assistant's."""
         if isinstance(value, str):
-            hidden = value.translate(self._table)
+            pieces = self._split(value) if own else [(value, True)]
+            hidden = "".join(piece.translate(self._table) if hide else piece for piece, hide in pieces)
             self.used = self.used or hidden != value
             return hidden
         if isinstance(value, dict):
-            return {self._hide(key): self._hide(item) for key, item in value.items()}
-        return [self._hide(item) for item in value] if isinstance(value, list) else value
+            return {self._hide(key, own): self._hide(item, own) for key, item in value.items()}
+        return [self._hide(item, own) for item in value] if isinstance(value, list) else value
 
 
 def _collect(value: Any, characters: set[str]) -> None:

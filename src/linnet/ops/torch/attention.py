@@ -4,58 +4,90 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.backends.cuda import SDPAParams, can_use_flash_attention
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from linnet.arch.spec import Attention
 from linnet.ops.torch.step import Part
 
+MOST_SCORES = 1 << 26
+"""Scores that are made at a time, where they or masks are: 256 MB of float32, a few times over."""
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, part: Part, attention: Attention, slopes: Tensor | None, sinks: Tensor | None) -> Tensor:
     """q: [sequences, queries, heads, head_dim]; k, v: [sequences, length, kv_heads, width]; slopes, sinks: float32 [heads] or None.
-    Gives [sequences, queries, heads, value width]. PyTorch's fused kernels run wherever the family needs no more than a mask."""
+    Gives [sequences, queries, heads, value width].
+
+    PyTorch's fused kernels run wherever the family needs no more than a mask, and without one where each row sees all before it. Masks
+    and scores are made of some queries at a time, so that their memory does not grow with a prompt's square.
+    """
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    plain = attention.window is None and slopes is None
-    if attention.softcap is not None or sinks is not None:
-        return _by_definition(q, k, v, part, attention, slopes, sinks).transpose(1, 2)
-    grouped = attention.heads != attention.kv_heads
-    if plain and part.causal:
-        out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scale, enable_gqa=grouped)
-    else:
-        mask = ~_hidden(part, attention)
-        if slopes is not None:
-            mask = _alibi(part, slopes).masked_fill(~mask, float("-inf")).to(q.dtype)
-        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scale, enable_gqa=grouped)
-    return out.transpose(1, 2)
+    defined = attention.softcap is not None or sinks is not None
+    windowless = attention.window is None or part.length <= attention.window
+    if part.causal and windowless and slopes is None and not defined:
+        return _causal(q, k, v, attention.scale).transpose(1, 2)
+    if defined or q.is_cuda:  # where fused kernels take a mask, or heads in groups, not both
+        k, v = _for_each_head(q, k, v)
+    grouped = q.shape[1] != k.shape[1]
+    count = q.shape[2]
+    step = 1 if count == 1 else max(1, MOST_SCORES // (q.shape[0] * q.shape[1] * part.length))
+    pieces = []
+    for start in range(0, count, step):
+        asked, positions, ends = q[:, :, start : start + step], part.positions[:, start : start + step], part.ends[:, start : start + step]
+        seen, bias = _seen(positions, ends, part.length, attention), None if slopes is None else _alibi(positions, part.length, slopes)
+        if defined:
+            pieces.append(_by_definition(asked, k, v, seen, bias, attention, sinks))
+        else:
+            mask = seen if bias is None else bias.masked_fill(~seen, float("-inf")).to(q.dtype)
+            pieces.append(scaled_dot_product_attention(asked, k, v, attn_mask=mask, scale=attention.scale, enable_gqa=grouped))
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)).transpose(1, 2)
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Of the last rows of a sequence. q: [1, heads, queries, head_dim]."""
+    queries, length = q.shape[2], k.shape[2]
+    if q.is_cuda and not can_use_flash_attention(SDPAParams(q, k, v, None, 0.0, False, True)):
+        k, v = _for_each_head(q, k, v)  # other fused kernels know no groups
+    grouped = q.shape[1] != k.shape[1]
+    if queries in (1, length):
+        return scaled_dot_product_attention(q, k, v, is_causal=queries > 1, scale=scale, enable_gqa=grouped)
+    # Not `is_causal`, which counts from the first position, nor a mask, with which flash attention does not run.
+    return scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(queries, length), scale=scale, enable_gqa=grouped)
 
 
 def _by_definition(
-    q: Tensor, k: Tensor, v: Tensor, part: Part, attention: Attention, slopes: Tensor | None, sinks: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, bias: Tensor | None, attention: Attention, sinks: Tensor | None
 ) -> Tensor:
     """Softmax in float32, with capped scores and with sinks, which no fused kernel knows: q [sequences, heads, queries, head_dim]."""
-    groups = attention.heads // attention.kv_heads
-    k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
     scores = (q @ k.transpose(-1, -2)).float() * attention.scale
-    if slopes is not None:
-        scores = scores + _alibi(part, slopes)
+    if bias is not None:
+        scores = scores + bias
     if attention.softcap is not None:
         scores = attention.softcap * torch.tanh(scores / attention.softcap)
-    scores = scores.masked_fill(_hidden(part, attention), float("-inf"))
+    scores = scores.masked_fill(~seen, float("-inf"))
     if sinks is not None:  # a score that takes part and gives nothing
         scores = torch.cat([scores, sinks.view(1, -1, 1, 1).expand(*scores.shape[:3], 1)], dim=-1)
     weights = scores.softmax(-1)[..., : k.shape[2]]
     return weights.to(v.dtype) @ v
 
 
-def _hidden(part: Part, attention: Attention) -> Tensor:
-    """What a row does not see: bool [sequences, 1, queries, length]."""
-    at = torch.arange(part.length, device=part.tables.device)
-    hidden = at > part.ends[..., None]
+def _for_each_head(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values once for each head of the queries."""
+    group = q.shape[1] // k.shape[1]
+    return (k, v) if group == 1 else (k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1))
+
+
+def _seen(positions: Tensor, ends: Tensor, length: int, attention: Attention) -> Tensor:
+    """What rows at `positions` see: bool [sequences, 1, queries, length]."""
+    at = torch.arange(length, device=ends.device)
+    seen = at <= ends[..., None]
     if attention.window is not None:
-        hidden = hidden | (at <= part.positions[..., None] - attention.window)
-    return hidden[:, None]
+        seen = seen & (at > positions[..., None] - attention.window)
+    return seen[:, None]
 
 
-def _alibi(part: Part, slopes: Tensor) -> Tensor:
-    """Float32 [sequences, heads, queries, length]."""
-    at = torch.arange(part.length, device=part.tables.device)
-    return slopes[:, None, None] * (at - part.positions[:, None, :, None]).float()
+def _alibi(positions: Tensor, length: int, slopes: Tensor) -> Tensor:
+    """What is added to scores: float32 [sequences, heads, queries, length]."""
+    at = torch.arange(length, device=positions.device)
+    return slopes[:, None, None] * (at - positions[:, None, :, None]).float()

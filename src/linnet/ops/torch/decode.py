@@ -79,10 +79,11 @@ class Inputs:
         tables[:, :count, : given.shape[2]] = np.maximum(given, 0)
         pages = np.take_along_axis(tables, plain[1][None, :, None] // PAGE_SIZE, axis=2)[..., 0]
         places = pages * PAGE_SIZE + plain[1] % PAGE_SIZE
-        self.integers.copy_(_flat([plain, places, tables]))
+        self.integers.copy_(_flat([plain, places, tables]), non_blocking=self.integers.is_cuda)
         if self.ropes:
             lengths, prompts = batch.rope_lengths[order], batch.prompt_lengths[order]
-            self.floats.copy_(_flat([self._turns(rope, batch, lengths, prompts) for rope in self.ropes]))
+            turns = _flat([self._turns(rope, batch, lengths, prompts) for rope in self.ropes])
+            self.floats.copy_(turns, non_blocking=self.floats.is_cuda)
 
     def _turns(self, rope: Rope, batch: Batch, lengths: NDArray[np.int32], prompts: NDArray[np.int32]) -> NDArray[np.float32]:
         """Cosines and sines, float32 [2, size, dim / 2]."""
@@ -92,7 +93,7 @@ class Inputs:
 
     def begin(self) -> None:
         """What follows from the buffers alone, and so belongs to what is captured."""
-        part = Part(slice(0, self.size), self.tables, self.positions[:, None], self.ends[:, None], self.width * PAGE_SIZE, causal=False)
+        part = Part(slice(None), self.tables, self.positions[:, None], self.ends[:, None], self.width * PAGE_SIZE, causal=False)
         self.parts = [part]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
@@ -137,20 +138,27 @@ class DecodeSteps:
 
 
 def cuda_graph(device: torch.device) -> Capture:
-    """Captures CUDA graphs on the device, which is the current one whenever they run. They share one pool of memory: only one of them runs
-    at a time, and its result is read before the next. As https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs has it."""
-    pool = torch.cuda.graph_pool_handle()
+    """Captures CUDA graphs on the device, which is the current one whenever they run. They share one pool of memory, and so one stream:
+    only one of them runs at a time, and its result is read before the next. A step that no graph can hold runs as it is, which the log
+    says. As https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs has it."""
+    pool, side = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(run: Run) -> Run:
-        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream()
+        side.wait_stream(current)
         with torch.cuda.stream(side):  # libraries set themselves up at their first calls, which no graph may hold
             for _ in range(2):
                 run()
-        torch.cuda.current_stream().wait_stream(side)
+        current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may do as they please
-            result = run()
+        try:
+            # Other threads may do as they please meanwhile; a capture that fails would not come back to the current stream by itself.
+            captured = torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local")
+            with torch.cuda.stream(current), captured:
+                result = run()
+        except RuntimeError as error:
+            logger.warning("a decoding step is asked for op by op, more slowly: no CUDA graph holds it (%s)", str(error).splitlines()[0])
+            return run
 
         def replay() -> Tensor:
             graph.replay()
@@ -161,7 +169,7 @@ def cuda_graph(device: torch.device) -> Capture:
     return capture
 
 
-def compiled(then: Capture | None = None, backend: str = "inductor") -> Capture:
+def compiled(then: Capture | None = None, backend: str | Callable[..., Any] = "inductor") -> Capture:
     """Has torch.compile make one program of a step, and captures that with `then`, if with anything. The first step takes from seconds to
     minutes; the second of another size makes a program for any."""
 

@@ -41,6 +41,10 @@ VENDORS = {"nvidia": "cuda", "cambricon": "mlu", "metax": "cuda", "moore": "musa
 """Names of makers, as the command line takes them (--nvidia), by device."""
 
 
+ADD_UP = ("cuda", "cpu")
+"""Devices that can share a model: torch.distributed adds up what each has, by NCCL or by gloo."""
+
+
 def parse_device(name: str) -> tuple[str, int | None]:
     """("cuda", 1) of "cuda:1". Raises InvalidRequestError for what is no name of a device."""
     kind, colon, number = name.partition(":")
@@ -76,6 +80,8 @@ def open_devices(name: str | None, count: int) -> list[Device]:
         return [open_device(name)]
     if number is not None:
         raise InvalidRequestError(f"tp is {count}, and device {name!r} is a single one; say device={kind!r} for the first {count}")
+    if kind not in ADD_UP:
+        raise InvalidRequestError(f"tp is {count}, and devices {kind!r} cannot add up what each has; use device={' or '.join(ADD_UP)}")
     first = open_device(kind)
     if kind == "cpu":
         return [first] * count

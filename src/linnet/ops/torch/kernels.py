@@ -1,6 +1,8 @@
-"""Triton's kernels for decoding: attention over pages, and products with packed weights. Optional: without Triton, PyTorch does both.
+"""Triton's kernels: attention over pages for decoding, products with packed weights, and these expanded. Optional: without Triton,
+PyTorch does all of it.
 
-Neither has run on a GPU yet: they are tested with Triton's interpreter, on a processor, and compiled for GPUs that are not there.
+None has run on a GPU yet: they are tested with Triton's interpreter, on a processor, and compiled for GPUs that are not there. Sizes that
+change from step to step are not specialized on (`do_not_specialize`): each value of another kind would stop a step for a compilation.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator,index"
@@ -18,16 +20,19 @@ from linnet.ops.torch.cache import BLOCK, Store
 from linnet.ops.torch.matrices import Packed
 
 SPLIT = 256
-"""Positions of a sequence that one program attends to, at least; there are no more than MOST_SPLITS of them."""
+"""Positions of a sequence that one program attends to, or a multiple: there are no more than MOST_SPLITS programs to a head."""
 
 MOST_SPLITS = 64
 
-AT_ONCE = 128
-"""Bytes of each row of a tile: with 16 bits a number, 64 positions of keys, or 128 columns of a matrix, fit the memory that programs share
-on every GPU since Turing."""
+TILE = 16 * 1024
+"""Bytes of the keys, or of the values, that a program has at a time: with those that it fetches ahead, and what else it has, they fit the
+memory that programs share on every GPU since Turing."""
 
-FEW_ROWS = 32
+FEW_ROWS = 64
 """Rows up to which `packed_product` reads weights once; with more, expanding them first is quicker."""
+
+EXPANDED = 1024
+"""Bytes of integers that a program expands."""
 
 
 @triton.jit
@@ -50,7 +55,7 @@ def _scores(asked, key, scale, softcap, slope, distance, seen, SOFTCAP: tl.const
     return tl.where(seen[None, :], scores, float("-inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["window", "width", "splits", "length"])
 def _attend_split(
     q,  # [sequences, heads, HEAD]
     keys,  # [places, kv_heads, HEAD]
@@ -124,7 +129,7 @@ def _attend_split(
     tl.store(totals + out, total, group < GROUP)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def _merge_splits(
     sums,
     largest,
@@ -184,7 +189,7 @@ def attend_pages(
         heads,
         VALUE=width,
         VALUE_BLOCK=_power(width),
-        SPLITS_BLOCK=_power(splits),
+        SPLITS_BLOCK=MOST_SPLITS,
         SINKS=sinks is not None,
     )
     return out
@@ -203,8 +208,9 @@ def _attend_splits(
     """What each split of each sequence comes to: `sums`, `largest` and `totals` of the kernel."""
     sequences, width = tables.shape
     heads, group = attention.heads, attention.heads // attention.kv_heads
-    length = max(SPLIT, _power(-(-width * PAGE_SIZE // MOST_SPLITS)))
+    length = SPLIT * -(-width * PAGE_SIZE // (SPLIT * MOST_SPLITS))
     splits = -(-width * PAGE_SIZE // length)
+    widest = max(_power(keys.width), _power(values.width)) * max(q.element_size(), keys.rows.element_size())
     sums = torch.empty(sequences, heads, splits, values.width, dtype=torch.float32, device=q.device)
     largest, totals = torch.empty(2, sequences, heads, splits, dtype=torch.float32, device=q.device)
     _attend_split[(sequences, attention.kv_heads, splits)](
@@ -225,12 +231,12 @@ def _attend_splits(
         SOFTCAP=attention.softcap is not None,
         WINDOW=attention.window is not None,
         ALIBI=slopes is not None,
-        N=AT_ONCE // q.element_size(),
+        N=max(16, min(64, TILE // widest)),
     )
     return sums, largest, totals
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _packed_product(
     x,  # [rows, columns]
     codes,
@@ -278,8 +284,8 @@ def packed_product(x: Tensor, matrix: Packed) -> Tensor:
     """x [n, in] @ matrix.T for up to FEW_ROWS rows: [n, out] of x's type, summed in float32."""
     (outs, columns), (rows, groups) = matrix.shape, (len(x), matrix.scales.shape[-1])
     out = torch.empty(rows, outs, dtype=x.dtype, device=x.device)
-    wide = 64 // x.element_size()
-    _packed_product[(-(-outs // wide),)](
+    tall = 16 if rows <= 16 else 32 if rows <= 32 else FEW_ROWS
+    _packed_product[(-(-outs // tall),)](
         x.contiguous(),
         matrix.codes,
         matrix.scales,
@@ -292,16 +298,49 @@ def packed_product(x: Tensor, matrix: Packed) -> Tensor:
         GROUP=columns // groups,
         LOW=matrix.low,
         MINIMA=matrix.minima is not None,
-        ROWS=max(16, _power(rows)),
-        OUTS=wide,
-        COLUMNS=2 * AT_ONCE // x.element_size(),
+        ROWS=tall,
+        OUTS=tall,  # few rows: many small programs, which wait for memory together
+        COLUMNS=TILE // 2 // (tall * x.element_size()),
+    )
+    return out
+
+
+@triton.jit(do_not_specialize=["count"])
+def _expand(codes, scales, minima, out, count, GROUP: tl.constexpr, LOW: tl.constexpr, MINIMA: tl.constexpr, BLOCK: tl.constexpr):
+    """The values of `count` bytes of integers, one after another as the integers are; count: a multiple of BLOCK or not."""
+    each: tl.constexpr = 2 if LOW else 1
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < count
+    code = tl.load(codes + at, mask, 0)
+    place = at * each // GROUP
+    scale = tl.load(scales + place, mask, 0.0).to(tl.float32)
+    least = tl.load(minima + place, mask, 0.0).to(tl.float32) if MINIMA else 0.0
+    if LOW:  # the even columns, and the odd ones
+        values = tl.interleave((code & 15).to(tl.float32) * scale + least, (code >> 4).to(tl.float32) * scale + least)
+    else:
+        values = code.to(tl.float32) * scale + least
+    into = tl.program_id(0).to(tl.int64) * BLOCK * each + tl.arange(0, BLOCK * each)
+    tl.store(out + into, values.to(out.dtype.element_ty), into < count.to(tl.int64) * each)
+
+
+def expanded(matrix: Packed, dtype: torch.dtype) -> Tensor:
+    """The values of a matrix, or of a stack of them: as `Packed.values` has them."""
+    out = torch.empty(matrix.shape, dtype=dtype, device=matrix.codes.device)
+    count = matrix.codes.numel()
+    _expand[(-(-count // EXPANDED),)](
+        matrix.codes.contiguous(),
+        matrix.scales.contiguous(),
+        out if matrix.minima is None else matrix.minima.contiguous(),
+        out,
+        count,
+        GROUP=matrix.shape[-1] // matrix.scales.shape[-1],
+        LOW=matrix.low,
+        MINIMA=matrix.minima is not None,
+        BLOCK=EXPANDED,
     )
     return out
 
 
 def _power(count: int) -> int:
-    """The next power of two. A loop, because torch.compile comes here with numbers that it has not fixed yet."""
-    power = 1
-    while power < count:
-        power *= 2
-    return power
+    """The next power of two, of a number that is the same at every step."""
+    return 1 << (count - 1).bit_length()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from linnet.load.dequantize import parts
-from linnet.tensors import IQ4_NL, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, RawTensor, TensorType
+from linnet.tensors import FLOATS, IQ4_NL, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, RawTensor, TensorType
 
 if TYPE_CHECKING:
     from linnet.arch.spec import Attention
@@ -51,8 +51,8 @@ class Packed:
     def nbytes(self) -> int:
         return sum(x.nbytes for x in (self.codes, self.scales, self.minima) if x is not None)
 
-    def to(self, device: torch.device) -> Packed:
-        return self._each(lambda x: x.to(device, non_blocking=True))
+    def to(self, device: torch.device, non_blocking: bool = False) -> Packed:
+        return self._each(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pinned(self) -> Packed:
         return self._each(lambda x: x.pin_memory())
@@ -84,7 +84,7 @@ class Offloaded:
     device: torch.device
 
     def here(self) -> Plain:
-        return self.held.to(self.device) if isinstance(self.held, Packed) else self.held.to(self.device, non_blocking=True)
+        return self.held.to(self.device, non_blocking=True)
 
     def __getitem__(self, expert: int) -> Offloaded:
         return Offloaded(self.held[expert], self.device)
@@ -99,6 +99,8 @@ class Kernels(Protocol):
     FEW_ROWS: int
 
     def packed_product(self, x: Tensor, matrix: Packed) -> Tensor: ...
+
+    def expanded(self, matrix: Packed, dtype: torch.dtype) -> Tensor: ...
 
     def attend_pages(
         self,
@@ -146,9 +148,11 @@ def _survives(x: Tensor, type: TensorType) -> bool:
     return torch.allclose(x.half().float(), x, rtol=2**-10, atol=2**-24 if type in HALVES else 0.0, equal_nan=True)
 
 
-def packed_bytes(type: TensorType, shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    """What `pack` makes of a tensor."""
+def matrix_bytes(type: TensorType, shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    """What a matrix of a type takes that is computed with in `dtype`: floats in it, blocks as `pack` makes them."""
     count = prod(shape)
+    if type in FLOATS:
+        return count * dtype.itemsize
     group = 16 if type in (Q2_K, Q3_K, Q6_K) else 32
     scale_bytes = scale_type(type, dtype).itemsize * (2 if type in WITH_MINIMA else 1)
     return count // (2 if type in IN_FOUR_BITS else 1) + count // group * scale_bytes
@@ -164,7 +168,8 @@ def product(x: Tensor, matrix: Matrix, bias: Tensor | None = None, kernels: Kern
         out = kernels.packed_product(x, matrix)
         return out if bias is None else out + bias
     rows = max(1, PIECE // x.shape[1])
-    pieces = [linear(x, matrix[start : start + rows].values(x.dtype)) for start in range(0, matrix.shape[0], rows)]
+    expanded = Packed.values if kernels is None else kernels.expanded
+    pieces = [linear(x, expanded(matrix[start : start + rows], x.dtype)) for start in range(0, matrix.shape[0], rows)]
     out = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
     return out if bias is None else out + bias
 

@@ -151,13 +151,14 @@ class TorchOps:
     def rotate(self, x: Tensor, rope: Rope, head_dim: int) -> Tensor:
         cos, sin = self.step.angles(rope)
         heads = x.view(len(x), -1, head_dim)
-        source = heads[..., rope.start : rope.start + rope.dim].float()
-        half = rope.dim // 2
+        source, half = heads[..., rope.start : rope.start + rope.dim], rope.dim // 2  # in float32 with the cosines, which are
         first, second = (source[..., 0::2], source[..., 1::2]) if rope.interleaved else (source[..., :half], source[..., half:])
         turned = first * cos - second * sin, second * cos + first * sin
-        rotated = torch.stack(turned, dim=-1).flatten(-2) if rope.interleaved else torch.cat(turned, dim=-1)
+        rotated = (torch.stack(turned, dim=-1).flatten(-2) if rope.interleaved else torch.cat(turned, dim=-1)).to(x.dtype)
+        if rope.dim == head_dim:
+            return rotated.view(x.shape)
         out = heads.clone()
-        out[..., rope.start : rope.start + rope.dim] = rotated.to(x.dtype)
+        out[..., rope.start : rope.start + rope.dim] = rotated
         return out.view(x.shape)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, attention: Attention, sinks: Tensor | None) -> Tensor:
@@ -165,17 +166,21 @@ class TorchOps:
         keys, values, group = self.cache.keys[layer], self.cache.values[layer], self.cache.groups[layer]
         keys.write(self.step.places[group], k)
         values.write(self.step.places[group], v)
-        out = q.new_empty(len(q), attention.output_width)
+        results = []
         for part in self.step.parts:
             queries = q[part.rows].view(*part.positions.shape, attention.heads, attention.head_dim)
             if self.kernels is not None and queries.shape[1] == 1:
                 at = (part.tables[group], part.positions[:, 0], part.ends[:, 0])
                 result = self.kernels.attend_pages(queries[:, 0], keys, values, *at, attention, self._alibi(attention), sinks)
-                out[part.rows] = result.flatten(1)
-                continue
-            seen = keys.read(part.places[group], q.dtype), values.read(part.places[group], q.dtype)
-            result = attend(queries, *seen, part, attention, self._alibi(attention), sinks)
-            out[part.rows] = result.reshape(-1, attention.output_width)
+            else:
+                seen = keys.read(part.places[group], q.dtype), values.read(part.places[group], q.dtype)
+                result = attend(queries, *seen, part, attention, self._alibi(attention), sinks)
+            results.append(result.reshape(-1, attention.output_width))
+        if len(results) == 1:  # all rows, in order
+            return results[0]
+        out = q.new_empty(len(q), attention.output_width)
+        for part, result in zip(self.step.parts, results, strict=True):
+            out[part.rows] = result
         return out
 
     def _alibi(self, attention: Attention) -> Tensor | None:
@@ -215,7 +220,8 @@ class TorchOps:
 
         def project(x: Tensor, linear: Linear) -> Tensor:
             matrices = linear.matrix[flat]
-            matrices = matrices.values(x.dtype) if isinstance(matrices, Packed) else matrices
+            if isinstance(matrices, Packed):
+                matrices = matrices.values(x.dtype) if self.kernels is None else self.kernels.expanded(matrices, x.dtype)
             out = torch.bmm(matrices, x[..., None])[..., 0]
             return out if linear.bias is None else out + linear.bias[flat].to(x.dtype)
 

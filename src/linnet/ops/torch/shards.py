@@ -83,7 +83,7 @@ class Share:
             return raw
         axis, parts, (start, stop) = cut
         each = raw.shape[axis] // parts
-        return _slice(raw, axis, start * each, stop * each)
+        return cut_axis(raw, axis, start * each, stop * each)
 
     def _cut(self, slot: Slot, attention: Attention) -> tuple[int, int, tuple[int, int]] | None:
         """Along which axis (of one matrix or vector), of how many parts, which ones; None: all of it."""
@@ -114,7 +114,7 @@ def _widths(layer: Layer) -> list[int]:
     return [mlp.width]
 
 
-def _slice(raw: RawTensor, axis: int, start: int, stop: int) -> RawTensor:
+def cut_axis(raw: RawTensor, axis: int, start: int, stop: int) -> RawTensor:
     """Entries `start` to `stop` of an axis counted from the end; blocks that would be cut are expanded to float32 first."""
     block = raw.type.block if axis == -1 else 1
     if raw.type not in FLOATS and axis == -1 and (start % block or stop % block):

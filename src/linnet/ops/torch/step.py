@@ -20,8 +20,8 @@ class Part:
     """Rows of a step that attend alike: `rows` of them, whose sequences see up to `length` positions.
 
     tables: int64 [groups, sequences, pages], where those lie; positions, ends: int64 [sequences, queries], of each row, and the last that
-    it sees. One sequence with all its rows, or many with one row each. causal: whether the rows are those of the whole sequence, from
-    its first on, each seeing those before it.
+    it sees. One sequence with all its rows, or many with one row each. causal: whether the rows are the last ones of one sequence, each
+    seeing itself and all before it.
     """
 
     rows: slice | Tensor
@@ -98,8 +98,9 @@ class DeviceBatch:
         tables = np.maximum(tables, 0)  # those past a shorter end are masked
         flat = rows.reshape(-1)
         together = slice(int(flat[0]), int(flat[-1]) + 1) if len(flat) == flat[-1] - flat[0] + 1 else self._move(flat)
-        causal = rows.shape[1] == length and not self.bidirectional
+        causal = len(rows) == 1 and length - batch.positions[flat[0]] == len(flat) and not self.bidirectional
         return Part(together, self._move(tables), self._move(batch.positions[rows]), self._move(ends[rows]), length, causal)
 
     def _move(self, array: NDArray[np.integer]) -> Tensor:
-        return torch.from_numpy(np.asarray(array, np.int64)).to(self.device, non_blocking=True)
+        # CUDA has taken ordinary memory over by the time it returns; others may still read what is freed by then.
+        return torch.from_numpy(np.asarray(array, np.int64)).to(self.device, non_blocking=self.device.type == "cuda")

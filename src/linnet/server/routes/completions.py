@@ -129,7 +129,7 @@ async def _answering(body: CompletionBody, params: SamplingParams, service: Serv
         tokenizer = service.tokenizer(llm)
         answers: list[_Answer] = []
         for prompt in body.prompts:
-            handle = await stack.enter_async_context(service.generating(llm, body, prompt, params))
+            handle = await stack.enter_async_context(service.generating(llm, body, prompt, params, continues=True))
             echo = None if not body.echo else prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
             answers.append(_Answer(handle, tokenizer, len(answers) * params.n, echo, body.logprobs is not None))
         yield answers

@@ -130,7 +130,7 @@ async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | Simple
 async def _answering(body: SimpleChat, params: SamplingParams, service: Service) -> AsyncIterator[tuple[LLM, Handle]]:
     async with service.models.use(service.model_name(body.model)) as llm:
         prompt = await asyncio.to_thread(body.as_prompt, llm)
-        async with service.generating(llm, body, prompt, params) as handle:
+        async with service.generating(llm, body, prompt, params, continues=True if body.begin else None) as handle:
             yield llm, handle
 
 

@@ -127,6 +127,8 @@ class _GgufVocabulary:
         kinds = {"gpt2": self.byte_level, "llama": self.merging_pieces, "t5": self.unigram_pieces, "bert": self.word_pieces}
         encode, add_bos = kinds[self.model]()
         self.prefix = self.model == "bert" or (self.model in ("llama", "t5") and self.adds_prefix())
+        beginning = (self.bos_id,) if self.adds_bos(add_bos) and self.bos_id is not None else ()
+        end = self.eos_id if self.flag("add_eos_token", False) else None
         named = {"bos_token": self.bos_id, "eos_token": self.eos_id, "unk_token": self.unknown_id}
         return Vocabulary(
             source=self.source,
@@ -141,7 +143,8 @@ class _GgufVocabulary:
             bos_id=self.bos_id,
             eos_id=self.eos_id,
             eos_ids=self.eos_ids,
-            beginning=(self.bos_id,) if self.adds_bos(add_bos) and self.bos_id is not None else (),
+            beginning=beginning,
+            frame=None if end is None else (beginning, (end,)),
             named_tokens={name: self.tokens[id] for name, id in named.items() if id is not None},
             chat_templates=_chat_templates(self.metadata),
         )

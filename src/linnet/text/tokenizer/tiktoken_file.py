@@ -169,9 +169,7 @@ def encoding_vocabulary(known: Encoding, ranks: dict[bytes, int], source: str, c
     tokens = {rank: token for token, rank in ranks.items()}
     if wrong := set(range(len(ranks))) - tokens.keys() - known.special.keys():  # p50k_base has a control token in between
         raise ModelFileError(f"{source}: not a whole tiktoken file: rank {min(wrong)} is missing or stands twice")
-    special = {**known.special, **{token.id: token.content for token in config.added}}
-    if (largest := max(special, default=0)) > LARGEST_ID:
-        raise ModelFileError(f"{config.path}: gives {special[largest]!r} the id {largest}; ids up to {LARGEST_ID} are read")
+    special = _special_tokens(known, config)
     content = {token.content for token in config.added if not token.flags.get("special") and not is_marker(token.content)}
     added = AddedTokens((AddedToken(id, text, control=text not in content) for id, text in special.items()), source)
     encoding = _library_encoding(known.pattern, ranks, source)
@@ -215,6 +213,14 @@ def encoding_vocabulary(known: Encoding, ranks: dict[bytes, int], source: str, c
         chat_templates=config.chat_templates or ({"default": known.template} if known.template else {}),
         pattern=known.pattern,
     )
+
+
+def _special_tokens(known: Encoding, config: TokenizerConfig) -> dict[int, str]:
+    """By id: the encoding's own, and those that the config adds or calls otherwise."""
+    special = {**known.special, **{token.id: token.content for token in config.added}}
+    if (largest := max(special, default=0)) > LARGEST_ID:
+        raise ModelFileError(f"{config.path}: gives {special[largest]!r} the id {largest}; ids up to {LARGEST_ID} are read")
+    return special
 
 
 def _library_encoding(pattern: str, ranks: dict[bytes, int], source: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,12 @@ class Tokenizer:
         if frame is None:
             return self.encode(text, eos=self.eos_id is not None)
         return [*frame[0], *self.encode(text, bos=False), *frame[1]]
+
+    def encode_closed(self, text: str) -> list[int]:
+        """Ids of a text that is not to be gone on with, as for an embedding: as `encode` begins, and the control tokens after it that the
+        tokenizer's file puts there. Raises InvalidRequestError for lone surrogates."""
+        frame = self._vocabulary.frame
+        return [*self.encode(text), *(frame[1] if frame is not None else ())]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids past the vocabulary (padding rows) are nothing."""
@@ -178,14 +184,15 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of a conversation. Arguments and errors as in `render_chat_template`.
 
-        Control tokens come from the template and from the assistant's own turns only, never from what other messages, tools,
-        documents or variables hold; where these hold signs of control tokens, the template does not see them as such.
+        Control tokens come from the template, and from the assistant's own turns those that answers show (`<think>`, `<tool_call>`), never
+        from what other messages, tools, documents or variables hold; where these hold signs of control tokens, the template does not see
+        them as such.
         The beginning token is added where the model wants it and the template did not write it.
         """
         vocabulary = self._vocabulary
         template = chat.choose(self.chat_templates, chat_template, bool(tools), self.name)
         inputs = chat.Conversation(messages, tools, documents)
-        disguise = chat.Disguise(vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template)
+        disguise = chat.Disguise(vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template, self._split_answer)
         named = {**vocabulary.named_tokens, **disguise.variables}
         text = chat.render(template, disguise, add_generation_prompt, named, self._template_name(template))
         ids: list[int] = []
@@ -200,6 +207,10 @@ class Tokenizer:
             for id, piece in pieces:
                 ids += vocabulary.encode(disguise.take_off(piece), False, not ids) if id is None else (id,)
         return self._framed(ids, True)
+
+    def _split_answer(self, text: str) -> Iterator[tuple[str, bool]]:
+        """Pieces of an assistant's text, and whether each is a token that decoding leaves out."""
+        return ((piece, id in self.special_ids) for id, piece in self._vocabulary.added.split_control(text))
 
     def _framed(self, ids: list[int], special: bool, bos: bool = False) -> list[int]:
         """The ids between what the model's texts begin and end with, or, if `bos`, after the beginning token where that is nothing;
@@ -225,7 +236,9 @@ class Tokenizer:
 
 _LARGEST_FILE = 16 * 2**20  # three times the largest known; both readers are slow
 _FILES = ("tokenizer.json", "tokenizer.model", "ice_text.model", "tokenizer.pkl")
-_EXPECTED = "pass a folder with tokenizer.json, tokenizer.model or a .tiktoken file, one of these files, or a .gguf file"
+_EXPECTED = (
+    "pass a folder with tokenizer.json, tokenizer.model, vocab.json and merges.txt or a .tiktoken file, one of these files, or a .gguf file"
+)
 
 
 def _load(path: Path) -> Vocabulary:
@@ -263,14 +276,15 @@ def _file_of(path: Path) -> Path:
         return path
     found = tokenizer_file(path)
     if found is None:
-        raise ModelFileError(f"the folder {path} has no tokenizer.json, tokenizer.model or .tiktoken file; {_EXPECTED}")
+        raise ModelFileError(f"the folder {path} has no tokenizer.json or other tokenizer; {_EXPECTED}")
     return found
 
 
 def tokenizer_file(folder: Path) -> Path | None:
     """The file that `Tokenizer(folder)` reads, or None where the folder has none."""
     named = (folder / name for name in _FILES)
-    return next((file for file in (*named, *sorted(folder.glob("*.tiktoken"))) if file.exists()), None)
+    pair = [folder / "vocab.json"] if (folder / "merges.txt").exists() else []
+    return next((file for file in (*named, *sorted(folder.glob("*.tiktoken")), *pair) if file.exists()), None)
 
 
 def _load_model_file(file: Path) -> Vocabulary:

@@ -26,8 +26,8 @@ class Vocabulary:
     `added.control_ids`; `start` false means that the text follows a control token. `token_bytes(id, first)` are the bytes
     that a token contributes to a decoded text, at its start or later; `id_to_token(id)` is its text as the file stores it,
     or None. `special_ids` are not shown when decoding (unless asked for); `eos_ids` end an answer. `beginning` and `ending` are the
-    control tokens before and after a text that the model shall continue; `frame` are those around a text that an encoder reads whole,
-    where the file says. `named_tokens` are the names that templates use
+    control tokens before and after a text that the model shall continue; `frame` are those around a text that is read whole, by an
+    encoder or for an embedding, where the file says. `named_tokens` are the names that templates use
     (`bos_token` ...), `chat_templates` go by name, the usual one being "default". `pattern` cuts words where one alone does.
     """
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from linnet.errors import InvalidRequestError
+from linnet.errors import InvalidRequestError, shortened
 
 MAX_TOOLS = 128
 MAX_NAME = 128
@@ -70,15 +70,15 @@ def _read_tool(tool: Any, where: str) -> dict[str, Any]:
     if not isinstance(tool, Mapping) or not isinstance(tool.get("function"), Mapping):
         raise InvalidRequestError(f"{where} must be a function, or {{'type': 'function', 'function': {{'name': ..., 'parameters': ...}}}}")
     if tool.get("type") != "function" or len(tool) > 2:
-        raise InvalidRequestError(f"{where}: only type 'function' and its 'function' are understood, not {_short(dict(tool))}")
+        raise InvalidRequestError(f"{where}: only type 'function' and its 'function' are understood, not {shortened(dict(tool))}")
     function = dict(tool["function"])
     if unknown := sorted(map(str, function.keys() - _FIELDS)):
         raise InvalidRequestError(f"{where}: a function has no {unknown[0]!r}; it has {', '.join(sorted(_FIELDS))}")
     name, description = function.get("name"), function.setdefault("description", "")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InvalidRequestError(f"{where}: the name must be 1 to {MAX_NAME} letters, digits, '_', '-' or '.', not {_short(name)}")
+        raise InvalidRequestError(f"{where}: the name must be 1 to {MAX_NAME} letters, digits, '_', '-' or '.', not {shortened(name)}")
     if not isinstance(description, str):
-        raise InvalidRequestError(f"{where} ({name}): the description must be a text, not {_short(description)}")
+        raise InvalidRequestError(f"{where} ({name}): the description must be a text, not {shortened(description)}")
     parameters = dict(function.get("parameters") or {}) if isinstance(function.get("parameters") or {}, Mapping) else None
     if parameters is None or parameters.setdefault("type", "object") != "object":
         raise InvalidRequestError(f"{where} ({name}): parameters must be a JSON schema of type 'object'")
@@ -100,7 +100,7 @@ def read_tool_choice(given: ToolChoice, names: Sequence[str]) -> str:
     if given in ("auto", "none"):
         return str(given)
     if not names:
-        raise InvalidRequestError(f"tool_choice is {_short(given)}, and there are no tools; give tools=, or leave it out")
+        raise InvalidRequestError(f"tool_choice is {shortened(given)}, and there are no tools; give tools=, or leave it out")
     if given == "required":
         return "required"
     name: Any = given
@@ -109,11 +109,6 @@ def read_tool_choice(given: ToolChoice, names: Sequence[str]) -> str:
         name = function.get("name") if given.get("type") == "function" and isinstance(function, Mapping) else None
     if name not in names:
         raise InvalidRequestError(
-            f"tool_choice is {_short(given)}; it must be 'auto', 'none', 'required', or name one of {', '.join(names)}"
+            f"tool_choice is {shortened(given)}; it must be 'auto', 'none', 'required', or name one of {', '.join(names)}"
         )
     return f" {name}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
