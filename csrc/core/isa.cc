@@ -12,8 +12,15 @@
 
 namespace linnet {
 
+// What compilers learned to ask for by name only lately: F16C (CPUID leaf 1, ECX bit 29; GCC 11, Clang 18) and AVX-VNNI (leaf 7,
+// subleaf 1, EAX bit 4). Their registers are AVX2's: where the system saves those, it saves these.
+#if defined(LINNET_X86)
+static bool has_f16c() {
+  unsigned eax, ebx, ecx = 0, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx >> 29 & 1);
+}
+#endif
 #if defined(LINNET_HAS_AVXVNNI)
-// CPUID leaf 7, subleaf 1, EAX bit 4; compilers learned to ask for it by name only lately.
 static bool has_avxvnni() {
   unsigned most = 0, eax = 0, ebx, ecx, edx;
   return __get_cpuid_count(7, 0, &most, &ebx, &ecx, &edx) && most >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
@@ -25,7 +32,7 @@ std::vector<std::string> available_isas() {
 #if defined(LINNET_X86)
   // __builtin_cpu_supports also asks the operating system whether it saves the registers (XGETBV).
   __builtin_cpu_init();
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 #if defined(LINNET_HAS_AVX512)
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                 __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");

@@ -4,7 +4,6 @@
 #include <new>
 #include <stdexcept>
 #include <string>
-#include <system_error>
 #include <utility>
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
@@ -34,6 +33,14 @@ struct StandardFloats {
   unsigned saved = _mm_getcsr();
   StandardFloats() { _mm_setcsr(0x1f80); }
   ~StandardFloats() { _mm_setcsr(saved); }
+#elif defined(__aarch64__)
+  uint64_t saved;
+  StandardFloats() {
+    asm volatile("mrs %0, fpcr" : "=r"(saved));
+    set(0);
+  }
+  ~StandardFloats() { set(saved); }
+  static void set(uint64_t fpcr) { asm volatile("msr fpcr, %0" : : "r"(fpcr) : "memory"); }
 #endif
 };
 
@@ -50,7 +57,7 @@ long process_id() {
 ThreadPool::ThreadPool(int threads) : shares_(new Share[(size_t)threads]), process_(process_id()) {
   try {
     for (int t = 1; t < threads; t++) workers_.emplace_back([this, t] { loop(t); });
-  } catch (const std::system_error&) {
+  } catch (const std::exception&) {  // std::system_error, or no memory for one more
     int started = size();
     stop();
     throw std::runtime_error("the system starts only " + std::to_string(started) + " of " + std::to_string(threads) + " threads");
@@ -58,8 +65,10 @@ ThreadPool::ThreadPool(int threads) : shares_(new Share[(size_t)threads]), proce
 }
 
 ThreadPool::~ThreadPool() {
-  if (process_ != process_id()) {  // in a forked child there is nothing to join: waiting would never end
-    for (std::thread& t : workers_) t.detach();
+  if (process_ != process_id()) {
+    // A forked child has none of these threads: to join them would never end, and to detach them could take hold of threads of its
+    // own, which the system makes where those stood. Nobody destroys them.
+    new std::vector<std::thread>(std::move(workers_));
     new (&wake_) std::condition_variable;  // its copy counts sleepers that are not here, and its destructor would wait for them
     return;
   }

@@ -16,6 +16,8 @@ namespace LINNET_ISA {
 constexpr int kGroups = 2, kTokens = 4;
 #elif defined(LINNET_NEON)
 constexpr int kGroups = 1, kTokens = 3;  // sums and totals of sixteen rows by three tokens: 24 of 32 registers
+#elif !defined(LINNET_AVX2)
+constexpr int kGroups = 1, kTokens = 3;  // plain C++: as NEON, so that tests on every processor meet a tile that is not the largest
 #else
 // Sixteen registers do not hold the sums and the totals of four tokens: some spill, once a block, and it still pays to share
 // broadcasts and unpacking. (Halves of eight rows spill nothing and were 10 to 14% slower in Q4_0 and Q4_K on Zen 4.)

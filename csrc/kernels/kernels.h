@@ -44,7 +44,7 @@ struct QueryRow {
 struct Kernels {
   const char* name;
   int tile_groups;        // most groups of sixteen rows that one call of a block kernel takes
-  int tile_tokens;        // most tokens that it takes
+  int tile_tokens;        // most tokens that it takes; rows are quantized in tiles of as many
   int float_tile_tokens;  // the same for float weights
 
   // y[t * stride + r] for 16 * groups rows; group g's blocks begin at blocks + g * count; activations as packed by quantize_*.
@@ -112,28 +112,32 @@ const Kernels& table();
 }
 #endif
 
+// static, as everything that kernels compiled for different instruction sets have in common (see simd.h).
+
 // A head's values are stored in whole vectors.
-constexpr int padded_values(int value_dim) { return (value_dim + 15) / 16 * 16; }
-constexpr int kv_blocks(int dim) { return (dim + 31) / 32; }
+static constexpr int padded_values(int value_dim) { return (value_dim + 15) / 16 * 16; }
+static constexpr int kv_blocks(int dim) { return (dim + 31) / 32; }
 
 // Bytes of one page and head. Keys come first; both are whole cache lines apart where the cache begins on one.
-constexpr size_t kv_bytes(KvType type, int entries, int dim) {
+static constexpr size_t kv_bytes(KvType type, int entries, int dim) {
   return kPage * (type == KvType::F32    ? 4 * (size_t)entries
                   : type == KvType::Q8_0 ? (size_t)entries + 2 * (size_t)kv_blocks(dim)
                                          : 2 * (size_t)entries);
 }
-constexpr size_t key_bytes(const AttentionShape& s) { return kv_bytes(s.type, s.head_dim, s.head_dim); }
-constexpr size_t value_bytes(const AttentionShape& s) { return kv_bytes(s.type, padded_values(s.value_dim), s.value_dim); }
+static constexpr size_t key_bytes(const AttentionShape& s) { return kv_bytes(s.type, s.head_dim, s.head_dim); }
+static constexpr size_t value_bytes(const AttentionShape& s) { return kv_bytes(s.type, padded_values(s.value_dim), s.value_dim); }
 
 // Floats of a query row's running state: its sums of values, sixteen lanes of the sum of weights, the largest score in sixteen lanes.
-constexpr size_t attend_state(const AttentionShape& s) { return (size_t)padded_values(s.value_dim) + 32; }
+static constexpr size_t attend_state(const AttentionShape& s) { return (size_t)padded_values(s.value_dim) + 32; }
 
 // Floats of a page in float32 and of the scales of its values.
-constexpr size_t page_floats(const AttentionShape& s) {
+static constexpr size_t page_floats(const AttentionShape& s) {
   return kPage * (size_t)(s.head_dim + padded_values(s.value_dim) + kv_blocks(s.value_dim));
 }
 
 // Floats of scratch that `attend` needs: a page, every row's state, a list of rows, and what begins them on a cache line.
-constexpr size_t attend_scratch(const AttentionShape& s, int count) { return 16 + page_floats(s) + (size_t)count * (attend_state(s) + 4); }
+static constexpr size_t attend_scratch(const AttentionShape& s, int count) {
+  return 16 + page_floats(s) + (size_t)count * (attend_state(s) + 4);
+}
 
 }  // namespace linnet

@@ -64,12 +64,12 @@ void route(const float* logits, int64_t experts, const RouterShape& router, cons
   for (int i = 0; i < router.active; i++) out[i].weight = (divides ? out[i].weight / sum : out[i].weight) * router.scale;
 }
 
-// The rows of a step sorted by expert. Each expert's rows begin at a whole tile of activations, so that `padded` places are
-// taken in all; place[row * active + i] is where the row's i-th choice went.
+// The rows of a step sorted by expert. Each expert's rows begin at a whole tile of activations, `tile` rows, so that `padded` places
+// are taken in all; place[row * active + i] is where the row's i-th choice went.
 struct Plan {
   std::vector<int32_t> place, row_at, experts;  // row_at: -1 where nobody is
   std::vector<int64_t> begin, count;            // of each expert in `experts`
-  int64_t padded = 0;
+  int64_t tile = 1, padded = 0;
 
   void make(const Choice* choices, int64_t rows, int active, int64_t all) {
     std::vector<int64_t> counts((size_t)all, 0), next((size_t)all, 0);
@@ -84,7 +84,7 @@ struct Plan {
       begin.push_back(padded);
       count.push_back(counts[(size_t)e]);
       next[(size_t)e] = padded;
-      padded += (counts[(size_t)e] + kMostTokens - 1) / kMostTokens * kMostTokens;
+      padded += (counts[(size_t)e] + tile - 1) / tile * tile;
     }
     place.resize((size_t)(rows * active));
     row_at.assign((size_t)padded, -1);
@@ -132,9 +132,9 @@ void add_products(Workspace& work, const Matrix& w, const VectorPointer& bias, c
 // Runs `tile(first, count)` for every tile of places that somebody has.
 template <class Tile>
 void each_tile(const Run& run, const Plan& plan, const Tile& tile) {
-  run.threads.run(plan.padded / kMostTokens, [&](int64_t index, int) {
-    int64_t first = index * kMostTokens, count = 0;
-    while (count < kMostTokens && plan.row_at[(size_t)(first + count)] >= 0) count++;
+  run.threads.run(plan.padded / plan.tile, [&](int64_t index, int) {
+    int64_t first = index * plan.tile, count = 0;
+    while (count < plan.tile && plan.row_at[(size_t)(first + count)] >= 0) count++;
     tile(first, count);
   });
 }
@@ -146,6 +146,7 @@ void run_experts(const Run& run, const Experts& e, Workspace& work) {
   size_t x_bytes = form_bytes(form, hidden), inner_bytes = form_bytes(inner_form, width);
   const Choice* choices = run.row<Choice>(e.choices);
   Plan& plan = work.plan;
+  plan.tile = run.context.kernels.tile_tokens;
   plan.make(choices, run.step.count, e.router.active, up.experts);
   // Whichever experts the rows choose: as many for every layer.
   size_t places = (size_t)(run.step.count * e.router.active + (kMostTokens - 1) * std::min(up.experts, run.step.count * e.router.active));
@@ -188,8 +189,8 @@ void run_experts(const Run& run, const Experts& e, Workspace& work) {
   add_products(work, down, e.w.down_bias, inner, inner_bytes, work.down.data());
   run_products(run, work.products.data(), work.products.size());
   // Summed in the order of choice, whatever the experts' order was.
-  run.threads.run((run.step.count + kMostTokens - 1) / kMostTokens, [&](int64_t index, int) {
-    for (int64_t r = index * kMostTokens; r < std::min(run.step.count, (index + 1) * kMostTokens); r++) {
+  run.threads.run((run.step.count + plan.tile - 1) / plan.tile, [&](int64_t index, int) {
+    for (int64_t r = index * plan.tile; r < std::min(run.step.count, (index + 1) * plan.tile); r++) {
       float* y = run.row(e.y, r);
       std::fill(y, y + hidden, 0.0f);
       for (int64_t i = r * e.router.active; i < (r + 1) * e.router.active; i++) {

@@ -8,7 +8,7 @@ namespace linnet {
 namespace {
 
 constexpr int64_t kTaskBytes = 96 << 10;  // weights of one task: stays in L2 while every token tile passes over it
-constexpr int64_t kTaskTokens = 128;      // tokens of one task, so that narrow matrices still feed many threads
+constexpr int64_t kTaskTiles = 32;        // token tiles of one task, so that narrow matrices still feed many threads
 
 Kernels::FloatLinear float_kernel(const Kernels& k, Type type) {
   return type == Type::F32 ? k.linear_f32 : type == Type::F16 ? k.linear_f16 : k.linear_bf16;
@@ -20,9 +20,9 @@ void add_bias(const Product& p, int64_t first_token, int64_t tokens, int64_t row
   }
 }
 
-// How a product is cut: into runs of `step` units (groups of rows, or rows of floats) by runs of kTaskTokens.
+// How a product is cut: into runs of `step` units (groups of rows, or rows of floats) by runs of `tokens`.
 struct Cut {
-  int64_t step, row_tasks, tasks;
+  int64_t step, tokens, row_tasks, tasks;
 };
 
 Cut cut_of(const Kernels& k, const Product& p) {
@@ -36,8 +36,8 @@ Cut cut_of(const Kernels& k, const Product& p) {
     step = std::clamp<int64_t>(2 * kTaskBytes / (int64_t)w.row_bytes(), 8, 64) / 8 * 8;
     all = w.rows;
   }
-  int64_t row_tasks = (all + step - 1) / step;
-  return {step, row_tasks, row_tasks * ((p.tokens + kTaskTokens - 1) / kTaskTokens)};
+  int64_t row_tasks = (all + step - 1) / step, tokens = kTaskTiles * k.tile_tokens;
+  return {step, tokens, row_tasks, row_tasks * ((p.tokens + tokens - 1) / tokens)};
 }
 
 // Groups [first, last) times tokens [t, end). A row-major matrix is packed on the way, a tile of groups at a time.
@@ -101,7 +101,7 @@ void run_products(const Run& run, const Product* products, size_t count) {
     const Product& p = products[i];
     int64_t all = p.w->format.packed_bytes ? p.w->groups() : p.w->rows;
     int64_t first = task % cut[i].row_tasks * cut[i].step, last = std::min(all, first + cut[i].step);
-    int64_t begin = task / cut[i].row_tasks * kTaskTokens, end = std::min(p.tokens, begin + kTaskTokens);
+    int64_t begin = task / cut[i].row_tasks * cut[i].tokens, end = std::min(p.tokens, begin + cut[i].tokens);
     (p.w->format.packed_bytes ? block_task : float_task)(k, p, first, last, begin, end);
   });
 }

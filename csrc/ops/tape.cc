@@ -7,7 +7,6 @@ namespace linnet {
 
 namespace {
 
-constexpr int64_t kRowsOfTask = kMostTokens;  // activations are quantized in tiles of so many rows
 constexpr size_t kAlign = 64;
 
 }  // namespace
@@ -84,13 +83,11 @@ void Tape::place(int result) {
 
 // Where everything is for a step of so many rows.
 void Tape::lay_out(Context& context, const StepView& step) {
-  // Activations are packed in whole tiles, so that a few rows more may be written.
-  auto room = [](int64_t rows) { return (size_t)((rows + kMostTokens - 1) / kMostTokens * kMostTokens); };
-  size_t all_rows = room(step.count), wanted_rows = room(step.wanted), bytes = 0;
+  size_t bytes = 0;
   std::vector<size_t> starts;
   for (auto [all, wanted] : slots_) {
     starts.push_back(bytes);
-    bytes += (std::max(all * all_rows, wanted * wanted_rows) + kAlign - 1) / kAlign * kAlign;
+    bytes += (std::max(all * (size_t)step.count, wanted * (size_t)step.wanted) + kAlign - 1) / kAlign * kAlign;
   }
   laid_out_ = {-1, -1};  // should there be no memory
   if (!memory_ || bytes > memory_->bytes()) {
@@ -110,16 +107,17 @@ void Tape::run(Context& context, Cache* cache, const StepView& step, int result,
   places_[(size_t)result] = (uint8_t*)out;
   ThreadPool& threads = context.threads(step.for_prompt);
   Run run{context, threads, cache, step, places_, widths_};
+  const int64_t tile = context.kernels.tile_tokens;  // rows that are quantized together are multiplied together
   for (const Task& task : tasks_) {
     if (task.row_work.empty()) {
       task.whole(run);
       continue;
     }
-    int64_t count = run.count(task.rows), each = count > 4 * kRowsOfTask * threads.size() ? 2 * kRowsOfTask : kRowsOfTask;
+    int64_t count = run.count(task.rows), each = count > 4 * tile * threads.size() ? 2 * tile : tile;
     threads.run((count + each - 1) / each, [&](int64_t index, int) {
       int64_t first = index * each, last = std::min(count, first + each);
-      for (int64_t r = first; r < last; r += kRowsOfTask) {
-        for (const RowWork& work : task.row_work) work(run, r, std::min(last, r + kRowsOfTask));
+      for (int64_t r = first; r < last; r += tile) {
+        for (const RowWork& work : task.row_work) work(run, r, std::min(last, r + tile));
       }
     });
   }

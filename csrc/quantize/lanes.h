@@ -69,10 +69,10 @@ static inline F f_sum_of(F a) {
   return f_joined<subs>(a, [](float x, float y) { return x + y; });
 }
 
-// As a float16 will hold it.
+// As a float16 will hold it: at most the largest of them, since an infinite scale would hold nothing.
 static inline F f_as_half(F a) {
   uint16_t halves[kLanes];
-  f_store_f16(halves, a);
+  f_store_f16(halves, f_clamp(a, -65504.0f, 65504.0f));
   return f_load_f16(halves);
 }
 

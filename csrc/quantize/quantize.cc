@@ -12,17 +12,18 @@ namespace linnet {
 
 namespace {
 
-// The largest magnitude that a type holds: its largest float16 scale (MXFP4: power of two) times its largest integers.
+// The largest magnitude that a type holds: its largest float16 scale (MXFP4: power of two) times its largest integers, or where a
+// block has a smallest value, that.
 float limit_of(Type type) {
   constexpr float half = 65504;
   switch (type) {
     case Type::F16:
+    case Type::Q4_1:
+    case Type::Q5_1:
       return half;
     case Type::Q4_0:
-    case Type::Q4_1:
       return half * 8;
     case Type::Q5_0:
-    case Type::Q5_1:
       return half * 16;
     case Type::Q8_0:
     case Type::IQ4_NL:

@@ -20,6 +20,9 @@ from linnet.tensors import BLOCKS, Q4_0, SUPER_BLOCKS, TYPES, TensorType
 ROWS, COLUMNS = 16, 1024
 BLOCK_TYPES = (*BLOCKS, *SUPER_BLOCKS)
 by_type = pytest.mark.parametrize("type", BLOCK_TYPES, ids=lambda t: t.name)
+LARGEST = {"q4_0": 8, "q4_1": 1, "q5_0": 16, "q5_1": 1, "q8_0": 127, "iq4_nl": 127, "q2_k": 15, "q3_k": 128, "q4_k": 63, "q5_k": 63}
+LARGEST |= {"q6_k": 32 * 128, "iq4_xs": 127 * 32}
+"""What a type holds at most, in float16's largest."""
 
 
 def inputs() -> dict[str, np.ndarray]:
@@ -125,6 +128,20 @@ def test_values_that_a_type_cannot_hold_are_refused():
     with pytest.raises(ModelFileError, match=r"row 2 holds 1e\+10, more than the 524032"):
         encode(values, Q4_0)
     assert np.isfinite(decode(encode(values, TYPES["mxfp4"]), TYPES["mxfp4"])).all()
+
+
+@by_type
+@pytest.mark.parametrize("signs", ["plus", "minus", "both"])
+def test_the_largest_values_that_are_taken_are_held(type: TensorType, signs: str):
+    shape = np.random.default_rng(3).uniform(0.25, 1, (16, 256))
+    shape[:, 5] = 1
+    shape *= {"plus": 1, "minus": -1, "both": np.where(np.arange(256) % 3, -1, 1)}[signs]
+    small, largest = shape.astype(np.float32), np.float32(65504 * LARGEST[type.name]) if type.name in LARGEST else np.float32(1e38)
+    lost = error(largest * small, encode(largest * small, type), type)
+    assert (lost < 2 * error(small, encode(small, type), type) + 0.03).all()
+    if type.name in LARGEST:
+        with pytest.raises(ModelFileError, match="row 0 holds"):
+            encode(np.float32(1.01) * largest * small, type)
 
 
 @pytest.mark.parametrize("importance", [np.ones(255), np.ones((1, 256)), -np.ones(256), np.full(256, np.nan), np.full(256, np.inf)])

@@ -102,15 +102,17 @@ static void linear_blocks(Type type, const char* name, Scales scales) {
           if (extreme) {
             for (float& v : x) v = v < 0 ? -1.0f : 1.0f;
           }
-          std::vector<uint8_t> tile(Activations::bytes(tokens) * (size_t)count), other(tile.size());
+          std::vector<uint8_t> tile(Activations::bytes(tokens) * (size_t)count), one(Activations::bytes(1) * (size_t)count);
           Activations::quantize(ours, x.data() + 1, columns, tokens, tile.data());
-          Activations::quantize(plain, x.data() + 1, columns, tokens, other.data());
           int stride = 16 * groups + 3;
           std::vector<float> y((size_t)(stride * tokens) + 1), expected(y.size());
           ours.block_linear[id](blocks.data() + 1, count, groups, tile.data(), tokens, y.data() + 1, stride);
-          for (int g = 0; g < groups; g++) {  // a tile of another instruction set may have fewer groups
-            const uint8_t* group = blocks.data() + 1 + (size_t)(g * count) * sizeof(Block);
-            plain.block_linear[id](group, count, 1, other.data(), tokens, expected.data() + 1 + 16 * g, stride);
+          for (int t = 0; t < tokens; t++) {  // one by one: a tile of another instruction set may be smaller
+            Activations::quantize(plain, x.data() + 1 + columns * t, columns, 1, one.data());
+            for (int g = 0; g < groups; g++) {
+              const uint8_t* group = blocks.data() + 1 + (size_t)(g * count) * sizeof(Block);
+              plain.block_linear[id](group, count, 1, one.data(), 1, expected.data() + 1 + stride * t + 16 * g, stride);
+            }
           }
           same(name, y.data(), expected.data(), y.size(), 2e-6);
         }

@@ -155,6 +155,13 @@ def test_block_loops_use_no_stack(assembly: dict[tuple[str, str], str], isa: str
             assert len(loop.spills) <= allowed, str(loop)
 
 
+def test_nothing_inline_is_shared_between_instruction_sets(assembly: dict[tuple[str, str], str]) -> None:
+    """The linker keeps one of all weak functions of a name: that of AVX-512 would end a processor that has less."""
+    for (isa, kernel), text in assembly.items():
+        shared = [name for name in re.findall(r"\.weak\s+(_Z\w+)", text) if f"{len(isa)}{isa}" not in name]
+        assert not shared, (isa, kernel)
+
+
 def test_spills_are_found(tmp_path: Path) -> None:
     """Twenty sums in sixteen registers cannot be kept: were this loop passed, nothing would be proved by the others."""
     source, to = tmp_path / "spill.cc", tmp_path / "spill.s"

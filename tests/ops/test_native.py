@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from linnet import _core
 from linnet.arch.spec import Attention, Rope
-from linnet.errors import InvalidRequestError, ModelFileError
+from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.native import NativeOps, default_threads
 from linnet.ops.reference import ReferenceOps
 from linnet.ops.sampling import members, sample, set_of
@@ -148,6 +148,40 @@ def test_threads_follow_the_quota_of_a_container(tmp_path: Path) -> None:
         folder.mkdir(parents=True)
         (folder / "cpu.max").write_text(quota + "\n")
         assert default_threads(folder.parents[2]) == threads
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system binds no process to processors")
+def test_threads_follow_the_processors_that_are_left_to_the_process() -> None:
+    allowed = os.sched_getaffinity(0)
+    default_threads()
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert default_threads() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_that_lets_go_of_threads_keeps_its_own() -> None:
+    """They may stand where those did that the child does not have."""
+    program = """
+import os
+from linnet.ops.native import NativeOps
+inherited = NativeOps(4)
+child = os.fork()
+if child:
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+own = NativeOps(4)
+del inherited
+del own
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_cache_without_memory_is_an_error() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"a KV cache of \d+ pages; lower"):
+        NativeOps(1).allocate_cache(SPEC, [2**40], "f32")
 
 
 @pytest.mark.parametrize("isa", ISAS)

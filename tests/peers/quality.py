@@ -29,7 +29,7 @@ TYPES = {"q4_0": 2, "q2_k": 10, "q4_k": 15, "q6_k": 18}
 """llama.cpp's numbers of the file types (LLAMA_FTYPE_MOSTLY_*), which are pure here."""
 CASES = [(type, False) for type in TYPES] + [("q4_k", True), ("q2_k", True)]
 """Types, and whether calibrated."""
-ORDERS, RANDOM = 12, 6
+ORDERS, RANDOM = 24, 6
 MODELS = [f"tiny-{order}" for order in range(ORDERS)] + [f"random-{seed}" for seed in range(RANDOM)]
 TOKENS, WINDOW = 2048, 256
 CALIBRATION_TEXTS = 300

@@ -1,7 +1,7 @@
 """Has llama.cpp quantize the models of quality.py, measures how far each file is from its source, and writes recorded_quality.json, which
 CI compares with. Calibrated files are made from the importances that Linnet measures.
 
-Run it where llama-cpp-python is installed, after any change of models/tiny or quality.py (ten minutes):
+Run it where llama-cpp-python is installed, after any change of models/tiny or quality.py (a quarter of an hour):
     python tests/peers/record_quality.py
 """
 

@@ -106,8 +106,8 @@ def test_chatglm_3_chats_by_its_template(tmp_path: Path) -> None:
     """Each text between control tokens is cut as if it stood alone; no word loses its "eop"."""
     processor, ours = chatglm_3(tmp_path, chat_template=TEMPLATE_3)
     turns = [("user", "the people"), ("assistant", "people <|user|> philosophy"), ("user", "[gMASK]sop")]
-    expected = [701, 703, 706, *processor.encode("\n the people"), 707, *processor.encode("\n people ")]
-    expected += [706, *processor.encode(" philosophy"), 706, *processor.encode("\n [gMASK]sop"), 707]
+    expected = [701, 703, 706, *processor.encode("\n the people"), 707, *processor.encode("\n people <|user|> philosophy")]
+    expected += [706, *processor.encode("\n [gMASK]sop"), 707]
     assert ours.apply_chat_template([{"role": role, "content": content} for role, content in turns]) == expected
     bare = TEMPLATE_3.replace("[gMASK]sop", "")
     assert ours.apply_chat_template([{"role": "user", "content": "a"}], chat_template=bare)[:3] == [701, 703, 706], "put where it lacks"

@@ -171,7 +171,11 @@ class NativeOps:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
         attentions = [layer.attention for layer in spec.layers]
         shapes = [(attention.kv_heads, attention.head_dim, attention.value_head_dim) for attention in attentions]
-        self.cache = _core.Cache(shapes, groups or [0] * len(shapes), pages, KV_TYPES[kv_dtype])
+        try:
+            self.cache = _core.Cache(shapes, groups or [0] * len(shapes), pages, KV_TYPES[kv_dtype])
+        except MemoryError:
+            message = f"there is no memory for a KV cache of {sum(pages)} pages; lower kv_memory, context or max_batch"
+            raise OutOfMemoryError(message) from None
 
     def free_cache(self) -> None:
         """And what steps worked in, with the threads: this is the end."""
@@ -238,7 +242,6 @@ def frequencies_and_factor(rope: Rope, length: int) -> NDArray[np.float32]:
     return np.append(frequencies, np.float32(factor))
 
 
-@lru_cache
 def default_threads(root: Path = Path("/")) -> int:
     """Physical cores among the processors that this process may run on (hyperthreads of one core count once), but no more
     than a container's quota of processor time is worth: threads past it would wait for each other while they are held up. root: the

@@ -46,7 +46,8 @@ def quantize(
     token_embd.weight. What is no matrix, chooses experts or is a position stays F32.
 
     calibrate: a text to run through the model first (its first `calibration_tokens` tokens): rounding then minds most the columns that
-    large activations meet. importance: the same from a file, as save_importance or llama.cpp's imatrix writes it (GGUF).
+    large activations meet, but of an embedding that is the output too. importance: the same from a file, as save_importance or
+    llama.cpp's imatrix writes it (GGUF).
     eval_text: a text on which the new file is compared with the source (its first `eval_tokens` tokens); the built-in model has one of
     its own. special: control tokens written out in these texts are themselves. tokenizer: in place of the model's own.
     plot: a PNG file of the tensors' errors. force: replaces a file that is there, stores in more bits what is quantized already, and

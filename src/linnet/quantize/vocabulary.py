@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from linnet.errors import LinnetError, UnsupportedModelError
-from linnet.load.files import MAX_JSON_BYTES, read_bytes
 from linnet.quantize.gguf_writer import Encoded
 from linnet.quantize.merges import merges_of_ranks, scores_of_merges
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tokenizer.byte_level import CHARACTER_OF, fallback_byte
 from linnet.text.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from linnet.text.tokenizer.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from linnet.text.tokenizer.tokenizer_json import open_tokenizer_json
 
 Metadata = dict[str, Any]
 
@@ -108,7 +108,7 @@ def _candidates(tokenizer: Tokenizer, rows: int) -> Iterator[Metadata]:
     """Ways to say the vocabulary, likeliest first."""
     source = Path(tokenizer.source)
     if source.suffix == ".json":
-        content = json.loads(read_bytes(source, MAX_JSON_BYTES))
+        content = json.loads(open_tokenizer_json(source).to_str())
         kind = content["model"].get("type", "BPE")
         if tokenizer.kind.startswith("byte-level") and kind == "BPE":
             merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in content["model"]["merges"]]

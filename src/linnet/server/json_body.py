@@ -11,17 +11,17 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
+USER = "linnet.user"
+"""In a request's scope: who asks, as its body says; for the log."""
+
+MAX_FIELDS = 50_000
+"""Of all objects of a body together. Each that is unknown is a mistake to tell of, of which megabytes of JSON hold millions."""
+
 # Each is over after one pass, whatever the text: outside strings JSON has no backslash, and one that does not end reaches to the end.
 _ESCAPES = re.compile(r"\\.", re.DOTALL)
 _STRINGS = re.compile(r'"[^"]*"?')
-MAX_FIELDS = 50_000
-"""Of all objects of a body together. Each that is unknown is a mistake to tell of, of which megabytes of JSON hold millions."""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _BRACKETS = re.compile(r"[\[\]{}]")
-
-
-USER = "linnet.user"
-"""In a request's scope: who asks, as its body says; for the log."""
 
 
 class JsonRoute(APIRoute):

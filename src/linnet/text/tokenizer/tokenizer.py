@@ -236,7 +236,9 @@ class Tokenizer:
 
 _LARGEST_FILE = 16 * 2**20  # three times the largest known; both readers are slow
 _FILES = ("tokenizer.json", "tokenizer.model", "ice_text.model", "tokenizer.pkl")
-_EXPECTED = "pass a folder with tokenizer.json, tokenizer.model or a .tiktoken file, one of these files, or a .gguf file"
+_EXPECTED = (
+    "pass a folder with tokenizer.json, tokenizer.model, vocab.json and merges.txt or a .tiktoken file, one of these files, or a .gguf file"
+)
 
 
 def _load(path: Path) -> Vocabulary:
@@ -274,14 +276,15 @@ def _file_of(path: Path) -> Path:
         return path
     found = tokenizer_file(path)
     if found is None:
-        raise ModelFileError(f"the folder {path} has no tokenizer.json, tokenizer.model or .tiktoken file; {_EXPECTED}")
+        raise ModelFileError(f"the folder {path} has no tokenizer.json or other tokenizer; {_EXPECTED}")
     return found
 
 
 def tokenizer_file(folder: Path) -> Path | None:
     """The file that `Tokenizer(folder)` reads, or None where the folder has none."""
     named = (folder / name for name in _FILES)
-    return next((file for file in (*named, *sorted(folder.glob("*.tiktoken"))) if file.exists()), None)
+    pair = [folder / "vocab.json"] if (folder / "merges.txt").exists() else []
+    return next((file for file in (*named, *sorted(folder.glob("*.tiktoken")), *pair) if file.exists()), None)
 
 
 def _load_model_file(file: Path) -> Vocabulary:

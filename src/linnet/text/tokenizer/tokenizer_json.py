@@ -1,4 +1,5 @@
-"""tokenizer.json of any kind (BPE, Unigram, WordPiece, WordLevel), run by the `tokenizers` library, with its folder's config."""
+"""tokenizer.json of any kind (BPE, Unigram, WordPiece, WordLevel), or vocab.json and merges.txt, run by the `tokenizers` library, with
+the folder's config."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from linnet.text.tokenizer.config import read_config
 from linnet.text.tokenizer.decoders import read_decoder
 from linnet.text.tokenizer.json_bounds import check_parts
 from linnet.text.tokenizer.library import library_errors
+from linnet.text.tokenizer.vocab_and_merges import VOCABULARY, open_vocab_and_merges
 from linnet.text.tokenizer.vocabulary import LARGEST_ID, Vocabulary
 
 if TYPE_CHECKING:
@@ -24,13 +26,8 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer_json(path: Path) -> Vocabulary:
-    """The vocabulary of the tokenizer.json at `path`. Raises ModelFileError where the file is missing or malformed."""
-    from tokenizers import Tokenizer
-
-    data = read_bytes(path, MAX_JSON_BYTES)
-    check_parts(data, str(path))
-    with library_errors(f"{path}: not a tokenizer.json that this version reads"):
-        tokenizer = Tokenizer.from_buffer(data)
+    """The vocabulary of the tokenizer.json or vocab.json at `path`. Raises ModelFileError where the file is missing or malformed."""
+    tokenizer = open_tokenizer_json(path)
     ids = tokenizer.get_vocab(with_added_tokens=True).values()
     if len(set(ids)) < len(ids):
         raise ModelFileError(f"{path}: two tokens of the vocabulary have one id; take the file from its publisher again")
@@ -39,6 +36,18 @@ def load_tokenizer_json(path: Path) -> Vocabulary:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return _JsonVocabulary(path, tokenizer).build()
+
+
+def open_tokenizer_json(path: Path) -> Tokenizer:
+    """The library's tokenizer, as the file describes it."""
+    from tokenizers import Tokenizer
+
+    if path.name == VOCABULARY:
+        return open_vocab_and_merges(path)
+    data = read_bytes(path, MAX_JSON_BYTES)
+    check_parts(data, str(path))
+    with library_errors(f"{path}: not a tokenizer.json that this version reads"):
+        return Tokenizer.from_buffer(data)
 
 
 def _section(component: Any) -> Any:

@@ -1,0 +1,73 @@
+"""vocab.json beside merges.txt: byte-level BPE as GPT-2 was published with it, and OPT or CodeGen in nothing else.
+
+Format: https://github.com/openai/gpt-2/blob/master/src/encoder.py. What tokenizer.json would say besides, the model's class says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from linnet.errors import ModelFileError, UnsupportedModelError
+from linnet.load.files import MAX_JSON_BYTES, read_bytes, read_json
+from linnet.text.tokenizer.byte_level import CHARACTER_OF
+from linnet.text.tokenizer.config import read_config
+from linnet.text.tokenizer.library import library_errors
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
+
+_CLASSES = ("GPT2Tokenizer", "CodeGenTokenizer")
+"""Those that cut words as GPT-2 does, with no normalizer. Others that come with such files (Qwen2, CLIP, CTRL) cut them otherwise."""
+
+
+def open_vocab_and_merges(path: Path) -> Tokenizer:
+    """The tokenizer of the vocab.json at `path` and the merges.txt beside it, with what tokenizer_config.json says.
+
+    Raises ModelFileError for files that are missing or malformed, UnsupportedModelError for those of another kind of tokenizer.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    config = read_config(path.parent)
+    name = str(config.settings.get("tokenizer_class") or _CLASSES[0]).removesuffix("Fast")
+    if name not in _CLASSES:
+        raise UnsupportedModelError(
+            f"{path}: a {name} is more than its {VOCABULARY} and {MERGES} say; save it as tokenizer.json "
+            "(transformers.AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+        )
+    vocabulary = _vocabulary(path)
+    with library_errors(f"{path}: not a vocabulary that goes with its {MERGES}"):
+        tokenizer = Tokenizer(models.BPE(vocabulary, _merges(path.parent / MERGES)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=config.flag("add_prefix_space") or False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False) for token in sorted(set(config.named.values())) if token in vocabulary]
+    )
+    return tokenizer
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    vocabulary = read_json(path)
+    if wrong := [token for token, id in vocabulary.items() if type(id) is not int or id < 0]:
+        raise ModelFileError(f"{path}: {wrong[0]!r} has the id {vocabulary[wrong[0]]!r}; ids are numbers from 0 on")
+    if missing := [character for character in CHARACTER_OF.values() if character not in vocabulary]:
+        raise UnsupportedModelError(
+            f"{path}: has no token for {len(missing)} of the 256 bytes: it is no byte-level vocabulary; pass a tokenizer.json"
+        )
+    return vocabulary
+
+
+def _merges(path: Path) -> list[tuple[str, str]]:
+    if not path.is_file():
+        raise ModelFileError(f"{path} is missing: {VOCABULARY} is of no use without it")
+    merges: list[tuple[str, str]] = []
+    for number, line in enumerate(read_bytes(path, MAX_JSON_BYTES).decode(errors="replace").split("\n"), 1):
+        if not line.strip() or (number == 1 and line.startswith("#version")):
+            continue
+        pair = line.rstrip("\r").split(" ")
+        if len(pair) != 2:
+            raise ModelFileError(f"{path}: line {number} is {line[:60]!r}; two pieces with a space between them were expected")
+        merges.append((pair[0], pair[1]))
+    return merges
