@@ -33,6 +33,8 @@ def _section(title: str, usage: str, command: Any) -> list[str]:
     """Heading, usage, help, then a table for the arguments and for each panel of options."""
     tables: dict[str, list[str]] = {}
     for parameter in command.params:
+        if getattr(parameter, "hidden", False):  # another word for an option whose help names it
+            continue
         if parameter.param_type_name == "argument":
             panel, name = "Argument", f"`{_placeholder(parameter)}`"
         else:

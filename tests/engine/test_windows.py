@@ -182,3 +182,13 @@ def test_a_plan_keeps_to_its_budget_and_one_sequence_fits(
     assert all(one <= count <= batch * one for count, one in zip(pages, most, strict=True))
     if any(count < batch * one for count, one in zip(pages, most, strict=True)):
         assert sum(map(mul, pages, each)) + sum(each) > budget  # no page more in every group
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("length", [PAGE_SIZE * 6, PAGE_SIZE * 6 + 40])
+def test_a_prompt_that_fills_the_context_is_found_again(length: int, n: int) -> None:
+    """Its next token slides: it is not given a page past those of the context."""
+    engine = mock_engine(context=PAGE_SIZE * 6, windows=(32,), prefill_chunk=32, slides=True, max_batch=4)
+    first, again = (run(engine, request(prompt_of(length), max_tokens=5, n=n)) for _ in range(2))
+    assert first == again
+    assert_whole(engine)

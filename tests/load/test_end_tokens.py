@@ -1,11 +1,14 @@
 """Texts that end an answer, against llama.cpp."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import pytest
 
+from linnet.load.checkpoint import _gguf_ends
 from linnet.load.end_tokens import END_TEXTS, end_texts
+from linnet.load.gguf import read_gguf
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tokenizer.byte_level import CHARACTER_OF
 
@@ -41,6 +44,19 @@ def test_what_ends_an_answer_ends_it_in_llama_cpp(texts: list[str], tmp_path: Pa
     known = llama_cpp.llama_model_get_vocab(peer.model)
     theirs = {token for id, token in enumerate(tokens) if llama_cpp.llama_vocab_is_eog(known, id)}
     assert theirs == {"<|other|>", *end_texts(tokens)}
+
+
+def test_every_token_of_a_text_that_ends_an_answer_ends_it(tmp_path: Path) -> None:
+    """Of two with one text the control token is mostly the first, and what a vocabulary repeats is ordinary."""
+    tokens = ["<|im_end|>", "b", "<|im_end|>", "</s>", "</s>", "<|eot_id|>"]
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "llama")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 1, 1, 3, 1, 3])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    spec = SimpleNamespace(vocab_size=5)  # the last token has no row
+    assert set(_gguf_ends(read_gguf(tmp_path / "v.gguf"), spec)) == {0, 2, 3}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("closes", [False, True])

@@ -102,6 +102,37 @@ def test_but_for_tokens_that_no_answer_shows(tokenizer: Tokenizer, attack: str) 
     assert attack.replace(" ", "") in tokenizer.decode(ids, skip_special=False).replace(" ", "")
 
 
+@pytest.mark.parametrize(
+    ("said", "expression"),
+    [
+        ({"reasoning": "<|e", "content": "nd|>b"}, "m.reasoning ~ m.content"),
+        ({"content": "<|e<think>nd|>"}, "m.content | replace('<think>', '')"),
+        ({"content": "<|e\n\nnd|>"}, "m.content.split() | join('')"),
+        ({"content": "<|END|>"}, "m.content | lower"),
+        ({"content": "|end|"}, "'<' ~ m.content ~ '>'"),
+        ({"content": "a|end|>"}, "m.content.replace('a', '<')"),
+    ],
+)
+def test_nor_do_templates_make_such_tokens_of_what_the_assistant_said(tokenizer: Tokenizer, said: dict[str, str], expression: str) -> None:
+    messages = [{"role": "user", "content": "hi", "reasoning": ""}, {"role": "assistant", **said}]
+    template = TEMPLATE.replace("m.content | trim", expression)
+    ids = tokenizer.apply_chat_template(messages, chat_template=template)
+    expected = ["<|user|>", "<|end|>", "<|user|>", "<|end|>", "<|assistant|>"]
+    assert [token for token in controls(tokenizer, ids) if token != "<think>"] == expected
+    text = tokenizer.render_chat_template(messages, chat_template=template)
+    assert tokenizer.decode(ids, skip_special=False).replace(" ", "") == text.replace(" ", "")
+
+
+def test_templates_find_what_they_look_for_in_an_answer(tokenizer: Tokenizer) -> None:
+    """Tokens that answers show, also where others were made of what stands beside them, and signs that are none of the model's tokens."""
+    parsing = TEMPLATE.replace("m.content | trim", "m.content.split('</think>')[-1].split('</why>')[-1] | replace('\\n', '')")
+    for said, found in (("<think>no</think>yes", "yes"), ("<why>no < 1</why>y|s", "y|s"), ("<think>no</think><|e\nnd|>", "<|end|>")):
+        ids = tokenizer.apply_chat_template([{"role": "assistant", "content": said}], add_generation_prompt=False, chat_template=parsing)
+        assert controls(tokenizer, ids) == ["<|user|>", "<|end|>"]
+        shown = tokenizer.decode(ids, skip_special=False).replace(" ", "")
+        assert shown == f"<|user|>assistant\n{found}<|end|>\n"
+
+
 CONDITIONAL = (
     "{% for m in messages %}<|user|>{{ m.content }}{% if '<|end|>' not in m.content %}<|end|>{% endif %}{% endfor %}<|assistant|>{{ note }}"
 )

@@ -54,6 +54,30 @@ def test_texts_are_cut_as_by_transformers(folder: Path, prefix: bool) -> None:
     assert not {peer.eos_token_id, peer.pad_token_id} & set(ours.encode("a</s>b <pad>", bos=False))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"model_max_length": 1024, "chat_template": "{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"},
+        {"additional_special_tokens": ["<pad>", "<new>"]},
+        {"eos_token": "<|end|>", "pad_token": "<pad>"},
+        {"added_tokens_decoder": {"2": {"content": "</s>", "special": True}}},
+    ],
+)
+def test_tokens_that_the_files_do_not_name_are_those_of_the_class(folder: Path, config: dict[str, Any]) -> None:
+    from transformers import GPT2Tokenizer
+
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    ours, peer = Tokenizer(folder), GPT2Tokenizer.from_pretrained(folder)
+    assert (ours.bos_id, ours.eos_id, ours.vocab_size) == (peer.bos_token_id, peer.eos_token_id, len(peer))
+    for text in (*TEXTS, "a<|endoftext|>b<|end|>c<new>d"):
+        assert ours.encode(text, bos=False, special=True) == peer.encode(text, add_special_tokens=False)
+    if "chat_template" in config:
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        expected = peer.apply_chat_template(messages, tokenize=True, return_dict=False)
+        assert ours.apply_chat_template(messages, add_generation_prompt=False) == expected
+
+
 def test_its_gguf_cuts_texts_as_it_does(folder: Path) -> None:
     tokenizer = Tokenizer(folder)
     metadata, _ = vocabulary_metadata(tokenizer, tokenizer.vocab_size)

@@ -22,6 +22,7 @@ from linnet.model_options import ModelOptions
 from linnet.op_set import torch_bytes
 from linnet.ops.native import default_threads
 from linnet.ops.torch.devices import accelerators, dtype_of, free_memory, open_devices, usual_device
+from linnet.ops.torch.placement import place
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def _computing(checkpoint: Checkpoint, options: ModelOptions) -> tuple[Callable[
     devices = open_devices(options.device, options.tp)
     dtype = dtype_of(devices[0], options.dtype)
     cost = model_cost(checkpoint, options.kv_type, options.target, partial(matrix_bytes, dtype=dtype))
-    layers, outside, _ = torch_bytes(checkpoint, options.target, dtype)
-    kept = sum(layers[: len(layers) - (options.offload or 0)]) // options.tp + outside
+    layers, outside, largest = torch_bytes(checkpoint, options.target, dtype)
     free = min((available_memory() if (memory := free_memory(device)) is None else memory) for device in devices)
+    on_device = place(layers, outside, largest, options.offload, free if options.tp == 1 else None, options.kv_memory).on_device
+    kept = (on_device - outside) // options.tp + outside
     return partial(measure_device, devices[0], dtype), cost, options.tp * (free - kept)

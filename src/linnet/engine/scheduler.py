@@ -184,7 +184,8 @@ class Scheduler:
             if self._is_coming(sequence, count, rope_length):
                 return False
         pool.hold(pages)
-        fresh = [min(pages_for(seen + 1) - len(held), most - _held(held)) for held, most in zip(pages, sequence.need, strict=True)]
+        length = pages_for(min(seen + 1, self.context))  # a text that fills the context slides before it needs another
+        fresh = [min(length - len(held), most - _held(held)) for held, most in zip(pages, sequence.need, strict=True)]
         while not self._has_room(sequence, fresh, copies=bool(computed % PAGE_SIZE)):
             if self._overtakes(sequence):
                 self._reclaim()

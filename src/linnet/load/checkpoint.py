@@ -242,8 +242,11 @@ def _gguf_ends(source: GgufFile, spec: ModelSpec) -> tuple[int, ...]:
     tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
     if isinstance(tokens, list) and isinstance(types, np.ndarray) and len(types) == len(tokens):
         known = {"</s>", *END_TEXTS}
-        there = {token: id for id, token in enumerate(tokens[: spec.vocab_size]) if token in known}
-        tag = there.pop("</s>", None)
-        ids += sorted(there[text] for text in end_texts(there))
-        ids += [tag] if tag is not None and types[tag] == _CONTROL else []
+        there: dict[str, list[int]] = {}  # a text can be that of several tokens
+        for id, token in enumerate(tokens[: spec.vocab_size]):
+            if token in known:
+                there.setdefault(token, []).append(id)
+        tags = there.pop("</s>", [])
+        ids += sorted(id for text in end_texts(there) for id in there[text])
+        ids += [id for id in tags if types[id] == _CONTROL]
     return tuple(dict.fromkeys(ids))

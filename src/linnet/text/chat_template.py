@@ -115,8 +115,8 @@ class Disguise:
     these where they write a token that no answer shows, since a model can have been made to spell one out.
 
     Each sign becomes one private-use character that occurs nowhere in the request, so that a template can trim, slice,
-    join and quote the contents as ever, and no control token in what it renders can have come from them. split: cuts a text into
-    pieces, and says of each whether it is a token that answers do not show.
+    join and quote the contents as ever, and no control token in what it renders can have come from what is hidden. split: cuts an
+    assistant's text into pieces, and says of each whether to hide it; what a template joins of signs left open is for the caller to check.
     """
 
     def __init__(
@@ -153,8 +153,9 @@ class Disguise:
     def _hide(self, value: Any, own: bool = False) -> Any:
         """own: the assistant's."""
         if isinstance(value, str):
-            pieces = self._split(value) if own else [(value, True)]
-            hidden = "".join(piece.translate(self._table) if hide else piece for piece, hide in pieces)
+            hidden = value.translate(self._table)
+            if own and hidden != value:
+                hidden = "".join(piece.translate(self._table) if hide else piece for piece, hide in self._split(value))
             self.used = self.used or hidden != value
             return hidden
         if isinstance(value, dict):

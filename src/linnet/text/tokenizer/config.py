@@ -44,13 +44,15 @@ class TokenizerConfig:
         return value if isinstance(value, bool) else None
 
 
-def read_config(folder: Path) -> TokenizerConfig:
-    """Raises ModelFileError for files that are malformed, with the place."""
+def read_config(folder: Path, named: Mapping[str, str] | None = None) -> TokenizerConfig:
+    """named: tokens that the tokenizer's class names where the files do not. Raises ModelFileError for files that are malformed, with the
+    place."""
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
     beside = folder / "special_tokens_map.json"
     older = read_json(beside) if beside.is_file() else {}
-    named = {name: content for name in _NAMED for content in _contents(settings.get(name) or older.get(name))}
+    said = {name: content for name in _NAMED for content in _contents(settings.get(name) or older.get(name))}
+    named = {**(named or {}), **said}
     added = tuple(_listed_tokens(path, settings.get("added_tokens_decoder") or {}))
     if not added and (folder / "added_tokens.json").is_file():
         added = tuple(_older_tokens(folder / "added_tokens.json"))

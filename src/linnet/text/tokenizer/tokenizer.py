@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,17 +187,21 @@ class Tokenizer:
 
         Control tokens come from the template, and from the assistant's own turns those that answers show (`<think>`, `<tool_call>`), never
         from what other messages, tools, documents or variables hold; where these hold signs of control tokens, the template does not see
-        them as such.
+        them as such. In the assistant's turns it does (a `</think>` that is no token), unless other special tokens come out for it.
         The beginning token is added where the model wants it and the template did not write it.
         """
         vocabulary = self._vocabulary
         template = chat.choose(self.chat_templates, chat_template, bool(tools), self.name)
         inputs = chat.Conversation(messages, tools, documents)
-        disguise = chat.Disguise(vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template, self._split_answer)
-        named = {**vocabulary.named_tokens, **disguise.variables}
-        text = chat.render(template, disguise, add_generation_prompt, named, self._template_name(template))
+        disguises = partial(chat.Disguise, vocabulary.added.control_signs, inputs, chat.plain_variables(variables), template)
+        disguise = disguises(self._split_answer)
+        text, pieces = self._rendered(template, disguise, add_generation_prompt)
+        strict = disguises(partial(self._split_answer, strict=True))
+        if strict.messages != disguise.messages:
+            strict_text, strict_pieces = self._rendered(template, strict, add_generation_prompt)
+            if self._specials(pieces) != self._specials(strict_pieces):  # some were made of the assistant's words
+                disguise, text, pieces = strict, strict_text, strict_pieces
         ids: list[int] = []
-        pieces = list(vocabulary.added.split_control(text))
         if not disguise.used:
             ids = vocabulary.encode(text, True, True)
             # A normalizer makes control tokens of other signs, too (NFKC: of brackets of full width); those are none.
@@ -208,9 +213,19 @@ class Tokenizer:
                 ids += vocabulary.encode(disguise.take_off(piece), False, not ids) if id is None else (id,)
         return self._framed(ids, True)
 
-    def _split_answer(self, text: str) -> Iterator[tuple[str, bool]]:
-        """Pieces of an assistant's text, and whether each is a token that decoding leaves out."""
-        return ((piece, id in self.special_ids) for id, piece in self._vocabulary.added.split_control(text))
+    def _rendered(self, template: str, disguise: chat.Disguise, add_generation_prompt: bool) -> tuple[str, list[tuple[int | None, str]]]:
+        """What the template writes, whole, and cut at its control tokens."""
+        named = {**self._vocabulary.named_tokens, **disguise.variables}
+        text = chat.render(template, disguise, add_generation_prompt, named, self._template_name(template))
+        return text, list(self._vocabulary.added.split_control(text))
+
+    def _specials(self, pieces: Iterable[tuple[int | None, str]]) -> list[int]:
+        return [id for id, _ in pieces if id in self.special_ids]
+
+    def _split_answer(self, text: str, strict: bool = False) -> Iterator[tuple[str, bool]]:
+        """Pieces of an assistant's text, and which to hide: tokens that decoding leaves out; if `strict`, all but those it shows."""
+        hidden = self.special_ids | ({None} if strict else set())
+        return ((piece, id in hidden) for id, piece in self._vocabulary.added.split_control(text))
 
     def _framed(self, ids: list[int], special: bool, bos: bool = False) -> list[int]:
         """The ids between what the model's texts begin and end with, or, if `bos`, after the beginning token where that is nothing;

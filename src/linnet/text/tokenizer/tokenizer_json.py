@@ -18,7 +18,7 @@ from linnet.text.tokenizer.config import read_config
 from linnet.text.tokenizer.decoders import read_decoder
 from linnet.text.tokenizer.json_bounds import check_parts
 from linnet.text.tokenizer.library import library_errors
-from linnet.text.tokenizer.vocab_and_merges import VOCABULARY, open_vocab_and_merges
+from linnet.text.tokenizer.vocab_and_merges import CLASS_TOKENS, VOCABULARY, open_vocab_and_merges
 from linnet.text.tokenizer.vocabulary import LARGEST_ID, Vocabulary
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class _JsonVocabulary:
     def __init__(self, path: Path, full: Tokenizer) -> None:
         self.path = path
         self.full = full
-        self.config = read_config(path.parent)
+        self.config = read_config(path.parent, CLASS_TOKENS if path.name == VOCABULARY else None)
         self.add_listed_tokens()
         self.added = AddedTokens(self.added_tokens(), str(path))
         # Stands before a text that follows a control token, where the tokenizer treats the start of the whole in a way of its own.

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 
+CLASS_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+"""What the class calls its tokens where tokenizer_config.json says nothing of them."""
+
 _CLASSES = ("GPT2Tokenizer", "CodeGenTokenizer")
 """Those that cut words as GPT-2 does, with no normalizer. Others that come with such files (Qwen2, CLIP, CTRL) cut them otherwise."""
 
@@ -30,7 +33,7 @@ def open_vocab_and_merges(path: Path) -> Tokenizer:
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    config = read_config(path.parent)
+    config = read_config(path.parent, CLASS_TOKENS)
     name = str(config.settings.get("tokenizer_class") or _CLASSES[0]).removesuffix("Fast")
     if name not in _CLASSES:
         raise UnsupportedModelError(
@@ -42,9 +45,9 @@ def open_vocab_and_merges(path: Path) -> Tokenizer:
         tokenizer = Tokenizer(models.BPE(vocabulary, _merges(path.parent / MERGES)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=config.flag("add_prefix_space") or False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(
-        [AddedToken(token, normalized=False) for token in sorted(set(config.named.values())) if token in vocabulary]
-    )
+    # As in transformers, those that the vocabulary lacks come after it: first the named ones, in their order.
+    special = [*config.named.values(), *sorted(config.special)]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in dict.fromkeys(special)])
     return tokenizer
 
 
