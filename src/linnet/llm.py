@@ -218,7 +218,7 @@ class LLM:
     ) -> Handle:
         """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
         QueueFullError where `max_queue` requests wait already. tools, tool_choice, parallel_tool_calls: as in `chat`; the prompt must be
-        messages then. continues: whether the answer goes on with a text (see `Completion.text`); None: if the prompt is one."""
+        messages then. continues: whether the answer goes on with a text (see `Completion.text`); None: if the prompt is one, not empty."""
         ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice, parallel_tool_calls)
         answer = self._answer(ids, params, cache, self._reader.continues(prompt, continues), tool_use)
         self._engine.submit(answer.request)

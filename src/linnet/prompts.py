@@ -57,9 +57,9 @@ class PromptReader:
         return [self.read(prompt, f"prompts[{i}]", closed) for i, prompt in enumerate(prompts)]
 
     def continues(self, prompt: Any, asked: bool | None = None) -> bool:
-        """Whether an answer goes on with this prompt, as it does with a text unless `asked` otherwise, rather than begin a text of its
-        own, as what a decoder makes of an encoder's always does."""
-        return (isinstance(prompt, str) if asked is None else asked) and not self.whole
+        """Whether an answer goes on with this prompt, as it does with a text that is not empty unless `asked` otherwise, rather than begin
+        a text of its own, as what a decoder makes of an encoder's always does."""
+        return (isinstance(prompt, str) and prompt != "" if asked is None else asked) and not self.whole
 
     def each_continues(self, prompts: Any) -> list[bool]:
         """The same of what `read_all` takes: of each prompt, or of each part of one that is no text."""
@@ -91,7 +91,9 @@ class PromptReader:
         self, prompt: Any, tools: Sequence[Tool] | None, choice: ToolChoice, parallel: bool
     ) -> tuple[list[int], ToolUse | None]:
         """Any prompt, if it comes without tools; else a conversation."""
-        return (self.read(prompt), None) if tools is None and choice == "auto" else self.read_chat(prompt, tools, choice, parallel)
+        if tools is None and choice in ("auto", "none"):
+            return self.read(prompt), None
+        return self.read_chat(prompt, tools, choice, parallel)
 
     def read_chat(
         self, messages: Any, tools: Sequence[Tool] | None, choice: ToolChoice, parallel: bool

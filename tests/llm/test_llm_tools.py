@@ -95,6 +95,7 @@ def test_an_answer_without_calls_is_as_without_tools(llm: LLM) -> None:
 
 
 def test_none_means_that_the_model_is_not_told(hermes: LLM) -> None:
+    assert hermes.tokenize("x", tool_choice="none") == hermes.tokenize("x")
     found = hermes.chat(USER, forced(hermes, ANSWERS["hermes"]), tools=[WEATHER], tool_choice="none")
     assert found.tool_calls == []
     assert found.prompt_token_ids == hermes.tokenize(USER)

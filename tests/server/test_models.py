@@ -6,10 +6,13 @@ import asyncio
 import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import httpx
@@ -22,8 +25,10 @@ from linnet.load.checkpoint import open_checkpoint
 from linnet.load.hub import locate
 from linnet.model_options import ModelOptions
 from linnet.op_set import open_op_set
+from linnet.server import models
 from linnet.server.app import create_app
 from linnet.server.models import needs
+from linnet.server.routes.completions import CompletionBody
 from linnet.server.service import Service
 from linnet.server.settings import ModelSettings, read_settings
 
@@ -101,6 +106,37 @@ def test_a_model_that_does_not_open_ends_the_server(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_the_time_in_which_a_model_opens_is_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every route, and streamed; what is left of it holds for the answer."""
+    go, opened = threading.Event(), models._opened
+    monkeypatch.setattr(models, "_opened", lambda *arguments: go.wait() and opened(*arguments))
+    asked = [*BODIES, *((path, {**body, "stream": True}) for path, body in BODIES if path != "/api/trace")]
+    asked += [("/v1/completions", {"prompt": "x"}), ("/v1/embeddings", {"input": "x"}), ("/tokenize", {"prompt": "x"})]
+
+    async def run() -> None:
+        service = Service(read_settings(["m=tiny", "other=tiny"], {"request_timeout": 0.1}))
+        transport = httpx.ASGITransport(create_app(service))
+        async with service.running(), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=120) as http:
+            for path, body in asked:
+                late = await http.post(path, json={**body, "model": "m"})
+                assert late.status_code == 504, late.text
+                assert "not opened within the request's timeout of 0.1 seconds" in late.text
+            go.set()
+            service.options = replace(service.options, request_timeout=600)
+            body = CompletionBody(model="other", prompt="x", timeout=500)
+            clock = iter([1000.0, 1400.0])  # when it is asked for, and when it is open
+            monkeypatch.setattr("linnet.server.service.time", SimpleNamespace(monotonic=lambda: next(clock)))
+            for left in (100, 500):
+                async with service.using(body, body.model) as llm:
+                    assert service.sampling(llm, body, body.params).timeout == left
+                body = CompletionBody(model="other", prompt="x", timeout=500)
+
+    try:
+        asyncio.run(run())
+    finally:
+        go.set()
+
+
 # ---- memory
 @pytest.mark.parametrize("options", [{}, {"context": 100, "max_batch": 3, "kv_dtype": "q8_0"}, {"low_memory": True}, {"ops": "reference"}])
 def test_a_draft_model_counts_against_the_budget(options: dict[str, Any]) -> None:
@@ -119,6 +155,11 @@ def test_weights_are_counted_as_they_are_taken(options: dict[str, Any]) -> None:
     asked = ModelOptions(**options)
     with closing(open_checkpoint("tiny")) as checkpoint, closing(open_op_set(asked, checkpoint)) as op_set:
         assert needs(ModelSettings("m", "tiny", options))[0] == op_set.weight_bytes
+
+
+def test_a_batch_is_counted_by_the_device_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linnet.ops.torch.devices.usual_device", lambda: "cpu")
+    assert needs(ModelSettings("m", "tiny", {"ops": "torch"})) == needs(ModelSettings("m", "tiny", {"ops": "torch", "device": "cpu"}))
 
 
 def test_what_may_go_to_a_gpu_is_counted_as_it_would_be_there(monkeypatch: pytest.MonkeyPatch) -> None:

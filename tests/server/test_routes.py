@@ -236,6 +236,16 @@ def test_a_text_that_is_gone_on_with_keeps_its_spaces(tmp_path: Path) -> None:
         assert found["text"] == pieces.decode([*pieces.encode("the owl"), *ids])
         offsets = [*found["logprobs"]["text_offset"][-5:], len(found["text"])]
         assert [found["text"][start:end] for start, end in pairwise(offsets)] == found["logprobs"]["tokens"][-5:]
+        chosen = http.post("/v1/completions", json={**asked, "echo": True, "logprobs": 0, "choice": ["the fox"], "max_tokens": 50})
+        chosen = chosen.json()["choices"][0]
+        assert chosen["text"] == "the owlthe fox"  # an answer by a rule is a text by itself
+        tokens, offsets = chosen["logprobs"]["tokens"], chosen["logprobs"]["text_offset"]
+        own = offsets.index(len("the owl"))
+        parts = [chosen["text"][start:end] for start, end in pairwise([*offsets[own:], len(chosen["text"])])]
+        assert parts == [tokens[own].removeprefix(" "), *(token.replace("</s>", "") for token in tokens[own + 1 :])]
+        empty = http.post("/v1/completions", json={**asked, "prompt": "", "echo": True, "logprobs": 0}).json()["choices"][0]
+        assert empty["text"] == pieces.decode([pieces.piece_to_id(token.replace(" ", "▁")) for token in empty["logprobs"]["tokens"][1:]])
+        assert empty["logprobs"]["text_offset"][:2] == [0, 0]
         prompt = [pieces.bos_id(), *pieces.encode("the owl")]
         assert http.post("/v1/completions", json={**asked, "prompt": prompt, "echo": True}).json()["choices"][0]["text"] == found["text"]
         whole = http.post("/api/chat", json=asked).json()["response"]

@@ -25,6 +25,9 @@ from linnet.server.settings import Settings
 SWITCH_INTERVAL_S = 0.0005
 """After so long a thread that computes gives way to the one that answers; Python's own is ten times as long."""
 
+FAREWELL_S = 1
+"""What connections have to end in where the server fails."""
+
 
 def serve(settings: Settings, ready: Callable[[str], object] | None = None) -> None:
     """Serves until SIGTERM or Ctrl-C, then lets running requests end. ready: gets the address once it listens. Raises
@@ -50,9 +53,12 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[s
             await serving
             os._exit(0)  # told to end, and it has: a thread that reads weights cannot be stopped, and nobody waits for them now
         await opening
-        print(f"linnet: serving {', '.join(service.models.names)} at {address}", file=sys.stderr, flush=True)
-        if ready is not None:
-            ready(address)
+        if server.should_exit:  # told to end meanwhile
+            service.ready = False
+        else:
+            print(f"linnet: serving {', '.join(service.models.names)} at {address}", file=sys.stderr, flush=True)
+            if ready is not None:
+                ready(address)
         await serving
 
 
@@ -92,6 +98,8 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def end(self, serving: asyncio.Task[None]) -> None:
+        """Of a server that runs still, the model could not be opened: who waited for it is told, and nobody else is waited for."""
+        self.config.timeout_graceful_shutdown = FAREWELL_S
         self.should_exit = True
         await serving
 

@@ -52,13 +52,13 @@ def _finite(logprob: float) -> float:
 class CompletionLogprobs:
     """Of an answer that comes in pieces: `add` gives those of each, with offsets into the text so far, in characters.
 
-    continues: whether this text goes on with another (see `Handle.continues`).
+    continues: whether this text goes on with another (see `Handle.continues`). offset: of its beginning.
     """
 
-    def __init__(self, tokenizer: Tokenizer, continues: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, continues: bool, offset: int = 0) -> None:
         self.tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._offset = 0
+        self._offset = offset
         self._first = not continues
 
     def add(self, tokens: Iterable[tuple[int, TokenLogprob | None]]) -> dict[str, Any]:

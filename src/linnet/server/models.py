@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from linnet.engine.page_plan import cache_bytes
 from linnet.engine.params import SamplingParams, advice
-from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
+from linnet.errors import DeadlineError, InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.model_options import ModelOptions
 from linnet.server.errors import ApiError, unavailable
 from linnet.server.settings import ModelSettings, Settings
@@ -65,12 +65,13 @@ class Models:
         return served
 
     @asynccontextmanager
-    async def use(self, name: str) -> AsyncIterator[LLM]:
-        """The model, which stays open meanwhile. Raises what opening it raises."""
+    async def use(self, name: str, timeout: float | None = None) -> AsyncIterator[LLM]:
+        """The model, which stays open meanwhile. Raises what opening it raises, and DeadlineError where that takes longer than `timeout`
+        seconds, upon which it goes on."""
         served = self.find(name)
         served.users += 1
         try:
-            yield served.llm or await self._open(served)
+            yield served.llm or await self._open(served, timeout)
         finally:
             served.users -= 1
             served.used_at = time.monotonic()
@@ -94,11 +95,13 @@ class Models:
         idle = [served for served in self._served.values() if served.llm is not None and not served.users]
         return sorted(idle, key=lambda served: served.used_at)
 
-    async def _open(self, served: Served) -> LLM:
+    async def _open(self, served: Served, timeout: float | None) -> LLM:
         """Opens a model once for all who wait; one that leaves does not stop it for the others."""
-        if served.opening is None:
-            served.opening = asyncio.create_task(self._load(served))
-        return await asyncio.shield(served.opening)
+        opening = served.opening = served.opening or asyncio.create_task(self._load(served))
+        done, _ = await asyncio.wait({opening}, timeout=timeout)
+        if not done:
+            raise DeadlineError(f"the model was not opened within the request's timeout of {timeout:g} seconds; allow it more")
+        return opening.result()
 
     async def _load(self, served: Served) -> LLM:
         started, name = time.perf_counter(), served.settings.name
@@ -166,8 +169,11 @@ def needs(settings: ModelSettings) -> tuple[int, int]:
     that they would have if there were memory enough."""
     from linnet.draft import read_draft
     from linnet.load.checkpoint import open_checkpoint
+    from linnet.ops.torch.devices import usual_device
 
     options = ModelOptions(**settings.options)
+    if options.op_set == "torch" and options.device is None and options.tp == 1 and options.offload is None:
+        options = replace(options, device=usual_device())  # by which the batch goes
     with closing(open_checkpoint(settings.path)) as checkpoint:
         weights = _weight_bytes(checkpoint, options)
         guessing = read_draft(options)

@@ -7,7 +7,7 @@ from dataclasses import Field as DataclassField
 from dataclasses import fields
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, create_model
 
 from linnet.engine.params import SamplingParams
 from linnet.options import MAX_TEXT_LENGTH, MAX_TEXTS
@@ -53,6 +53,9 @@ class Body(BaseModel):
     """Unknown fields, numbers as texts, NaN and infinities are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    _waited: float = PrivateAttr(default=0.0)
+    """Seconds in which its model was opened: of the time that the request may take."""
 
 
 def sampling_names(without: Iterable[str] = ()) -> list[str]:

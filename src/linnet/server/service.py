@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -82,11 +83,25 @@ class Service:
             raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
 
     def sampling(self, llm: LLM, body: Body, params: SamplingParams) -> SamplingParams:
-        """The params of a body as they are for this model: what it leaves out as the model's publishers advise, and with the server's own
-        time limit unless theirs is nearer."""
-        most = self.options.request_timeout
-        timeout = most if params.timeout is None else min(most, params.timeout)
-        return replace(params, timeout=timeout, **{name: value for name, value in self.advised(llm).items() if getattr(body, name) is None})
+        """The params of a body as they are for this model: what it leaves out as the model's publishers advise, and with the time that is
+        left to it."""
+        advised = {name: value for name, value in self.advised(llm).items() if getattr(body, name) is None}
+        return replace(params, timeout=self.time_left(body), **advised)
+
+    def time_left(self, body: Body) -> float:
+        """Seconds that a request may take, by the server's limit or its own if that is nearer, less those that it waited for its model."""
+        most, asked = self.options.request_timeout, getattr(body, "timeout", None)
+        return max(0.0, (most if asked is None else min(most, asked)) - body._waited)
+
+    @asynccontextmanager
+    async def using(self, body: Body, name: str | None) -> AsyncIterator[LLM]:
+        """The model of this name, or the first, for a body, which waits no longer than it may. Raises as `Models.use` does."""
+        name = self.model_name(name)
+        asked_at = None if name in self.models.open else time.monotonic()
+        async with self.models.use(name, self.time_left(body)) as llm:
+            if asked_at is not None:
+                body._waited = time.monotonic() - asked_at
+            yield llm
 
     def advised(self, llm: LLM) -> dict[str, Any]:
         """What of sampling a body may leave out, for the model's publishers advise it."""

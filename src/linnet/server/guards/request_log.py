@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -12,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from linnet.server.errors import api_error, error_response
+from linnet.server.errors import api_error, error_response, unavailable
 from linnet.server.json_body import USER
 from linnet.server.metrics import Metrics
 
@@ -55,6 +56,10 @@ class RequestLog:
             answer = error_response(api_error(error), scope)
             if status is None:
                 await answer(scope, receive, send_on)
+        except asyncio.CancelledError:  # by uvicorn, at the end of the time to drain, and by nobody else
+            if status is None:
+                cut_off = unavailable("the server was told to end, and this request was not done in time; try again")
+                await error_response(cut_off, scope)(scope, receive, send_on)
         finally:
             seconds = time.perf_counter() - started
             self.metrics.count_request(scope, status, seconds)

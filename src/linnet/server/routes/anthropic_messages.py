@@ -142,7 +142,7 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
     asked = body.conversation(service), params, body.tools_for_model, body.choice_for_model, parallel
     if body.stream:
         return EventStream(_events(body, asked, service), params)
-    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
+    async with service.using(body, body.model) as llm, service.generating(llm, body, *asked) as handle:
         blocks = OutputBlocks()
         async for chunk in handle:
             for piece in chunk.events:
@@ -155,7 +155,7 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
 async def count_tokens(body: CountBody, service: ServiceOf) -> TokenCount:
     """How many tokens the model would read, found in the cache or not: of a schema it reads none."""
     messages = body.conversation(service)
-    async with service.models.use(body.model) as llm:
+    async with service.using(body, body.model) as llm:
         tokens = await service.tokenized(llm, messages, body.tools_for_model, body.choice_for_model)
     return TokenCount(input_tokens=len(tokens))
 
@@ -166,7 +166,7 @@ async def _events(body: MessageBody, asked: tuple[Any, ...], service: Service) -
     def named(data: dict[str, Any]) -> bytes:
         return event(data, data["type"])
 
-    async with service.models.use(model) as llm, service.generating(llm, body, *asked) as handle:
+    async with service.using(body, model) as llm, service.generating(llm, body, *asked) as handle:
         usage = MessageUsage(input_tokens=len(handle.prompt_token_ids), cache_read_input_tokens=0, output_tokens=0)
         begun = MessageObject(id=_new_id(), model=model, content=[], stop_reason=None, stop_sequence=None, usage=usage)
         yield named({"type": "message_start", "message": begun.model_dump()})

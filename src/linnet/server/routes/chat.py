@@ -80,7 +80,7 @@ async def create_chat_completion(body: ChatBody, service: ServiceOf) -> Response
     asked = messages, params, body.tools, body.tool_choice or "auto", body.parallel_tool_calls is not False
     if body.stream:
         return EventStream(_events(body, asked, params.n, service), params)
-    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
+    async with service.using(body, body.model) as llm, service.generating(llm, body, *asked) as handle:
         found = await handle.aresult()
         choices = [_choice(completion, service.tokenizer(llm)) for completion in found]
     return ChatCompletion(id=_new_id(), created=int(time.time()), model=body.model, choices=choices, usage=usage(found))
@@ -114,7 +114,7 @@ async def _events(body: ChatBody, asked: tuple[Any, ...], samples: int, service:
         return event({**head, "choices": [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]})
 
     found: list[Completion] = []
-    async with service.models.use(body.model) as llm, service.generating(llm, body, *asked) as handle:
+    async with service.using(body, body.model) as llm, service.generating(llm, body, *asked) as handle:
         tokenizer = service.tokenizer(llm)
         for index in range(samples):
             yield of(index, {"role": "assistant", "content": ""})

@@ -110,26 +110,31 @@ class _Answer:
 
     def _choice(self, index: int, text: str, token_ids: Sequence[int], logprobs: Any, reason: str | None) -> CompletionChoice:
         record = None
-        begins = index not in self.begun
-        lines = self.begun.setdefault(index, CompletionLogprobs(self.tokenizer, self.handle.continues and self.echo is None))
-        echoed = begins and self.echo is not None
+        echoed = index not in self.begun and self.echo is not None
+        lines = self.begun.setdefault(index, CompletionLogprobs(self.tokenizer, self.handle.continues, len(self.echo or "")))
         if self.logprobs:
-            prompt = zip(self.handle.prompt_token_ids, self.handle.prompt_logprobs or (), strict=False) if echoed else ()
-            record = lines.add([*prompt, *zip(token_ids, logprobs or (), strict=False)])
+            record = lines.add(zip(token_ids, logprobs or (), strict=False))
+            if echoed:
+                prompt = self._of_prompt()
+                record = {name: prompt[name] + record[name] for name in record}
         return CompletionChoice(
             index=self.first + index, text=(self.echo or "") + text if echoed else text, logprobs=record, finish_reason=reason
         )
+
+    def _of_prompt(self) -> dict[str, Any]:
+        entries = self.handle.prompt_logprobs or ()
+        return CompletionLogprobs(self.tokenizer, continues=False).add(zip(self.handle.prompt_token_ids, entries, strict=False))
 
 
 @asynccontextmanager
 async def _answering(body: CompletionBody, params: SamplingParams, service: Service) -> AsyncIterator[list[_Answer]]:
     """All prompts at once."""
     async with AsyncExitStack() as stack:
-        llm = await stack.enter_async_context(service.models.use(body.model))
+        llm = await stack.enter_async_context(service.using(body, body.model))
         tokenizer = service.tokenizer(llm)
         answers: list[_Answer] = []
         for prompt in body.prompts:
-            handle = await stack.enter_async_context(service.generating(llm, body, prompt, params, continues=True))
+            handle = await stack.enter_async_context(service.generating(llm, body, prompt, params, continues=bool(prompt)))
             echo = None if not body.echo else prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
             answers.append(_Answer(handle, tokenizer, len(answers) * params.n, echo, body.logprobs is not None))
         yield answers

@@ -60,12 +60,12 @@ async def create_embeddings(body: EmbeddingBody, service: ServiceOf) -> Embeddin
     """Vectors of texts, of length 1, pooled as the model's files say."""
     inputs: list[Any] = body.input if isinstance(body.input, list) and not isinstance(body.input[0], int) else [body.input]
     service.check_size(prompt_size(None, *(text for text in inputs if isinstance(text, str))))
-    async with service.models.use(body.model) as llm:
+    async with service.using(body, body.model) as llm:
         if body.dimensions not in (None, llm.spec.hidden):
             message = f"dimensions is {body.dimensions} and this model's vectors have {llm.spec.hidden}; leave it out"
             raise ApiError(400, message, param="dimensions")
         try:
-            handle = await asyncio.to_thread(llm.submit_embed, inputs, timeout=service.options.request_timeout)
+            handle = await asyncio.to_thread(llm.submit_embed, inputs, timeout=service.time_left(body))
         except UnsupportedModelError as error:
             logger.error("embeddings of model %s: %s", body.model, error)
             message = "the model's files ask for a pooling that is not built; the server's log says which"

@@ -128,7 +128,7 @@ async def create_response(body: ResponseBody, service: ServiceOf) -> Response | 
     service.check_size(prompt_size(None, answer.messages, answer.tools))
     if body.stream:
         return EventStream(answer.events(service), answer.params)
-    async with service.models.use(body.model) as llm, answer.generating(llm, service) as handle:
+    async with service.using(body, body.model) as llm, answer.generating(llm, service) as handle:
         items = OutputItems()
         async for chunk in handle:
             for piece in chunk.events:
@@ -161,7 +161,7 @@ class _Answer:
             return event({**data, "sequence_number": number - 1}, data["type"])
 
         items = OutputItems()
-        async with service.models.use(self.body.model) as llm, self.generating(llm, service) as handle:
+        async with service.using(self.body, self.body.model) as llm, self.generating(llm, service) as handle:
             for kind in ("created", "in_progress"):
                 yield numbered({"type": f"response.{kind}", "response": self.object([], None).model_dump()})
             async for chunk in handle:

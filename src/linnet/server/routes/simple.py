@@ -128,7 +128,7 @@ async def simple_chat(body: SimpleChat, service: ServiceOf) -> Response | Simple
 
 @asynccontextmanager
 async def _answering(body: SimpleChat, params: SamplingParams, service: Service) -> AsyncIterator[tuple[LLM, Handle]]:
-    async with service.models.use(service.model_name(body.model)) as llm:
+    async with service.using(body, body.model) as llm:
         prompt = await asyncio.to_thread(body.as_prompt, llm)
         async with service.generating(llm, body, prompt, params, continues=True if body.begin else None) as handle:
             yield llm, handle
@@ -195,7 +195,7 @@ async def model_info(service: ServiceOf, model: str | None = None) -> ModelInfo:
 async def trace(body: SimpleTrace, service: ServiceOf) -> Trace:
     """For every token of an answer, what it might have been, and how likely."""
     params = body.check(service)
-    async with service.models.use(service.model_name(body.model)) as llm:
+    async with service.using(body, body.model) as llm:
         steps = await _trace(llm, body, service.sampling(llm, body, params))
     completion = steps[-1].completion if steps else None
     records = [{name: value for name, value in asdict(step).items() if name != "completion"} for step in steps]

@@ -55,7 +55,7 @@ async def tokenize(body: TokenizeBody, service: ServiceOf) -> Tokens:
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "give either prompt or messages", param="prompt")
     service.check_size(prompt_size(body.messages, body.prompt))
-    async with service.models.use(service.model_name(body.model)) as llm:
+    async with service.using(body, body.model) as llm:
         tokenizer = service.tokenizer(llm)
         if body.messages is not None:
             tokens = await asyncio.to_thread(llm.tokenize, as_template_messages(body.messages))
@@ -69,7 +69,7 @@ async def tokenize(body: TokenizeBody, service: ServiceOf) -> Tokens:
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeBody, service: ServiceOf) -> Detokenized:
     """The text of token ids."""
-    async with service.models.use(service.model_name(body.model)) as llm:
+    async with service.using(body, body.model) as llm:
         tokenizer = service.tokenizer(llm)
         most = max(tokenizer.vocab_size, llm.vocab_size)
         if body.tokens and max(body.tokens) >= most:
@@ -80,7 +80,7 @@ async def detokenize(body: DetokenizeBody, service: ServiceOf) -> Detokenized:
 @router.get("/tokenizer_info")
 async def tokenizer_info(service: ServiceOf, model: str | None = None) -> TokenizerInfo:
     """What a client needs to tokenize and to write conversations as the model does."""
-    async with service.models.use(service.model_name(model)) as llm:
+    async with service.models.use(service.model_name(model), service.options.request_timeout) as llm:
         tokenizer = service.tokenizer(llm)
         return TokenizerInfo(
             kind=tokenizer.kind,
