@@ -121,6 +121,19 @@ def test_files_that_are_none_are_refused(folder: Path, break_it: Callable[[Path]
         Tokenizer(folder / "vocab.json")
 
 
+@pytest.mark.parametrize(("kind", "read"), [("opt", True), ("gpt2", True), ("bart", False), ("qwen2", False), (None, False)])
+def test_where_no_class_is_named_the_model_tells(folder: Path, kind: str | None, read: bool) -> None:
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    if read:
+        assert Tokenizer(folder).eos_id == Tokenizer(folder).token_to_id("<|endoftext|>")
+        return
+    with pytest.raises(ModelFileError, match="or other tokenizer"):
+        Tokenizer(folder)
+    with pytest.raises(UnsupportedModelError, match=f"tokenizer of a {kind} is more than"):
+        Tokenizer(folder / "vocab.json")
+
+
 def test_a_folder_of_vocab_json_alone_has_no_tokenizer(folder: Path) -> None:
     without_merges(folder)
     with pytest.raises(ModelFileError, match="or other tokenizer; pass a folder with"):

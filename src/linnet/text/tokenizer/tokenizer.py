@@ -297,9 +297,11 @@ def _file_of(path: Path) -> Path:
 
 def tokenizer_file(folder: Path) -> Path | None:
     """The file that `Tokenizer(folder)` reads, or None where the folder has none."""
+    from linnet.text.tokenizer.vocab_and_merges import find_vocabulary
+
     named = (folder / name for name in _FILES)
-    pair = [folder / "vocab.json"] if (folder / "merges.txt").exists() else []
-    return next((file for file in (*named, *sorted(folder.glob("*.tiktoken")), *pair) if file.exists()), None)
+    found = next((file for file in (*named, *sorted(folder.glob("*.tiktoken"))) if file.exists()), None)
+    return find_vocabulary(folder) if found is None else found
 
 
 def _load_model_file(file: Path) -> Vocabulary:

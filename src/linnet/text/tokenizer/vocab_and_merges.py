@@ -25,6 +25,24 @@ CLASS_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk
 _CLASSES = ("GPT2Tokenizer", "CodeGenTokenizer")
 """Those that cut words as GPT-2 does, with no normalizer. Others that come with such files (Qwen2, CLIP, CTRL) cut them otherwise."""
 
+_MODELS = ("gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "codegen", "phi")
+"""Kinds of models that have one of these classes where no file names any."""
+
+
+def class_of(folder: Path) -> str:
+    """The class by which transformers reads a folder's files, without "Fast"; the model's kind where only that is known."""
+    named = read_config(folder).settings.get("tokenizer_class")
+    if named is None and (folder / "config.json").is_file():
+        kind = read_json(folder / "config.json").get("model_type")
+        return _CLASSES[0] if kind in _MODELS else f"tokenizer of a {kind}"
+    return str(named or _CLASSES[0]).removesuffix("Fast")
+
+
+def find_vocabulary(folder: Path) -> Path | None:
+    """The vocab.json that `open_vocab_and_merges` reads, or None where the folder has none of its kind."""
+    both = (folder / VOCABULARY).exists() and (folder / MERGES).exists()
+    return folder / VOCABULARY if both and class_of(folder) in _CLASSES else None
+
 
 def open_vocab_and_merges(path: Path) -> Tokenizer:
     """The tokenizer of the vocab.json at `path` and the merges.txt beside it, with what tokenizer_config.json says.
@@ -34,8 +52,7 @@ def open_vocab_and_merges(path: Path) -> Tokenizer:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     config = read_config(path.parent, CLASS_TOKENS)
-    name = str(config.settings.get("tokenizer_class") or _CLASSES[0]).removesuffix("Fast")
-    if name not in _CLASSES:
+    if (name := class_of(path.parent)) not in _CLASSES:
         raise UnsupportedModelError(
             f"{path}: a {name} is more than its {VOCABULARY} and {MERGES} say; save it as tokenizer.json "
             "(transformers.AutoTokenizer.from_pretrained(...).save_pretrained(...))"
