@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ from server_process import Server, in_process, running
 from victims import VICTIM, connect, counter, expected, no_unexplained_failures, request, victims, wait_until_idle
 from websockets.sync.client import connect as websocket
 
+from linnet.engine.params import SamplingParams
 from linnet.ops.native import NativeOps
 from linnet.server.guards.intake import Intake
 from linnet.server.options import ServerOptions
@@ -152,6 +154,34 @@ def test_an_answer_that_nobody_takes_is_ended(monkeypatch: pytest.MonkeyPatch, b
     asyncio.run(Intake(stuck, ServerOptions(request_timeout=0.1))(scope, receive, send))
     assert ended.is_set()
     assert sent[0]["status"] == (200 if begun else 504)
+
+
+def test_what_is_submitted_when_its_client_has_left_is_cancelled() -> None:
+    started, left, cancelled = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow:
+        def submit(self, *prompt: Any, **options: Any) -> Any:
+            started.set()
+            left.wait(60)
+            return SimpleNamespace(cancel=cancelled.set)
+
+    async def ask() -> None:
+        service: Any = SimpleNamespace(sampling=lambda *asked: SamplingParams())
+        model: Any = Slow()
+        body: Any = None
+        async with Service.generating(service, model, body, "Once", SamplingParams()):
+            raise AssertionError("it has left")
+
+    async def leave() -> None:
+        asking = asyncio.create_task(ask())
+        await asyncio.to_thread(started.wait, 60)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        left.set()
+        assert await asyncio.to_thread(cancelled.wait, 60)
+
+    asyncio.run(leave())
 
 
 def test_web_sockets_that_close_end_their_answers(own: Server) -> None:

@@ -150,11 +150,21 @@ class Service:
             parallel_tool_calls=parallel_tool_calls,
             continues=continues,
         )
-        handle = await _in_thread(submit, limited.constraint is not None or bool(tools))
+        submitting = asyncio.ensure_future(_in_thread(submit, limited.constraint is not None or bool(tools)))
+        try:
+            handle = await asyncio.shield(submitting)
+        except asyncio.CancelledError:  # its thread goes on, and what it submits is nobody's
+            submitting.add_done_callback(_cancel_submitted)
+            raise
         try:
             yield handle
         finally:
             handle.cancel()
+
+
+def _cancel_submitted(submitting: asyncio.Future[Handle]) -> None:
+    if not submitting.cancelled() and submitting.exception() is None:
+        submitting.result().cancel()
 
 
 async def _in_thread(call: Callable[[], T], has_grammar: bool) -> T:
