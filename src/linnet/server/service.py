@@ -26,6 +26,7 @@ from linnet.server.schema import Body
 from linnet.server.settings import Settings
 
 if TYPE_CHECKING:
+    from linnet.embedding import EmbeddingHandle
     from linnet.handle import Handle
     from linnet.llm import LLM
     from linnet.prompts import Prompt
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from linnet.text.tool_calls.tools import Tool, ToolChoice
 
 T = TypeVar("T")
+H = TypeVar("H", bound="Handle | EmbeddingHandle")
 
 _compilers = ThreadPoolExecutor(4, "linnet grammar")
 """Threads for what has grammars in it: a hostile one takes as long as it may, and nobody else is to wait for it."""
@@ -150,19 +152,24 @@ class Service:
             parallel_tool_calls=parallel_tool_calls,
             continues=continues,
         )
-        submitting = asyncio.ensure_future(_in_thread(submit, limited.constraint is not None or bool(tools)))
-        try:
-            handle = await asyncio.shield(submitting)
-        except asyncio.CancelledError:  # its thread goes on, and what it submits is nobody's
-            submitting.add_done_callback(_cancel_submitted)
-            raise
+        handle = await submitted(submit, limited.constraint is not None or bool(tools))
         try:
             yield handle
         finally:
             handle.cancel()
 
 
-def _cancel_submitted(submitting: asyncio.Future[Handle]) -> None:
+async def submitted(submit: Callable[[], H], has_grammar: bool = False) -> H:
+    """The handle that it gives, in a thread; where nobody waits for it any more, that is cancelled. Raises as `submit` does."""
+    submitting = asyncio.ensure_future(_in_thread(submit, has_grammar))
+    try:
+        return await asyncio.shield(submitting)
+    except asyncio.CancelledError:  # the thread goes on
+        submitting.add_done_callback(_cancel_submitted)
+        raise
+
+
+def _cancel_submitted(submitting: asyncio.Future[H]) -> None:
     if not submitting.cancelled() and submitting.exception() is None:
         submitting.result().cancel()
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from linnet.server.errors import ApiError
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
 from linnet.server.schema import Body, SomeTokenIds, User
-from linnet.server.service import ServiceOf
+from linnet.server.service import ServiceOf, submitted
 
 logger = logging.getLogger("linnet.server")
 
@@ -65,7 +65,7 @@ async def create_embeddings(body: EmbeddingBody, service: ServiceOf) -> Embeddin
             message = f"dimensions is {body.dimensions} and this model's vectors have {llm.spec.hidden}; leave it out"
             raise ApiError(400, message, param="dimensions")
         try:
-            handle = await asyncio.to_thread(llm.submit_embed, inputs, timeout=service.time_left(body))
+            handle = await submitted(partial(llm.submit_embed, inputs, timeout=service.time_left(body)))
         except UnsupportedModelError as error:
             logger.error("embeddings of model %s: %s", body.model, error)
             message = "the model's files ask for a pooling that is not built; the server's log says which"
