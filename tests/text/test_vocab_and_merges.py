@@ -78,6 +78,16 @@ def test_tokens_that_the_files_do_not_name_are_those_of_the_class(folder: Path, 
         assert ours.apply_chat_template(messages, add_generation_prompt=False) == expected
 
 
+def test_listed_tokens_come_after_the_vocabulary_by_their_ids(folder: Path) -> None:
+    size = len(json.loads((folder / "vocab.json").read_text()))
+    listed = {str(size + i): {"content": token, "special": i < 2} for i, token in enumerate(("<|z|>", "<|a|>", "word"))}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed, "eos_token": "<|a|>"}))
+    ours = Tokenizer(folder)
+    assert [ours.token_to_id(token) for token in ("<|z|>", "<|a|>", "word")] == [size, size + 1, size + 2]
+    assert ours.eos_id == size + 1
+    assert ours.encode("<|z|>word<|a|>", bos=False, special=True) == [size, size + 2, size + 1]
+
+
 def test_its_gguf_cuts_texts_as_it_does(folder: Path) -> None:
     tokenizer = Tokenizer(folder)
     metadata, _ = vocabulary_metadata(tokenizer, tokenizer.vocab_size)

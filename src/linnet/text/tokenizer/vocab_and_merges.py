@@ -62,9 +62,11 @@ def open_vocab_and_merges(path: Path) -> Tokenizer:
         tokenizer = Tokenizer(models.BPE(vocabulary, _merges(path.parent / MERGES)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=config.flag("add_prefix_space") or False)
     tokenizer.decoder = decoders.ByteLevel()
-    # As in transformers, those that the vocabulary lacks come after it: first the named ones, in their order.
-    special = [*config.named.values(), *sorted(config.special)]
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in dict.fromkeys(special)])
+    # As in transformers, those that the vocabulary lacks come after it: first the listed ones by their ids, then the named ones.
+    by_id = sorted(config.added, key=lambda token: token.id)
+    listed = {token.content: {**token.flags, "special": token.content in config.special} for token in by_id}
+    others = {token: {"special": True, "normalized": False} for token in (*config.named.values(), *sorted(config.special))}
+    tokenizer.add_tokens([AddedToken(token, **flags) for token, flags in (listed | others | listed).items()])
     return tokenizer
 
 
