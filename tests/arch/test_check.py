@@ -38,7 +38,7 @@ MOE = Moe(8, Mlp(64, "silu"), Router(4, groups=4, active_groups=2))
 
 
 def with_attention(attention: Attention = ATTEND, **changes: Any) -> ModelSpec:
-    return replace(SPEC, layers=(LAYER, replace(LAYER, attention=replace(attention, **changes))))
+    return replace(SPEC, layers=(LAYER, replace(LAYER, mixer=replace(attention, **changes))))
 
 
 def with_mlp(mlp: Any, **changes: Any) -> ModelSpec:
@@ -122,7 +122,7 @@ def test_every_field_that_a_spec_may_read_is_one_of_the_weights() -> None:
     full = replace(ATTEND, query_norm=NORM, key_norm=NORM, sinks=True, value_gate=4)
     latent = replace(LATENT, latent=Latent(12, 8, NORM, query_rank=6))
     moe = replace(MOE, router=replace(MOE.router, corrected=True), shared=Mlp(64, "silu"), shared_gated=True)
-    layers = (replace(LAYER, attention=full, remixed=True, **norms), replace(LAYER, attention=latent, mlp=moe))
+    layers = (replace(LAYER, mixer=full, remixed=True, **norms), replace(LAYER, mixer=latent, mlp=moe))
     embedding = Embedding(norm=NORM, positions=Positions(64), width=16, smear=4)
     spec = replace(SPEC, layers=layers, embedding=embedding, tied=False, backout=0)
     read = set(outer_fields(spec)) | {"layers." + field for layer in layers for field in layer_fields(layer)}

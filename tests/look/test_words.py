@@ -67,7 +67,7 @@ PLAIN = ModelSpec("llama", 100, 32, 2048, (Layer(Attention(8, 8, 4, (), 0.5), Ml
 WHERE_IT_MATTERS: list[ModelSpec] = [
     MODEL,
     replace(MODEL, layers=(replace(LAYER, mlp=Mlp(48, "silu")),)),
-    *(replace(MODEL, layers=(replace(LAYER, attention=replace(ATTENTION, ropes=(Rope(8, 1e4, 2048, scaling=s),))),)) for s in SCALINGS),
+    *(replace(MODEL, layers=(replace(LAYER, mixer=replace(ATTENTION, ropes=(Rope(8, 1e4, 2048, scaling=s),))),)) for s in SCALINGS),
 ]
 """A spec that makes every choice, and others for those that exclude each other."""
 

@@ -131,6 +131,7 @@ class Attention:
         `norm_rotated` (nanochat). Their weights are [head_dim] for all heads or [heads * head_dim], or there are none.
     value_gate: how many leading columns of the layer's input gate its value embeddings, which are then added to the values
         times value_gate_scale (nanochat); None: it has none.
+    gated: whether what the heads give is multiplied by the sigmoid of a projection of the layer's input (Qwen 3 Next).
     """
 
     heads: int
@@ -150,6 +151,7 @@ class Attention:
     latent: Latent | None = None
     value_gate: int | None = None
     value_gate_scale: float = 1.0
+    gated: bool = False
 
     @property
     def query_width(self) -> int:
@@ -171,6 +173,66 @@ class Attention:
     def output_width(self) -> int:
         """Width of what attention gives: every query head's mix of values."""
         return self.heads * self.value_head_dim
+
+
+@dataclass(frozen=True)
+class GatedDeltaNet:
+    """Linear attention by the gated delta rule (Yang et al. 2024): a matrix S [key_dim, value_dim] for each value head in place of keys
+    and values, so that a token costs the same wherever it stands.
+
+    Queries, keys and values pass a causal convolution of `taps` positions for each column, then SiLU. With query and key of length 1, the
+    query divided by sqrt(key_dim), and for each value head a decay g = exp(-decay * softplus(rate)) and a strength b = sigmoid(strength):
+    S = g S; S += key (b (value - key S))^T; the head gives query S, which is normalised and multiplied by the SiLU of its gate.
+    Value heads share `key_heads` query and key heads, neighbours the same.
+    norm: over each head of the result; its weight is [value_dim]. length_epsilon: added to the squared length of queries and keys.
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    taps: int
+    norm: Norm
+    length_epsilon: float = 1e-6
+
+    @property
+    def key_width(self) -> int:
+        return self.key_heads * self.key_dim
+
+    @property
+    def value_width(self) -> int:
+        return self.value_heads * self.value_dim
+
+    @property
+    def tap_widths(self) -> tuple[int, int, int]:
+        """Columns that are convolved: of queries, keys and values."""
+        return self.key_width, self.key_width, self.value_width
+
+    @property
+    def state_size(self) -> int:
+        """Entries of a sequence's state: the last inputs of the convolutions, then S of every head."""
+        return (self.taps - 1) * sum(self.tap_widths) + self.value_heads * self.key_dim * self.value_dim
+
+
+@dataclass(frozen=True)
+class ShortConvolution:
+    """A causal convolution of `taps` positions for each of `width` columns, between two gates (LFM2, Liquid AI 2025):
+    output_gate * convolved(input_gate * value), all three projections of the layer's input."""
+
+    width: int
+    taps: int
+
+    @property
+    def state_size(self) -> int:
+        """Entries of a sequence's state: the last inputs."""
+        return (self.taps - 1) * self.width
+
+
+Recurrent: TypeAlias = GatedDeltaNet | ShortConvolution
+"""What remembers a sequence in a state of fixed size, rather than in keys and values of every position."""
+
+Mixer: TypeAlias = Attention | Recurrent
+"""How a layer's tokens learn of those before them."""
 
 
 @dataclass(frozen=True)
@@ -226,9 +288,10 @@ class Layer:
     residual: what the outputs are added to: the input, or the input as normalised (ChatGLM-6B, BLOOM's option).
     residual_scale: multiplies what is added to (ChatGLM-6B); branch_scale: what is added (Granite).
     remixed: the input is first a learned mix of itself and of the first layer's input (nanochat).
+    mixer: attention, or what stands in its place; what is said of attention above goes for it too.
     """
 
-    attention: Attention
+    mixer: Mixer
     mlp: Mlp | Moe
     attention_norm: Norm | None
     mlp_norm: Norm | None
@@ -241,6 +304,12 @@ class Layer:
     residual_scale: float = 1.0
     branch_scale: float = 1.0
     remixed: bool = False
+
+    @property
+    def attention(self) -> Attention:
+        """The mixer of a layer that is known to have attention."""
+        assert isinstance(self.mixer, Attention)
+        return self.mixer
 
 
 @dataclass(frozen=True)
@@ -298,6 +367,16 @@ class ModelSpec:
     output: Output = field(default_factory=Output)
     bidirectional_prompt: bool = False
     backout: int | None = None
+
+    @property
+    def attentions(self) -> list[Attention]:
+        """Of those layers that have one."""
+        return [layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention)]
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether any layer has a state, which goes forward only: it cannot be had again of an earlier position."""
+        return len(self.attentions) < len(self.layers)
 
     @property
     def dense_block(self) -> Mlp:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice, repeat
 from typing import TypeAlias
@@ -64,7 +65,8 @@ class Stepping:
             plan = self.speculator.extend(plan)
             self._note(plan)
             ready = time.perf_counter()
-            results = self._run(plan)
+            with self._all_or_nothing(plan):
+                results = self._run(plan)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             problem = step_error(error, "lower max_batch, prefill_chunk or context")
@@ -73,6 +75,12 @@ class Stepping:
             return
         computed = time.perf_counter()
         self.speculator.record(plan, computed - ready)
+        with self._all_or_nothing(plan):
+            self._take(plan, results)
+        self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
+
+    def _take(self, plan: list[Chunk], results: list[tuple[list[Chunk], Logits, Drawn]]) -> None:
+        """What follows from a step's results."""
         for part, result, drawn in results:
             row = 0
             for chunk in part:
@@ -83,7 +91,21 @@ class Stepping:
         for request in dict.fromkeys(chunk.sequence.request for chunk in plan):
             if request.beams is not None and request.beams.is_due and not request.done:
                 self._serve(request, partial(self._advance_beams, request, request.beams))
-        self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
+
+    @contextmanager
+    def _all_or_nothing(self, plan: list[Chunk]) -> Iterator[None]:
+        """Ctrl-C in whoever has the turn ends a step anywhere. Keys and values are then written a second time, and are the same; states of
+        recurrent layers would go on a second time, so that their sequences begin again."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            if self.scheduler.pool.has_states:
+                for sequence in (chunk.sequence for chunk in plan):
+                    if sequence.slot >= 0:
+                        self.scheduler.put_back(sequence)
+            raise
 
     def _run(self, plan: list[Chunk]) -> list[tuple[list[Chunk], Logits, Drawn]]:
         """The rows that those of the plan get who want logits, and those who want hidden states: one forward each; and the tokens that

@@ -18,7 +18,17 @@ from linnet.load.convert import check_decoder, loaded_as
 from linnet.load.field import Cut, Slot, WeightOps, load_field, sinusoidal_table, slot_of
 from linnet.load.source import Source
 from linnet.tensors import FLOATS, TYPES, TensorType
-from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
+from linnet.weights import (
+    AttentionWeights,
+    ConvolutionWeights,
+    DeltaNetWeights,
+    FilterWeights,
+    LayerWeights,
+    Linear,
+    MlpWeights,
+    NormWeights,
+    Weights,
+)
 
 log = logging.getLogger("linnet.load")
 
@@ -207,7 +217,10 @@ def _nested(kind: Any, fields: Mapping[str, Any]) -> Any:
     return kind(**direct)
 
 
-_PARTS: dict[str, Any] = {"attention": AttentionWeights, "mlp": MlpWeights, "experts": MlpWeights}
-_PARTS |= {field.name: NormWeights for kind in (AttentionWeights, LayerWeights, Weights) for field in fields(kind) if "norm" in field.name}
+_PARTS: dict[str, Any] = {"attention": AttentionWeights, "delta_net": DeltaNetWeights, "convolution": ConvolutionWeights}
+_PARTS |= {"mlp": MlpWeights, "experts": MlpWeights}
+_KINDS = (AttentionWeights, DeltaNetWeights, ConvolutionWeights, LayerWeights, Weights)
+_PARTS |= {field.name: NormWeights for kind in _KINDS for field in fields(kind) if "norm" in field.name}
+_PARTS |= {field.name: FilterWeights for kind in _KINDS for field in fields(kind) if "filter" in field.name}
 _PARTS |= dict.fromkeys("query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear)
-_PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate".split(), Linear)
+_PARTS |= dict.fromkeys("rate strength input_gate output_gate output embedding_projection output_projection smear_gate".split(), Linear)

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from linnet import _core
 from linnet.arch.rope import effective_length, inverse_frequencies, is_length_dependent
-from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, Mixer, ModelSpec, Moe, Norm, Output, Rope
 from linnet.control_group import processor_quota
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
 from linnet.tensors import RawTensor, TensorType
-from linnet.weights import Linear, MlpWeights, NormWeights
+from linnet.weights import FilterWeights, Linear, MlpWeights, NormWeights
 
 Value = int
 """What X is here: the number of a value on the tape being recorded."""
@@ -128,6 +128,16 @@ class NativeOps:
         bidirectional = self.spec.bidirectional_prompt
         return self.tape.attend(q, k, v, layer, attention.heads, kv, attention.scale, softcap, window, bidirectional, slopes, sinks)
 
+    def convolve(self, x: Value, weights: FilterWeights, layer: int, taps: int, start: int = 0) -> Value:
+        state = cache_shape(self.spec.layers[layer].mixer)[-1]
+        return self.tape.convolve(x, weights.weight, weights.bias, layer, taps, start, state)
+
+    def delta_rule(
+        self, q: Value, k: Value, v: Value, rate: Value, strength: Value, decay: _core.Vector, layer: int, mixer: GatedDeltaNet
+    ) -> Value:
+        heads = (mixer.key_heads, mixer.value_heads, mixer.key_dim, mixer.value_dim)
+        return self.tape.delta_rule(q, k, v, rate, strength, decay, layer, heads, mixer.state_size)
+
     def experts(self, x: Value, logits: Value, weights: MlpWeights, moe: Moe, correction: _core.Vector | None) -> Value:
         linears = [weights.gate or Linear(None), weights.up, weights.down]
         router = moe.router
@@ -169,8 +179,7 @@ class NativeOps:
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
-        attentions = [layer.attention for layer in spec.layers]
-        shapes = [(attention.kv_heads, attention.head_dim, attention.value_head_dim) for attention in attentions]
+        shapes = [cache_shape(layer.mixer) for layer in spec.layers]
         try:
             self.cache = _core.Cache(shapes, groups or [0] * len(shapes), pages, KV_TYPES[kv_dtype])
         except MemoryError:
@@ -197,6 +206,13 @@ class NativeOps:
         allowed: NDArray[np.uint32] | None = None,
     ) -> int:
         return _core.sample(self.context, logits, temperature, top_k, top_p, min_p, uniform, allowed)
+
+
+def cache_shape(mixer: Mixer) -> tuple[int, int, int, int]:
+    """KV heads, their width and that of their values, and the size of a state in their place."""
+    if isinstance(mixer, Attention):
+        return mixer.kv_heads, mixer.head_dim, mixer.value_head_dim, 0
+    return 1, 0, 0, mixer.state_size
 
 
 def arithmetic_peaks(threads: int) -> tuple[str, float, float]:
