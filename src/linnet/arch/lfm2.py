@@ -11,10 +11,13 @@ from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm, ShortConvol
 from linnet.arch.table import ATTENTION, GATED_MLP, Row, Table, biases, has_attention, layer_row, renamed, split_rows, standard_table
 
 LAYER = "model.layers.{layer}."
+# What published configurations say besides: other words for what they say already, and how training began.
+UNUSED = "block_dim block_norm_eps block_use_swiglu conv_dim conv_dim_out num_heads use_pos_enc block_mlp_init_scale".split()
+UNUSED += "block_out_init_scale block_use_xavier_init conv_use_xavier_init theta".split()
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
-    config.assume(rope_theta=1_000_000.0)
+    config.assume(rope_theta=1_000_000.0, intermediate_size=config.optional_integer("block_ff_dim"))
     sizes = read_sizes(config)
     rope = read_rope(config, sizes.head_dim)
     norm = Norm(config.number("norm_eps", 1e-5))
@@ -72,7 +75,7 @@ def _attending(config: Config, layers: int) -> list[bool]:
 
 def _width(config: Config) -> int:
     """The feed-forward block's: two thirds of what is said, times a factor, rounded up, unless that is its own already."""
-    config.ignore(["block_dim", "block_mlp_init_scale", "block_out_init_scale", "block_norm_eps", "block_use_swiglu", "conv_dim"])
+    config.ignore(UNUSED)
     width = config.integer("block_ff_dim", config.integer("intermediate_size"))
     factor, multiple = config.number("block_ffn_dim_multiplier", 1.0), config.integer("block_multiple_of", 256)
     if not config.flag("block_auto_adjust_ff_dim", True):
