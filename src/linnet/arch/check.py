@@ -61,7 +61,7 @@ def _shared_keys(spec: ModelSpec, index: int, attention: Attention) -> Iterator[
     number = attention.kv_layer
     if number is None:
         return
-    if not 0 <= number < index or number not in spec.kv_layers:
+    if not 0 <= number < index or spec.layers[number].attention.kv_layer is not None:
         yield f"layer {index} reads the keys and values of layer {number}, which is no earlier layer that has its own"
         return
     other = spec.layers[number].attention

@@ -65,7 +65,8 @@ def _attentions(config: Config, sizes: Sizes, norm: Norm, slides: list[bool], sh
     config.ignore(["global_head_dim", "num_global_key_value_heads"])
     dims |= {near: of_layer(config, slides.index(near), "head_dim", dims[near]) for near in set(slides)}
     everywhere, nearby = read_two_ropes(config, dims[False], 1e4, dims[True])
-    window, made = config.optional_integer("sliding_window"), list[Attention]()
+    window, last = config.optional_integer("sliding_window"), {near: index for index, near in enumerate(slides[:shared])}
+    made: list[Attention] = []
     for index, near in enumerate(slides):
         if of_layer(config, index, "head_dim", dims[near]) != dims[near]:
             raise config.error("per_layer_config", f"a head_dim of {dims[near]}, as in layer {slides.index(near)}, in layer {index}")
@@ -74,8 +75,8 @@ def _attentions(config: Config, sizes: Sizes, norm: Norm, slides: list[bool], sh
         if index < shared:
             lacks = f"blk.{index}.attn_v.weight" not in config.tensors if gguf else as_values and not near
             made.append(replace(attention, key_norm=norm, value_norm=norm, keys_as_values=lacks))
-        elif near in slides[:shared]:
-            made.append(replace(attention, kv_layer=max(i for i in range(shared) if slides[i] == near)))
+        elif near in last:
+            made.append(replace(attention, kv_layer=last[near]))
         else:
             raise config.error("num_kv_shared_layers", f"so few that layer {index} has one of its kind before them")
     return made
