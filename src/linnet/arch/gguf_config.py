@@ -47,6 +47,7 @@ _KEYS = {
     "final_logit_softcapping": "final_logit_softcapping",
     "leading_dense_block_count": "first_k_dense_replace",
     "logit_scale": "logit_scale",
+    "nextn_predict_layers": "num_nextn_predict_layers",
     "residual_scale": "residual_multiplier",
     "rope.freq_base": "rope_theta",
     "rope.freq_base_swa": "rope_local_base_freq",

@@ -23,6 +23,7 @@ HF_FAMILIES = {
     "cohere": "cohere",
     "deepseek": "deepseek",
     "deepseek_v2": "deepseek_v2",
+    "deepseek_v3": "deepseek_v3",
     "falcon": "falcon",
     "gemma": "gemma",
     "gemma2": "gemma2",
@@ -30,6 +31,7 @@ HF_FAMILIES = {
     "gemma3_text": "gemma3",
     "glm": "glm4",
     "glm4": "glm4",
+    "glm4_moe_lite": "deepseek_v3",
     "gpt2": "gpt2",
     "gpt_neo": "gpt_neo",
     "gpt_neox": "gpt_neox",
@@ -37,6 +39,7 @@ HF_FAMILIES = {
     "gptj": "gptj",
     "granite": "granite",
     "internlm2": "internlm2",
+    "kimi_k2": "deepseek_v3",
     "llama": "llama",
     "mistral": "mistral",
     "mixtral": "mixtral",
@@ -83,7 +86,13 @@ GGUF_FAMILIES = {
     "smollm3": "smollm3",
     "stablelm": "stablelm",
 }
-_WRITTEN_AS = {"glm4": ("glm4", "chatglm"), "mistral": ("llama",), "mixtral": ("llama",), "nanogpt": ("gpt2",)}
+_WRITTEN_AS = {
+    "deepseek_v3": ("deepseek2",),
+    "glm4": ("glm4", "chatglm"),
+    "mistral": ("llama",),
+    "mixtral": ("llama",),
+    "nanogpt": ("gpt2",),
+}
 """Architectures of GGUF that hold models of a family, where they are not read by the family's own module alone."""
 
 TORCH_FAMILIES = {
