@@ -48,13 +48,14 @@ class ToolCall:
 def read_arguments(text: str) -> dict[str, Any]:
     """The arguments of a call from the JSON object that a model wrote. An escape that stands for half a character (an unpaired surrogate,
     which JSON allows and UTF-8 cannot hold) is read as U+FFFD. Raises ValueError or RecursionError for what is no JSON object."""
-    arguments = json.loads(text, parse_constant=_refuse_constant)
+    arguments: Any = json.loads(text, parse_constant=_refuse_constant)
     if not isinstance(arguments, dict):
         raise ValueError("not a JSON object")
     if _SURROGATE.search(text):
         halves = json.dumps(arguments, ensure_ascii=False).encode("utf-16", "surrogatepass")
         arguments = json.loads(halves.decode("utf-16", "replace"))
-    return arguments
+    checked: dict[str, Any] = arguments
+    return checked
 
 
 def _refuse_constant(constant: str) -> NoReturn:
