@@ -141,6 +141,8 @@ def test_what_no_context_holds_is_counted() -> None:
         ({"max_tokens": 9}, "unknown field 'max_tokens'"),
         ({"tools": TOOLS * 2}, "two tools called"),
         ({"tool_choice": {"type": "any"}}, "there are no tools"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "dependentRequired": {}}}}}, "dependentRequired"),
+        ({"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}, "tools": TOOLS}, "leave one of them out"),
         ({"messages": [{"role": "user", "content": "a" * 3_000_000}]}, "bytes and this server takes 2097152"),
     ],
 )
