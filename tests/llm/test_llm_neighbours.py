@@ -116,7 +116,10 @@ def test_a_token_that_is_no_number_to_the_model(ops: str, kv_dtype: str, window:
     config = {"model_type": "mistral", "vocab_size": 64, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "sliding_window": window}
     square, narrow = (32, 32), (16, 32)
     shapes = {"self_attn.q_proj": square, "self_attn.k_proj": narrow, "self_attn.v_proj": narrow, "self_attn.o_proj": square}
-    shapes |= {f"mlp.{name}_proj": square for name in ("gate", "up", "down")} | {"input_layernorm": (32,), "post_attention_layernorm": (32,)}
+    shapes |= {f"mlp.{name}_proj": square for name in ("gate", "up", "down")} | {
+        "input_layernorm": (32,),
+        "post_attention_layernorm": (32,),
+    }
     whole = {f"model.layers.{layer}.{name}.weight": shape for layer in (0, 1) for name, shape in shapes.items()}
     whole |= {"model.embed_tokens.weight": (64, 32), "model.norm.weight": (32,), "lm_head.weight": (64, 32)}
     weights = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in whole.items()}
