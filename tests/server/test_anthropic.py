@@ -69,6 +69,21 @@ def test_tools_are_used_and_their_results_read() -> None:
     anthropic_ask(use)
 
 
+def test_half_a_character_in_a_call_is_read_as_a_replacement_character() -> None:
+    """JSON can escape half of a surrogate pair, which no UTF-8 holds; a model that does so once must not end the conversation."""
+    half = CALLING.replace("Bern", r"Bern \ud83d")
+
+    async def use(client: Client, service: ScriptedService) -> None:
+        asked = await client.messages.create(model="tiny", max_tokens=400, messages=USER, tools=TOOLS)
+        uses: Any = asked.content[1:]
+        assert [use.input for use in uses] == [{"city": "Bern \ufffd"}] * 2
+        results = [{"type": "tool_result", "tool_use_id": use.id, "content": "rain"} for use in uses]
+        messages: Any = [*USER, {"role": "assistant", "content": asked.content}, {"role": "user", "content": results}]
+        await client.messages.create(model="tiny", max_tokens=400, messages=messages, tools=TOOLS)
+
+    anthropic_ask(use, half)
+
+
 def test_one_use_at_a_time() -> None:
     async def use(client: Client, _: ScriptedService) -> None:
         choice: Any = {"type": "auto", "disable_parallel_tool_use": True}

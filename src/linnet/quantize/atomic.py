@@ -125,11 +125,12 @@ def whole_folder(path: Path, force: bool) -> Iterator[Path]:
         os.rename(unfinished, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if os.path.lexists(replaced) and not os.path.lexists(path):
-            os.rename(replaced, path)
         raise _not_written(path, error) from error
     finally:
-        for leftover in (unfinished, replaced):
+        with suppress(OSError):
+            if os.path.lexists(replaced) and not os.path.lexists(path):  # stopped between the two renames: what was there goes back
+                os.rename(replaced, path)
+        for leftover in (unfinished, replaced) if os.path.lexists(path) else (unfinished,):
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
