@@ -25,7 +25,8 @@ def test_parameters_are_those_of_transformers(draw: Draw, saved: Callable[[Draw]
     if experts:
         config = model.config
         count = next(getattr(config, key) for key in ("num_experts", "n_routed_experts", "num_local_experts") if hasattr(config, key))
-        assert parameters.active == parameters.total - experts + experts // count * config.num_experts_per_tok
+        active = next(getattr(config, key) for key in ("num_experts_per_tok", "top_k_experts") if hasattr(config, key))
+        assert parameters.active == parameters.total - experts + experts // count * active
     else:
         assert parameters.active == parameters.total
     assert sum(tensor.nbytes for tensor in report.tensors) == sum(share.nbytes for share in report.types)
