@@ -159,6 +159,26 @@ def test_what_is_refused(tmp_path: Path) -> None:
             linnet.convert(model, tmp_path / "folder", force=True)
 
 
+def test_a_folder_that_is_closed_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system answers who is not root."""
+    out = tmp_path / "out"
+    linnet.convert("tiny", out)
+
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(os, "listdir", refuse)
+        for force in (False, True):
+            with pytest.raises(InvalidRequestError, match=r"out: exists already and cannot be looked into \(Permission denied\); choose"):
+                linnet.convert("tiny", out, force=force)
+    with monkeypatch.context() as unwritable:
+        unwritable.setattr(os, "access", lambda path, mode: Path(path) != out)
+        with pytest.raises(InvalidRequestError, match="out: exists already and may not be changed"):
+            linnet.convert("tiny", out, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_that_comes_during_the_run_stays(tmp_path: Path) -> None:
     def come(*_: object) -> None:
         (tmp_path / "out").mkdir(exist_ok=True)
