@@ -28,10 +28,47 @@ def attention(ops: Ops, spec: Attention, w: AttentionWeights | None, h: X, index
     """Project, normalise and rotate per head, attend over the pages, project back: X [n, hidden]."""
     assert w is not None  # assemble() proved it, here and wherever weights are asked for
     q, k, v = latent_heads(ops, spec, spec.latent, w, h) if spec.latent else heads(ops, spec, w, h)
-    a = ops.attend(q, k, v, index, spec, w.sinks)
+    a = ops.attend(q, k, v, index if spec.kv_layer is None else spec.kv_layer, spec, w.sinks)
     if spec.gated:
         a = ops.weigh(a, ops.activate(project(ops, h, w.gate), "sigmoid"))
     return project(ops, a, w.output)
+
+
+def heads(ops: Ops, spec: Attention, w: AttentionWeights, h: X) -> tuple[X, X | None, X | None]:
+    """Queries [n, query_width], keys [n, key_width] and values [n, value_width], ready to attend; no keys and values where an earlier
+    layer's are read."""
+    q = project(ops, h, w.query)
+    if spec.kv_layer is not None:
+        return turned(ops, spec, q, w.query_norm, spec.query_norm, spec.heads), None, None
+    k = project(ops, h, w.key)
+    v = k if spec.keys_as_values else project(ops, h, w.value)
+    v = norm(ops, v, PLAIN, spec.value_norm, spec.kv_heads)
+    if spec.value_gate is not None:
+        gate = ops.activate(project(ops, ops.columns(h, 0, spec.value_gate), w.value_gate), "sigmoid")
+        v = ops.add(v, ops.weigh(ops.embed(w.value_embedding, "tokens"), gate), 1.0, spec.value_gate_scale)
+    q = turned(ops, spec, q, w.query_norm, spec.query_norm, spec.heads)
+    return q, turned(ops, spec, k, w.key_norm, spec.key_norm, spec.kv_heads), v
+
+
+def turned(ops: Ops, spec: Attention, x: X, w: NormWeights, normed: Norm | None, heads: int) -> X:
+    """Queries or keys, normalised and rotated per head."""
+    groups = heads if spec.norm_heads else 1
+    x = x if spec.norm_rotated else norm(ops, x, w, normed, groups)
+    for rope in spec.ropes:
+        x = ops.rotate(x, rope, spec.head_dim)
+    return norm(ops, x, w, normed, groups) if spec.norm_rotated else x
+
+
+def latent_heads(ops: Ops, spec: Attention, latent: Latent, w: AttentionWeights, h: X) -> tuple[X, X, X]:
+    """The same from latent projections. Keys and values are stored expanded, so that prompts and decoding compute alike."""
+    down = h if w.query_down is None else norm(ops, project(ops, h, w.query_down), w.query_down_norm, latent.norm)
+    q, shared = project(ops, down, w.query), project(ops, h, w.shared_key)
+    compressed = norm(ops, project(ops, h, w.key_value_down), w.key_value_norm, latent.norm)
+    k, v = project(ops, compressed, w.key), project(ops, compressed, w.value)
+    for rope in spec.ropes:
+        q = ops.rotate(q, rope, spec.head_dim)
+        shared = ops.rotate(shared, replace(rope, start=0), latent.rope_dim)
+    return q, ops.append_shared(k, shared, spec.kv_heads), v
 
 
 def delta_net(ops: Ops, spec: GatedDeltaNet, w: DeltaNetWeights | None, h: X, index: int) -> X:
@@ -61,38 +98,6 @@ def convolution(ops: Ops, spec: ShortConvolution, w: ConvolutionWeights | None, 
     x = ops.weigh(project(ops, h, w.value), project(ops, h, w.input_gate))
     x = ops.weigh(ops.convolve(x, w.filter, index, spec.taps), project(ops, h, w.output_gate))
     return project(ops, x, w.output)
-
-
-def heads(ops: Ops, spec: Attention, w: AttentionWeights, h: X) -> tuple[X, X, X]:
-    """Queries [n, query_width], keys [n, key_width] and values [n, value_width], ready to attend."""
-    q, k, v = project(ops, h, w.query), project(ops, h, w.key), project(ops, h, w.value)
-    if spec.value_gate is not None:
-        gate = ops.activate(project(ops, ops.columns(h, 0, spec.value_gate), w.value_gate), "sigmoid")
-        v = ops.add(v, ops.weigh(ops.embed(w.value_embedding, "tokens"), gate), 1.0, spec.value_gate_scale)
-    if not spec.norm_rotated:
-        q, k = normed_heads(ops, spec, w, q, k)
-    for rope in spec.ropes:
-        q, k = ops.rotate(q, rope, spec.head_dim), ops.rotate(k, rope, spec.head_dim)
-    if spec.norm_rotated:
-        q, k = normed_heads(ops, spec, w, q, k)
-    return q, k, v
-
-
-def normed_heads(ops: Ops, spec: Attention, w: AttentionWeights, q: X, k: X) -> tuple[X, X]:
-    q = norm(ops, q, w.query_norm, spec.query_norm, spec.heads if spec.norm_heads else 1)
-    return q, norm(ops, k, w.key_norm, spec.key_norm, spec.kv_heads if spec.norm_heads else 1)
-
-
-def latent_heads(ops: Ops, spec: Attention, latent: Latent, w: AttentionWeights, h: X) -> tuple[X, X, X]:
-    """The same from latent projections. Keys and values are stored expanded, so that prompts and decoding compute alike."""
-    down = h if w.query_down is None else norm(ops, project(ops, h, w.query_down), w.query_down_norm, latent.norm)
-    q, shared = project(ops, down, w.query), project(ops, h, w.shared_key)
-    compressed = norm(ops, project(ops, h, w.key_value_down), w.key_value_norm, latent.norm)
-    k, v = project(ops, compressed, w.key), project(ops, compressed, w.value)
-    for rope in spec.ropes:
-        q = ops.rotate(q, rope, spec.head_dim)
-        shared = ops.rotate(shared, replace(rope, start=0), latent.rope_dim)
-    return q, ops.append_shared(k, shared, spec.kv_heads), v
 
 
 def project(ops: Ops, x: X, linear: Linear | None) -> X:

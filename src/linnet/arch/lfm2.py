@@ -47,8 +47,8 @@ def _convolution(spec: ModelSpec, bias: bool | None) -> list[Row]:
     widths = [spec.hidden] * 3
     hf, gguf = split_rows(LAYER + "conv.in_proj.weight", widths), split_rows("blk.{layer}.shortconv.in_proj.weight", widths)
     rows = [
-        Row(f"layers.convolution.{field}.matrix", *stored, ("hidden", "hidden"))
-        for field, *stored in zip(("input_gate", "output_gate", "value"), hf, gguf, strict=True)
+        Row(f"layers.convolution.{field}.matrix", ours, theirs, ("hidden", "hidden"))
+        for field, ours, theirs in zip(("input_gate", "output_gate", "value"), hf, gguf, strict=True)
     ]
     rows.append(layer_row("convolution.output.matrix", "conv.out_proj", "shortconv.out_proj", "hidden", "hidden"))
     taps = layer_row("convolution.filter.weight", "conv.conv", "shortconv.conv", "convolved", 1, "taps")

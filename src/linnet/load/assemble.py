@@ -223,4 +223,5 @@ _KINDS = (AttentionWeights, DeltaNetWeights, ConvolutionWeights, LayerWeights, W
 _PARTS |= {field.name: NormWeights for kind in _KINDS for field in fields(kind) if "norm" in field.name}
 _PARTS |= {field.name: FilterWeights for kind in _KINDS for field in fields(kind) if "filter" in field.name}
 _PARTS |= dict.fromkeys("query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear)
-_PARTS |= dict.fromkeys("rate strength input_gate output_gate output embedding_projection output_projection smear_gate".split(), Linear)
+_PARTS |= dict.fromkeys("rate strength input_gate output_gate per_layer_gate per_layer_projection".split(), Linear)
+_PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate".split(), Linear)
