@@ -48,7 +48,7 @@ def _convolution(spec: ModelSpec, bias: bool | None) -> list[Row]:
     hf, gguf = split_rows(LAYER + "conv.in_proj.weight", widths), split_rows("blk.{layer}.shortconv.in_proj.weight", widths)
     rows = [
         Row(f"layers.convolution.{field}.matrix", *stored, ("hidden", "hidden"))
-        for field, *stored in zip(("input_gate", "output_gate", "value"), hf, gguf, strict=True)
+        for field, stored in zip(("input_gate", "output_gate", "value"), zip(hf, gguf, strict=True), strict=True)
     ]
     rows.append(layer_row("convolution.output.matrix", "conv.out_proj", "shortconv.out_proj", "hidden", "hidden"))
     taps = layer_row("convolution.filter.weight", "conv.conv", "shortconv.conv", "convolved", 1, "taps")

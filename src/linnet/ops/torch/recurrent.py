@@ -44,7 +44,7 @@ class States:
 def convolve(x: Tensor, weights: FilterWeights, states: States, stretches: Sequence[Stretch], taps: int, start: int) -> Tensor:
     """See `Ops.convolve`."""
     width = x.shape[1]
-    weight = weights.weight.view(width, taps)
+    weight: Tensor = weights.weight.view(width, taps)
     pool = states.rows[:, start : start + (taps - 1) * width]
 
     def run(stretch: Stretch) -> Tensor:
