@@ -44,10 +44,10 @@ def test_a_page_is_copied_in_every_layer(kv_dtype: str) -> None:
     attention = Attention(2, 2, 8, (), 1.0, value_dim=4)
     cache = Cache([attention, attention], [3], kv_dtype, CPU)
     places = torch.arange(PAGE_SIZE)
-    for store in (*cache.keys, *cache.values):
+    for store in (*cache.keys.values(), *cache.values.values()):
         store.write(places + PAGE_SIZE, torch.randn(PAGE_SIZE, 2 * store.width))
     cache.copy_page(1, 2, 0)
-    for store in (*cache.keys, *cache.values):
+    for store in (*cache.keys.values(), *cache.values.values()):
         copied, source, other = (store.read(places + page * PAGE_SIZE, torch.float32) for page in (2, 1, 0))
         assert torch.equal(copied, source)
         assert not other.any()
