@@ -48,8 +48,8 @@ MOST_EXPERTS = 16
 class Inputs:
     """What a step of `size` rows looks up, each of a sequence with up to `width` pages: a `DeviceBatch` in buffers that are filled anew.
 
-    ropes: without their `start`, which no angle depends on. tokens, positions, previous, ends: int64 [size]. places: int64
-    [groups, size]. tables: int64 [groups, size, width].
+    ropes: without their `start`, which no angle depends on. tokens, positions, previous, ends: int64 [size]. tables: int64
+    [groups, size, width].
     """
 
     rows: Tensor | None = None
@@ -64,7 +64,7 @@ class Inputs:
         self.floats = torch.zeros(size * sum(rope.dim for rope in ropes), dtype=torch.float32, device=device)
         table = (4 + groups) * size
         self.tokens, self.positions, self.previous, self.ends = self.integers[: 4 * size].view(4, size)
-        self.places, self.tables = self.integers[4 * size : table].view(groups, size), self.integers[table:].view(groups, size, width)
+        self._places, self.tables = self.integers[4 * size : table].view(groups, size), self.integers[table:].view(groups, size, width)
         ends = np.cumsum([size * rope.dim for rope in ropes])
         self._angles = [self.floats[end - size * r.dim : end].view(2, size, 1, -1) for r, end in zip(ropes, ends.tolist(), strict=True)]
         self.parts: list[Part] = []
@@ -99,11 +99,14 @@ class Inputs:
         self.parts = [part]
         self._stretches = {}
 
+    def places(self, group: int) -> Tensor:
+        return self._places[group]
+
     def stretches(self, group: int) -> list[Stretch]:
         if group not in self._stretches:
             before = (self.positions - 1).clamp(min=0) // PAGE_SIZE
             sources = self.tables[group].gather(1, before[:, None])[:, 0]
-            saved = [(0, self.places[group] // PAGE_SIZE)]
+            saved = [(0, self._places[group] // PAGE_SIZE)]
             self._stretches[group] = [Stretch(slice(None), sources, self.positions == 0, saved)]
         return self._stretches[group]
 

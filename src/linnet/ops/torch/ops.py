@@ -165,8 +165,8 @@ class TorchOps:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, attention: Attention, sinks: Tensor | None) -> Tensor:
         assert self.cache is not None
         keys, values, group = self.cache.keys[layer], self.cache.values[layer], self.cache.groups[layer]
-        keys.write(self.step.places[group], k)
-        values.write(self.step.places[group], v)
+        keys.write(self.step.places(group), k)
+        values.write(self.step.places(group), v)
         results = []
         for part in self.step.parts:
             queries = q[part.rows].view(*part.positions.shape, attention.heads, attention.head_dim)

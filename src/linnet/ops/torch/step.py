@@ -49,6 +49,7 @@ class DeviceBatch:
     def __init__(self, batch: Batch, device: torch.device, bidirectional: bool) -> None:
         self.batch, self.device, self.bidirectional = batch, device, bidirectional
         self._angles: dict[Rope, tuple[Tensor, Tensor]] = {}
+        self._places: dict[int, Tensor] = {}
         self._stretches: dict[int, list[Stretch]] = {}
         self.tokens = self._move(batch.tokens)
         self.rows = self._move(batch.rows)
@@ -61,13 +62,14 @@ class DeviceBatch:
     def previous(self) -> Tensor:
         return self._move(self.batch.previous)
 
-    @cached_property
-    def places(self) -> Tensor:
-        """Where each row's keys and values are written: int64 [groups, n]."""
-        batch = self.batch
-        pages = batch.page_table[:, batch.sequence, batch.positions // PAGE_SIZE]
-        assert (pages >= 0).all(), "a position without a page"
-        return self._move(pages * PAGE_SIZE + batch.positions % PAGE_SIZE)
+    def places(self, group: int) -> Tensor:
+        """Where each row's keys and values are written, in a group of layers that attend: int64 [n]."""
+        if group not in self._places:
+            batch = self.batch
+            pages = batch.page_table[group, batch.sequence, batch.positions // PAGE_SIZE]
+            assert (pages >= 0).all(), "a position without a page"
+            self._places[group] = self._move(pages * PAGE_SIZE + batch.positions % PAGE_SIZE)
+        return self._places[group]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each float32 [n, 1, dim / 2]."""
