@@ -88,7 +88,7 @@ def delta_net(ops: Ops, spec: GatedDeltaNet, w: DeltaNetWeights | None, h: X, in
 
 def of_length_one(ops: Ops, x: X, spec: GatedDeltaNet) -> X:
     """Each head of queries or keys divided by its length: that is by sqrt(key_dim) and by the root of its mean square."""
-    mean_square = Norm(spec.length_epsilon / spec.key_dim)
+    mean_square = Norm(1e-6 / spec.key_dim)
     return ops.scale(norm(ops, x, PLAIN, mean_square, spec.key_heads), spec.key_dim**-0.5)
 
 

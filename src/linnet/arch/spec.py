@@ -188,11 +188,11 @@ class GatedDeltaNet:
     """Linear attention by the gated delta rule (Yang et al. 2024): a matrix S [key_dim, value_dim] for each value head in place of keys
     and values, so that a token costs the same wherever it stands.
 
-    Queries, keys and values pass a causal convolution of `taps` positions for each column, then SiLU. With query and key of length 1, the
-    query divided by sqrt(key_dim), and for each value head a decay g = exp(-decay * softplus(rate)) and a strength b = sigmoid(strength):
+    Queries, keys and values pass a causal convolution of `taps` positions for each column, then SiLU. With query and key of length 1 (1e-6
+    is added to the square), the query divided by sqrt(key_dim), and for each value head a decay g = exp(-decay * softplus(rate)) and a strength b = sigmoid(strength):
     S = g S; S += key (b (value - key S))^T; the head gives query S, which is normalised and multiplied by the SiLU of its gate.
     Value heads share `key_heads` query and key heads, neighbours the same.
-    norm: over each head of the result; its weight is [value_dim]. length_epsilon: added to the squared length of queries and keys.
+    norm: over each head of the result; its weight is [value_dim].
     """
 
     key_heads: int
@@ -201,7 +201,6 @@ class GatedDeltaNet:
     value_dim: int
     taps: int
     norm: Norm
-    length_epsilon: float = 1e-6
 
     @property
     def key_width(self) -> int:
