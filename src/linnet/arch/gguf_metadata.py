@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.rope import inverse_frequencies
-from linnet.arch.rope_config import longest
+from linnet.arch.rope_config import STILL, longest
 from linnet.arch.spec import FactorScaling, Layer, LinearScaling, Llama3Scaling, LongScaling, ModelSpec, Moe, Rope, YarnScaling
 
 Metadata = dict[str, Any]
@@ -45,10 +45,10 @@ def compressed_pages(spec: ModelSpec) -> Metadata:
 
 def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     """Scalings that GGUF has as tensors, float32 [dim / 2]: divisors of each frequency."""
-    rope = _rope(spec.layers[0])
+    rope = next((rope for layer in spec.layers for rope in layer.attention.ropes if rope.scaling is not None), None)
     scaling = rope and rope.scaling
     if isinstance(scaling, FactorScaling):
-        return {"rope_freqs.weight": np.array(scaling.factors, np.float32)}
+        return {"rope_freqs.weight": np.minimum(scaling.factors, STILL).astype(np.float32)}
     if isinstance(scaling, Llama3Scaling):
         assert rope is not None
         plain, _ = inverse_frequencies(Rope(rope.dim, rope.theta, rope.context), 0)
@@ -126,6 +126,12 @@ def _window_period(spec: ModelSpec) -> Metadata:
     """How often a layer sees everything."""
     everywhere = [index for index, layer in enumerate(spec.layers) if layer.attention.window is None]
     return {"attention.sliding_window_pattern": everywhere[0] + 1} if everywhere else {}
+
+
+def _sliding_layers(spec: ModelSpec) -> Metadata:
+    """Whether each layer has a window."""
+    sliding = [layer.attention.window is not None for layer in spec.layers]
+    return {"attention.sliding_window_pattern": np.array(sliding)} if any(sliding) else {}
 
 
 def _experts(spec: ModelSpec) -> Metadata:
@@ -214,11 +220,32 @@ def _two_bases(spec: ModelSpec) -> Metadata:
     return values | {"rope.freq_base_swa": nearby[0].attention.ropes[0].theta} if nearby else values
 
 
+def _gemma4(spec: ModelSpec) -> Metadata:
+    """Heads of two widths, and sizes of every layer."""
+    everywhere, nearby = ([x.attention for x in spec.layers if (x.attention.window is not None) is sliding] for sliding in (False, True))
+    far, near = (everywhere or nearby)[0], (nearby or everywhere)[0]
+    blocks = [layer.mlp.shared if isinstance(layer.mlp, Moe) else layer.mlp for layer in spec.layers]
+    per_layer = spec.layers[0].per_layer
+    return {
+        "attention.head_count_kv": np.array([layer.attention.kv_heads for layer in spec.layers], np.int32),
+        "attention.key_length": far.head_dim,
+        "attention.key_length_swa": near.head_dim,
+        "attention.value_length": far.head_dim,
+        "attention.value_length_swa": near.head_dim,
+        "attention.shared_kv_layers": len(spec.layers) - len(spec.kv_layers),
+        "embedding_length_per_layer_input": 0 if per_layer is None else per_layer.width,
+        "feed_forward_length": np.array([block.width if block else 0 for block in blocks], np.int32),
+        "rope.dimension_count": far.ropes[0].dim,
+        "rope.dimension_count_swa": near.ropes[0].dim,
+    }
+
+
 _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "command-r": (_logit_scale,),
     "deepseek": (_expert_width, _deepseek),
     "deepseek2": (_expert_width, _deepseek, _latent),
     "gemma3": (_two_bases, _window_period),
+    "gemma4": (_two_bases, _sliding_layers, _expert_width, _gemma4),
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
