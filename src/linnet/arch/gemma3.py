@@ -9,9 +9,9 @@ from linnet.arch.config import Config
 from linnet.arch.gemma import less_one
 from linnet.arch.gemma2 import attention_scale, layer_rows
 from linnet.arch.layer_types import sliding_layers
-from linnet.arch.rope_config import rope_of
+from linnet.arch.rope_config import read_two_ropes
 from linnet.arch.sizes import read_sizes
-from linnet.arch.spec import Attention, Embedding, Layer, Mlp, ModelSpec, Norm, Output, Rope
+from linnet.arch.spec import Attention, Embedding, Layer, Mlp, ModelSpec, Norm, Output
 from linnet.arch.table import QUERY_KEY_NORMS, Row, Stored, Table, standard_table
 
 LAYERS_27B = 62
@@ -33,7 +33,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     if not gguf:
         config.assume(**DEFAULTS, rope_theta=1_000_000.0)
     sizes = read_sizes(config)
-    everywhere, nearby = _ropes(config, sizes.head_dim)
+    everywhere, nearby = read_two_ropes(config, sizes.head_dim, nearby=10_000.0)
     norm = Norm(config.number("rms_norm_eps", 1e-6))
     mlp = Mlp(sizes.width, config.activation("hidden_activation"))
     scale = attention_scale(config, sizes, LAYERS_27B)
@@ -51,18 +51,6 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     # The context counts what the rotary scaling stretches it to.
     spec = ModelSpec("gemma3", sizes.vocab, sizes.hidden, everywhere.context, layers, norm, tied, embedding, output)
     return spec, table(spec, None if gguf else config.flag("attention_bias", False))
-
-
-def _ropes(config: Config, head_dim: int) -> tuple[Rope, Rope]:
-    """That of the layers that see everything, which alone scales, and that of those with a window."""
-    parameters = config.group("rope_parameters")
-    full, sliding = (parameters.group("full_attention"), parameters.group("sliding_attention")) if parameters else (None, None)
-    everywhere = rope_of(config, head_dim, full, config.group("rope_scaling") or full)
-    theta = config.number("rope_local_base_freq", 10_000.0, low=1.0)
-    if sliding is None:
-        return everywhere, replace(everywhere, theta=theta, scaling=None)
-    sliding.assume(rope_theta=theta)
-    return everywhere, rope_of(config, head_dim, sliding, sliding)
 
 
 def table(spec: ModelSpec, attention_bias: bool | None = None) -> Table:

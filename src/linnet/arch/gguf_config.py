@@ -29,6 +29,7 @@ _KEYS = {
     "attention.value_length_mla": "v_head_dim",
     "attention.layer_norm_epsilon": "layer_norm_eps",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.max_alibi_bias": "alibi_bias_max",
     "attention.scale": "attention_multiplier",
     "attention.sliding_window": "sliding_window",
     "attention.sliding_window_pattern": "sliding_window_pattern",

@@ -6,6 +6,7 @@ Nothing here is trusted: whoever writes a folder reads its config back and compa
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from math import log2
 from typing import Any, NamedTuple
 
 from linnet.arch.hf_rope import ways_to_scale
@@ -43,6 +44,7 @@ _ALIKE = {
     "chatglm": ("glm",),
     "gemma3": ("gemma3_text",),
     "glm4": ("glm4", "glm"),
+    "exaone": ("llama",),
     "internlm2": ("llama",),
     "llama": ("llama", "mistral"),
     "mistral": ("mistral", "llama"),
@@ -283,10 +285,71 @@ def _gpt2(spec: ModelSpec, fields: Fields) -> Values:
     }
 
 
+def _cohere2(spec: ModelSpec, fields: Fields) -> Values:
+    windows = {"sliding_window": _any_window(spec), "layer_types": _layer_types(spec)}
+    return {"logit_scale": spec.output.scale, **windows, **_attention_bias(spec, fields)}
+
+
+def _ernie4_5(spec: ModelSpec, fields: Fields) -> Values:
+    return {"use_bias": (0, "attention.query.bias") in fields}
+
+
+def _exaone4(spec: ModelSpec, fields: Fields) -> Values:
+    return {"sliding_window": _any_window(spec), "layer_types": _layer_types(spec)}
+
+
+def _gpt_bigcode(spec: ModelSpec, fields: Fields) -> Values:
+    return {**_gpt2(spec, fields), "multi_query": spec.layers[0].attention.kv_heads == 1}
+
+
+def _mpt(spec: ModelSpec, fields: Fields) -> Values:
+    layer = spec.layers[0]
+    slopes = layer.attention.alibi
+    assert layer.attention_norm is not None
+    assert slopes is not None
+    steepest = round(-log2(slopes[2 ** (len(slopes).bit_length() - 1) - 1]))
+    return {
+        "d_model": spec.hidden,
+        "n_layers": len(spec.layers),
+        "n_heads": layer.attention.heads,
+        "max_seq_len": spec.context,
+        "layer_norm_epsilon": layer.attention_norm.epsilon,
+        "attn_config": {"softmax_scale": layer.attention.scale, "alibi_bias_max": steepest},
+    }
+
+
+def _nemotron(spec: ModelSpec, fields: Fields) -> Values:
+    norm = spec.layers[0].attention_norm
+    assert norm is not None
+    return {"norm_eps": norm.epsilon, "partial_rotary_factor": _rotary_share(spec), **_biases(spec, fields)}
+
+
+def _olmo3(spec: ModelSpec, fields: Fields) -> Values:
+    everywhere, nearby = _rope(spec), next(layer.attention.ropes[0] for layer in spec.layers if layer.attention.window is not None)
+    assert everywhere is not None
+    full = {**(ways_to_scale(everywhere)[0] or {"rope_type": "default"}), "rope_theta": everywhere.theta}
+    ropes = {"full_attention": full, "sliding_attention": {"rope_type": "default", "rope_theta": nearby.theta}}
+    return {**_exaone4(spec, fields), "rope_parameters": ropes, **_attention_bias(spec, fields)}
+
+
+def _seed_oss(spec: ModelSpec, fields: Fields) -> Values:
+    return {**_biases(spec, fields), "attention_out_bias": (0, "attention.output.bias") in fields}
+
+
+def _starcoder2(spec: ModelSpec, fields: Fields) -> Values:
+    norm = spec.layers[0].attention_norm
+    assert norm is not None
+    return {"norm_epsilon": norm.epsilon, "use_bias": (0, "attention.query.bias") in fields, **_window(spec, fields)}
+
+
 _Make = Callable[[ModelSpec, Fields], Values]
 _FAMILIES: dict[str, tuple[str, _Make]] = {
+    "arcee": ("ArceeForCausalLM", _biases),
     "bloom": ("BloomForCausalLM", _bloom),
     "cohere": ("CohereForCausalLM", _cohere),
+    "cohere2": ("Cohere2ForCausalLM", _cohere2),
+    "ernie4_5": ("Ernie4_5ForCausalLM", _ernie4_5),
+    "exaone4": ("Exaone4ForCausalLM", _exaone4),
     "falcon": ("FalconForCausalLM", _falcon),
     "gemma": ("GemmaForCausalLM", _attention_bias),
     "gemma2": ("Gemma2ForCausalLM", _gemma2),
@@ -294,24 +357,35 @@ _FAMILIES: dict[str, tuple[str, _Make]] = {
     "glm": ("GlmForCausalLM", _glm),
     "glm4": ("Glm4ForCausalLM", _glm),
     "gpt2": ("GPT2LMHeadModel", _gpt2),
+    "gpt_bigcode": ("GPTBigCodeForCausalLM", _gpt_bigcode),
     "gpt_neox": ("GPTNeoXForCausalLM", _gpt_neox),
     "gpt_oss": ("GptOssForCausalLM", _gpt_oss),
     "granite": ("GraniteForCausalLM", _granite),
+    "hunyuan_v1_dense": ("HunYuanDenseV1ForCausalLM", _attention_bias),
     "llama": ("LlamaForCausalLM", _biases),
     "mistral": ("MistralForCausalLM", _window),
     "mixtral": ("MixtralForCausalLM", _mixtral),
+    "mpt": ("MptForCausalLM", _mpt),
+    "nemotron": ("NemotronForCausalLM", _nemotron),
     "olmo2": ("Olmo2ForCausalLM", _attention_bias),
+    "olmo3": ("Olmo3ForCausalLM", _olmo3),
     "phi": ("PhiForCausalLM", _phi),
     "phi3": ("Phi3ForCausalLM", _phi3),
     "qwen2": ("Qwen2ForCausalLM", _nothing),
     "qwen2_moe": ("Qwen2MoeForCausalLM", _experts),
     "qwen3": ("Qwen3ForCausalLM", _attention_bias),
     "qwen3_moe": ("Qwen3MoeForCausalLM", _qwen3_moe),
+    "seed_oss": ("SeedOssForCausalLM", _seed_oss),
     "smollm3": ("SmolLM3ForCausalLM", _smollm3),
     "stablelm": ("StableLmForCausalLM", _stablelm),
+    "starcoder2": ("Starcoder2ForCausalLM", _starcoder2),
 }
 CONVERTED = tuple(_FAMILIES)
 """What transformers calls the families that can be written so."""
+_GPT2_ABSENT = (
+    "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps "
+    "max_position_embeddings"
+)
 _RENAMED = {
     "bloom": (
         "num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps "
@@ -319,10 +393,13 @@ _RENAMED = {
     ),
     "falcon": "num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps",
     "gpt_oss": "hidden_act",
-    "gpt2": (
-        "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps "
-        "max_position_embeddings"
-    ),
+    "gpt2": _GPT2_ABSENT,
+    "gpt_bigcode": _GPT2_ABSENT,
+    "mpt": _GPT2_ABSENT,
+    "nemotron": "layer_norm_eps",
+    "olmo3": "head_dim rope_theta rope_scaling",
+    "starcoder2": "head_dim layer_norm_eps",
+    "cohere2": "head_dim",
     "gpt_neox": "num_key_value_heads head_dim partial_rotary_factor rope_theta",
     "phi": "head_dim",
     "stablelm": "head_dim",

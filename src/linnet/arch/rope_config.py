@@ -6,6 +6,7 @@ Names, precedence and defaults are those of transformers (modeling_rope_utils).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from linnet.arch.config import Config
 from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, RopeScaling, YarnScaling
@@ -19,6 +20,19 @@ def read_rope(config: Config, head_dim: int, interleaved: bool = False) -> Rope:
     """The rotary positions of a model whose heads are `head_dim` wide."""
     parameters = config.group("rope_parameters")
     return rope_of(config, head_dim, parameters, config.group("rope_scaling") or parameters, interleaved)
+
+
+def read_two_ropes(config: Config, head_dim: int, nearby: float | None = None) -> tuple[Rope, Rope]:
+    """That of the layers that see everything, which alone scales, and that of those with a window. nearby: the latter's base where
+    no key says it; None: the former's."""
+    parameters = config.group("rope_parameters")
+    full, sliding = (parameters.group("full_attention"), parameters.group("sliding_attention")) if parameters else (None, None)
+    everywhere = rope_of(config, head_dim, full, config.group("rope_scaling") or full)
+    theta = config.number("rope_local_base_freq", nearby or everywhere.theta, low=1.0)
+    if sliding is None:
+        return everywhere, replace(everywhere, theta=theta, scaling=None)
+    sliding.assume(rope_theta=theta)
+    return everywhere, rope_of(config, head_dim, sliding, sliding)
 
 
 def rope_of(config: Config, head_dim: int, parameters: Config | None, scaling: Config | None, interleaved: bool = False) -> Rope:
