@@ -45,7 +45,7 @@ def compressed_pages(spec: ModelSpec) -> Metadata:
 
 def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     """Scalings that GGUF has as tensors, float32 [dim / 2]: divisors of each frequency."""
-    rope = _rope(spec)
+    rope = spec.main_rope
     scaling = rope and rope.scaling
     if isinstance(scaling, FactorScaling):
         return {"rope_freqs.weight": np.array(scaling.factors, np.float32)}
@@ -59,14 +59,8 @@ def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     return {}
 
 
-def _rope(spec: ModelSpec) -> Rope | None:
-    """That of a layer which sees everything, if there is one: where they differ, it alone scales."""
-    everywhere = sorted(spec.layers, key=lambda layer: layer.attention.window is not None)
-    return next((rope for layer in everywhere for rope in layer.attention.ropes), None)
-
-
 def _sizes(spec: ModelSpec) -> Metadata:
-    attention, rope = spec.layers[0].attention, _rope(spec)
+    attention, rope = spec.layers[0].attention, spec.main_rope
     return {
         "vocab_size": spec.vocab_size,
         "context_length": rope.context if rope and longest(rope) == spec.context else spec.context,
@@ -87,7 +81,7 @@ def _norms(layer: Layer) -> Metadata:
 
 
 def _rotation(spec: ModelSpec) -> Metadata:
-    rope = _rope(spec)
+    rope = spec.main_rope
     return {} if rope is None else {"rope.dimension_count": rope.dim, "rope.freq_base": rope.theta, **_scaling(rope)}
 
 

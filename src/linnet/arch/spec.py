@@ -300,6 +300,12 @@ class ModelSpec:
     backout: int | None = None
 
     @property
+    def main_rope(self) -> Rope | None:
+        """That of a layer which sees everything, if there is one: where ropes differ, it alone scales."""
+        everywhere = sorted(self.layers, key=lambda layer: layer.attention.window is not None)
+        return next((rope for layer in everywhere for rope in layer.attention.ropes), None)
+
+    @property
     def dense_block(self) -> Mlp:
         """The first dense feed-forward block; of a model without one the shared block, or an expert."""
         for layer in self.layers:

@@ -61,7 +61,12 @@ FAMILY = replace(
         "yarn": {**GQA, **scaled("yarn")},
         "third": {**LLAMA.named["plain"], **WINDOW},
         "third-older": {**GQA, **WINDOW, "older": True},
-        "third-listed": {**GQA, **WINDOW, **ropes("linear", 1e4), "layer_types": ["full_attention", *["sliding_attention"] * 2, "full_attention"]},
+        "third-listed": {
+            **GQA,
+            **WINDOW,
+            **ropes("linear", 1e4),
+            "layer_types": ["full_attention", *["sliding_attention"] * 2, "full_attention"],
+        },
     },
     checkpoint=checkpoint,
     gguf="olmo2",
