@@ -11,14 +11,13 @@ from linnet.arch.sizes import read_sizes
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm, Rope
 from linnet.arch.table import ATTENTION, GATED_MLP, Table, biases, layer_row, standard_table
 
-HEAD_NORMS = (
+NORMS = (
     layer_row("attention.query_norm.weight", "self_attn.q_norm", "attn_q_norm", "query"),
     layer_row("attention.key_norm.weight", "self_attn.k_norm", "attn_k_norm", "key"),
-)
-POST_NORMS = (
     layer_row("attention_post_norm.weight", "post_attention_layernorm", "post_attention_norm", "hidden"),
     layer_row("mlp_post_norm.weight", "post_feedforward_layernorm", "post_ffw_norm", "hidden"),
 )
+POST_NORMS = NORMS[2:]
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
@@ -49,4 +48,4 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
 
 def table(spec: ModelSpec, attention_bias: bool | None = None) -> Table:
     """Biases: on the four projections of attention, on none, or (None) as the checkpoint has them."""
-    return standard_table(spec, (*ATTENTION[1:], *biases(ATTENTION, attention_bias), *HEAD_NORMS, *POST_NORMS, *GATED_MLP[1:]))
+    return standard_table(spec, (*ATTENTION[1:], *biases(ATTENTION, attention_bias), *NORMS, *GATED_MLP[1:]))
