@@ -27,21 +27,30 @@ from models import FAMILIES, Draw, named_draws, save
 CHAT = [{"role": "user", "content": "What is 17 + 25?"}]
 IDS = np.random.default_rng(0).integers(0, 101, 60).tolist()
 WRITTEN = {
+    "arcee": "arcee",
     "bloom": "bloom",
     "chatglm2": "glm",
     "cohere": "cohere",
+    "cohere2": "cohere2",
+    "ernie4_5": "ernie4_5",
+    "exaone": "llama",
+    "exaone4": "exaone4",
     "falcon": "falcon",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3": "gemma3_text",
     "glm4": "glm4",
     "gpt2": "gpt2",
+    "gpt_bigcode": "gpt_bigcode",
     "gpt_neox": "gpt_neox",
     "gpt_oss": "gpt_oss",
     "granite": "granite",
+    "hunyuan_v1_dense": "hunyuan_v1_dense",
     "internlm2": "llama",
     "llama": "llama",
     "mixtral": "mixtral",
+    "mpt": "mpt",
+    "nemotron": "nemotron",
     "olmo2": "olmo2",
     "phi": "phi",
     "phi3": "phi3",
@@ -49,14 +58,16 @@ WRITTEN = {
     "qwen2_moe": "qwen2_moe",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3_moe",
+    "seed_oss": "seed_oss",
     "smollm3": "smollm3",
     "stablelm": "stablelm",
+    "starcoder2": "starcoder2",
 }
 """What transformers calls what each family becomes. (Mistral's files are called Llama's in GGUF.)"""
 
 
 def test_every_family_that_is_converted_is_tried() -> None:
-    assert {*WRITTEN.values(), "mistral"} == set(CONVERTED)
+    assert {*WRITTEN.values(), "mistral", "olmo3"} == set(CONVERTED)
 
 
 def logits_of(folder: Path) -> np.ndarray:
@@ -157,6 +168,26 @@ def test_what_is_refused(tmp_path: Path) -> None:
             linnet.quantize(tmp_path / "folder", model, "q8_0")
         with pytest.raises(InvalidRequestError, match="OUT would take the place of MODEL"):
             linnet.convert(model, tmp_path / "folder", force=True)
+
+
+def test_a_folder_that_is_closed_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system answers who is not root."""
+    out = tmp_path / "out"
+    linnet.convert("tiny", out)
+
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(os, "listdir", refuse)
+        for force in (False, True):
+            with pytest.raises(InvalidRequestError, match=r"out: exists already and cannot be looked into \(Permission denied\); choose"):
+                linnet.convert("tiny", out, force=force)
+    with monkeypatch.context() as unwritable:
+        unwritable.setattr(os, "access", lambda path, mode: Path(path) != out)
+        with pytest.raises(InvalidRequestError, match="out: exists already and may not be changed"):
+            linnet.convert("tiny", out, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_that_comes_during_the_run_stays(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ USER: Any = [{"role": "user", "content": "Weather?"}]
 TOOLS: Any = [{"name": "get_weather", "description": "Tells.", "input_schema": SCHEMA}]
 
 
+def by_schema(schema: Any) -> dict[str, Any]:
+    return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+
+
 def anthropic_ask(use: Callable[[Client, ScriptedService], Awaitable[Any]], answer: str = CALLING, **options: Any) -> Any:
     async def with_client(app: Any, service: ScriptedService) -> Any:
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as connection:
@@ -129,7 +133,7 @@ def test_a_use_that_breaks_off_is_text() -> None:
         {"tools": TOOLS},
         {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "get_weather"}},
         {"tools": TOOLS, "tool_choice": {"type": "none"}},
-        {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+        by_schema(SCHEMA),
     ],
 )
 def test_tokens_are_counted_as_they_are_read(options: dict[str, Any]) -> None:
@@ -156,6 +160,11 @@ def test_what_no_context_holds_is_counted() -> None:
         ({"max_tokens": 9}, "unknown field 'max_tokens'"),
         ({"tools": TOOLS * 2}, "two tools called"),
         ({"tool_choice": {"type": "any"}}, "there are no tools"),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "dependentRequired": {}}}}},
+            "dependentRequired",
+        ),
+        ({"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}, "tools": TOOLS}, "leave one of them out"),
         ({"messages": [{"role": "user", "content": "a" * 3_000_000}]}, "bytes and this server takes 2097152"),
     ],
 )

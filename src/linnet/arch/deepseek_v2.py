@@ -7,10 +7,10 @@ from collections.abc import Callable
 from linnet.arch.config import Config
 from linnet.arch.deepseek import later_layers
 from linnet.arch.latent import latent_rows, read_attention
-from linnet.arch.moe import SIGMOID, moe_rows, read_experts, read_router, read_shared, with_experts
+from linnet.arch.moe import SIGMOID, moe_rows, read_moe, read_router, with_experts
 from linnet.arch.rope_config import longest
 from linnet.arch.sizes import read_layers
-from linnet.arch.spec import Layer, Mlp, ModelSpec, Moe, Norm, Router
+from linnet.arch.spec import Layer, Mlp, ModelSpec, Norm, Router
 from linnet.arch.table import Table, biases, standard_table
 from linnet.errors import UnsupportedModelError
 
@@ -37,9 +37,7 @@ def latent_spec(config: Config, family: str, read_router: Callable[[Config, int]
     layers, context = read_layers(config), longest(attention.ropes[0])
     vocab, hidden, tied = config.integer("vocab_size"), config.integer("hidden_size"), config.flag("tie_word_embeddings", False)
     dense = ModelSpec(family, vocab, hidden, context, (layer,) * layers, norm, tied)
-    experts, width = read_experts(config), config.integer("moe_intermediate_size")
-    moe = Moe(experts, Mlp(width, config.activation()), read_router(config, experts), read_shared(config, width))
-    return with_experts(dense, moe, later_layers(config, layers))
+    return with_experts(dense, read_moe(config, read_router), later_layers(config, layers))
 
 
 def group_router(config: Config, experts: int) -> Router:

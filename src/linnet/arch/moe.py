@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -69,6 +69,12 @@ def read_corrected_router(config: Config, experts: int) -> Router:
     corrected = not gguf or any(name.endswith(".exp_probs_b.bias") for name in config.tensors)
     normalise, scale = config.flag("norm_topk_prob", not gguf), config.number("routed_scaling_factor", 1.0)
     return read_router(config, experts, normalise, "sigmoid", scale, groups, active, corrected)
+
+
+def read_moe(config: Config, read_router: Callable[[Config, int], Router]) -> Moe:
+    """A mixture in DeepSeek's words. read_router: from the configuration and the number of experts."""
+    experts, width = read_experts(config), config.integer("moe_intermediate_size")
+    return Moe(experts, Mlp(width, config.activation()), read_router(config, experts), read_shared(config, width))
 
 
 def read_shared(config: Config, width: int) -> Mlp | None:
