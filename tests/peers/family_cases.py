@@ -18,11 +18,7 @@ from gguf_export import export
 from linnet.load.checkpoint import open_checkpoint
 from models import FAMILIES, Draw, save
 
-<<<<<<< HEAD
-WITH_GELU = {"bloom", "falcon", "gemma", "gemma2", "gemma3", "gemma4", "gpt2", "gptneox", "phi2"}
-=======
-WITH_GELU = {"bloom", "falcon", "gemma", "gemma2", "gemma3", "gpt2", "gptneox", "mpt", "phi2", "starcoder", "starcoder2"}
->>>>>>> main
+WITH_GELU = {"bloom", "falcon", "gemma", "gemma2", "gemma3", "gemma4", "gpt2", "gptneox", "mpt", "phi2", "starcoder", "starcoder2"}
 
 
 @dataclass(frozen=True)

@@ -45,11 +45,7 @@ def compressed_pages(spec: ModelSpec) -> Metadata:
 
 def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     """Scalings that GGUF has as tensors, float32 [dim / 2]: divisors of each frequency."""
-<<<<<<< HEAD
-    rope = next((rope for layer in spec.layers for rope in layer.attention.ropes if rope.scaling is not None), None)
-=======
     rope = spec.main_rope
->>>>>>> main
     scaling = rope and rope.scaling
     if isinstance(scaling, FactorScaling):
         return {"rope_freqs.weight": np.minimum(scaling.factors, STILL).astype(np.float32)}
@@ -260,11 +256,8 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "dots1": (_expert_width, _deepseek),
     "exaone4": (_sliding_layers,),
     "gemma3": (_two_bases, _window_period),
-<<<<<<< HEAD
     "gemma4": (_two_bases, _sliding_layers, _expert_width, _gemma4),
-=======
     "glm4moe": (_expert_width, _deepseek),
->>>>>>> main
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
