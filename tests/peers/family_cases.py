@@ -207,6 +207,7 @@ NOT_IN_LLAMA_CPP = {
     "gpt_oss-no-biases": "it wants the biases",
     "gpt_oss-tied": UNTIED,
     "internlm2-tied": UNTIED,
+    "minimax_m2-tied-yarn": UNTIED,
     "mixtral-experts-apart": "it takes no experts with a tensor each any more",
     "olmo2-biases": NO_BIAS,
     "olmo2-mqa-tied": UNTIED,

@@ -230,6 +230,7 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
+    "minimax-m2": (_expert_width,),
     "granitemoe": (_granite, _mixture_width, _shared_width),
     "qwen": (_both_widths,),
     "qwen2moe": (_expert_width, _shared_width),
