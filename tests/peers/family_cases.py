@@ -225,6 +225,7 @@ NOT_IN_LLAMA_CPP = {
     "gpt_oss-tied": UNTIED,
     "hunyuan_v1_dense-biases": NO_BIAS,
     "internlm2-tied": UNTIED,
+    "minimax_m2-tied-yarn": UNTIED,
     "mixtral-experts-apart": "it takes no experts with a tensor each any more",
     "nemotron-mqa-tied": UNTIED,
     "olmo2-biases": NO_BIAS,

@@ -261,6 +261,7 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
+    "minimax-m2": (_expert_width,),
     "granitemoe": (_granite, _mixture_width, _shared_width),
     "mpt": (_alibi,),
     "olmo2": (_two_bases, _sliding_layers),
