@@ -29,9 +29,9 @@ CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 class SamplingParams(Options):
     """How to choose and when to stop, per request. Unknown or out-of-range options raise InvalidRequestError.
 
-    Logits pass, in this order, through: logit_bias, repetition, presence and frequency penalties,
-    logits_processor, min_tokens, then temperature, top_k, top_p, min_p, and the draw (or `choose`). Log-probabilities
-    are those of the model itself: log-softmax, in float64, of the logits before any of this.
+    Logits pass, in this order, through: logit_bias, repetition, presence and frequency penalties, logits_processor, min_tokens, then
+    temperature, top_k, top_p, min_p and the draw; or, in place of these five, `choose`. Log-probabilities are those of the model
+    itself: log-softmax, in float64, of the logits before any of this.
 
     One of json_schema, json_object, regex, choice and grammar constrains the answer: a token that would lead away from it is never
     drawn, and a token that ends the answer only where it is complete; `min_tokens` gives way where nothing can follow. What ends it
@@ -65,7 +65,9 @@ class SamplingParams(Options):
     logits_processor: Callable[[list[int], NDArray[np.float32]], NDArray[np.float32]] | None = option(
         None, "callable (token_ids, logits float32 [vocab]) -> logits, run before sampling"
     )
-    choose: Callable[[NDArray[np.float32]], int] | None = option(None, "callable logits -> token id, in place of sampling")
+    choose: Callable[[NDArray[np.float32]], int] | None = option(
+        None, "callable logits -> token id, in place of temperature, filters and draw"
+    )
     no_repeat_ngram_size: int = option(0, "never complete a run of so many tokens that stood before, prompt included; 0: off", 0, 2**20)
     num_beams: int = option(
         1, "beam search that keeps so many answers going, and gives the n best; with a temperature, beams are drawn; 1: off", 1, MAX_SAMPLES
