@@ -24,6 +24,7 @@ from linnet.load.dequantize import dequantize
 from linnet.load.end_tokens import END_TEXTS, end_texts
 from linnet.load.field import Cut, WeightOps
 from linnet.load.files import check_regular, read_json
+from linnet.load.fp8 import fp8_blocks, with_fp8_decoded
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
 from linnet.load.hub import TORCH_SUFFIXES, locate
 from linnet.load.memory import MemorySource
@@ -133,12 +134,14 @@ def _open_folder(name: str, folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
         return _open_only_file(name, folder)
     values = read_json(folder / "config.json")
-    spec, table = build(Config(values, str(folder / "config.json")))
+    config = Config(values, str(folder / "config.json"))
+    blocks = fp8_blocks(config)
+    spec, table = build(config)
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.is_file() else {}
     eos = _token_ids(str(generation_file), generation.get("eos_token_id"), spec)
     eos = eos or _token_ids(str(folder / "config.json"), values.get("eos_token_id"), spec)
-    source = with_blocks_joined(_open_weights(folder))
+    source = with_fp8_decoded(with_blocks_joined(_open_weights(folder)), blocks)
     return _checked(
         Checkpoint(name, spec, table, source, "hf", path=folder, eos_token_ids=eos, generation=generation),
     )
