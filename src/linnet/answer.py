@@ -33,7 +33,7 @@ class Answer:
         params: SamplingParams,
         end_ids: frozenset[int],
         tokenizer: Tokenizer | None,
-        cache: bool,
+        cache: bool = True,
         continues: bool = False,
         tool_use: ToolUse | None = None,
     ) -> None:

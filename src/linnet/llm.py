@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -21,7 +20,7 @@ from linnet.arch.table import Table
 from linnet.embedding import EmbeddingHandle, prompt_logits
 from linnet.engine.counters import Counters
 from linnet.engine.engine import Engine
-from linnet.engine.params import MAX_CANDIDATES, SamplingParams
+from linnet.engine.params import MAX_CANDIDATES, SamplingParams, given_params
 from linnet.engine.sampling import TokenLogprob
 from linnet.engine.session import Session
 from linnet.errors import InvalidRequestError, LinnetError
@@ -37,8 +36,6 @@ from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
 from linnet.text.tool_calls.use import ToolUse
 from linnet.tracing import trace_steps
-
-logger = logging.getLogger("linnet.llm")
 
 
 class LLM:
@@ -202,7 +199,7 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Generator[Chunk, None, None]:
         """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
         early ends the request and frees what it held."""
-        _params(params).refuse_beams("a stream", "ask without stream")
+        given_params(params).refuse_beams("a stream", "ask without stream")
         return self._stream(self._answer(self._reader.read(prompt), params, cache, self._reader.continues(prompt)))
 
     def submit(
@@ -268,7 +265,7 @@ class LLM:
         told of them), "required", or the name of one. parallel_tool_calls=False: the first call ends the answer. Raises
         ChatTemplateError where the model has no chat template, or it refuses the messages, or has no place for tools.
         """
-        params = _params(params)
+        params = given_params(params)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and chat gives one answer; generate([messages], params) gives {params.n}")
         if stream:
@@ -300,10 +297,16 @@ class LLM:
         scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0))])[0].prompt_logprobs
         return [entry for entry in scored or () if entry is not None]
 
-    def tokenize(self, prompt: Prompt, *, tools: Sequence[Tool] | None = None, tool_choice: ToolChoice = "auto") -> list[int]:
+    def tokenize(
+        self, prompt: Prompt, params: SamplingParams | None = None, *, tools: Sequence[Tool] | None = None, tool_choice: ToolChoice = "auto"
+    ) -> list[int]:
         """The token ids that the model gets for a prompt: of a text, of messages by the chat template, or these ids themselves. tools,
-        tool_choice: as in `chat`; the prompt must be messages then."""
-        return self._reader.read_with_tools(prompt, tools, tool_choice, True)[0]
+        tool_choice: as in `chat`; the prompt must be messages then. params: raises as `chat` does where no answer could follow them."""
+        ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice, True)
+        if params is not None:
+            answer = Answer(ids, given_params(params), self._model.end_ids, self.tokenizer, tool_use=tool_use)
+            answer.constrain(self._model.grammars, self.vocab_size)
+        return ids
 
     @overload
     def trace(
@@ -325,7 +328,10 @@ class LLM:
         """
         if type(top) is not int or not 0 <= top <= MAX_CANDIDATES:
             raise InvalidRequestError(f"top is {top!r}; it must be an integer from 0 to {MAX_CANDIDATES}")
-        params = replace(_params(params), logprobs=top)
+        params = given_params(params)
+        if params.logprobs not in (None, top):
+            raise InvalidRequestError(f"logprobs is {params.logprobs}, and a trace reports top={top} candidates; leave logprobs out")
+        params = replace(params, logprobs=top)
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
         params.refuse_beams("a trace", "call generate with logprobs")
@@ -362,7 +368,7 @@ class LLM:
         self, prompt: list[int], params: SamplingParams | None, cache: bool = True, continues: bool = False, tool_use: ToolUse | None = None
     ) -> Answer:
         """A request that has passed every check, its grammar compiled."""
-        answer = Answer(prompt, _params(params), self._model.end_ids, self.tokenizer, cache, continues, tool_use)
+        answer = Answer(prompt, given_params(params), self._model.end_ids, self.tokenizer, cache, continues, tool_use)
         self._engine.check(answer.request)
         answer.constrain(self._model.grammars, self.vocab_size)
         return answer
@@ -389,11 +395,3 @@ class LLM:
     def _trace(self, answer: Answer) -> Generator[TraceStep, None, None]:
         with closing(self._stream(answer)) as chunks:
             yield from trace_steps(answer.request, chunks, self.tokenizer)
-
-
-def _params(given: SamplingParams | None) -> SamplingParams:
-    if given is None:
-        return SamplingParams()
-    if not isinstance(given, SamplingParams):
-        raise InvalidRequestError(f"params is {given!r}; it must be a SamplingParams")
-    return given

@@ -104,10 +104,10 @@ def test_rows_that_fill_a_batch_up_write_to_nobodys_page() -> None:
     step = ops.stepper(checkpoint.spec, partial(forward, ops, checkpoint.spec, weights))
     assert ops.cache is not None
     for _ in range(2):  # captured, then replayed
-        for store in (*ops.cache.keys, *ops.cache.values):
+        for store in (*ops.cache.keys.values(), *ops.cache.values.values()):
             store.rows.fill_(7)
         step(one_token_each(3, pages=2))
-        for store in (*ops.cache.keys, *ops.cache.values):
+        for store in (*ops.cache.keys.values(), *ops.cache.values.values()):
             written = (store.rows != 7).flatten(1).any(1).nonzero()[:, 0].tolist()
             assert written == [2 * PAGE_SIZE - 1, 4 * PAGE_SIZE]  # where the sequences are, and the first place past all pages
 

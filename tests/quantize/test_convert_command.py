@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from linnet import LLM, Tokenizer
 from linnet.arch.hf_config import CONVERTED
 from linnet.errors import InvalidRequestError, UnsupportedModelError
 from linnet.load.checkpoint import open_checkpoint
+from linnet.quantize.atomic import whole_folder
 from models import FAMILIES, Draw, named_draws, save
 
 CHAT = [{"role": "user", "content": "What is 17 + 25?"}]
@@ -157,6 +159,26 @@ def test_what_is_refused(tmp_path: Path) -> None:
             linnet.convert(model, tmp_path / "folder", force=True)
 
 
+def test_a_folder_that_is_closed_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system answers who is not root."""
+    out = tmp_path / "out"
+    linnet.convert("tiny", out)
+
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(os, "listdir", refuse)
+        for force in (False, True):
+            with pytest.raises(InvalidRequestError, match=r"out: exists already and cannot be looked into \(Permission denied\); choose"):
+                linnet.convert("tiny", out, force=force)
+    with monkeypatch.context() as unwritable:
+        unwritable.setattr(os, "access", lambda path, mode: Path(path) != out)
+        with pytest.raises(InvalidRequestError, match="out: exists already and may not be changed"):
+            linnet.convert("tiny", out, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_that_comes_during_the_run_stays(tmp_path: Path) -> None:
     def come(*_: object) -> None:
         (tmp_path / "out").mkdir(exist_ok=True)
@@ -168,6 +190,25 @@ def test_a_folder_that_comes_during_the_run_stays(tmp_path: Path) -> None:
     linnet.convert("tiny", tmp_path / "out", progress=come, force=True)
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_folder_that_is_being_replaced_is_never_lost(error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C can come between the two renames that replace it."""
+    out, rename = tmp_path / "out", os.rename
+    out.mkdir()
+    (out / "config.json").write_text("theirs")
+
+    def failing(source: Path, target: Path) -> None:
+        if (Path(source) / "new").exists():
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises((error, InvalidRequestError)), whole_folder(out, force=True) as folder:
+        (folder / "new").write_text("ours")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "config.json"]
+    assert (out / "config.json").read_text() == "theirs"
 
 
 def test_a_family_that_transformers_has_no_words_for(tmp_path: Path) -> None:

@@ -159,6 +159,12 @@ def _granite(spec: ModelSpec) -> Metadata:
     }
 
 
+def _mixture_width(spec: ModelSpec) -> Metadata:
+    """Experts are as wide as a dense block would be."""
+    moe = _moe(spec)
+    return {"feed_forward_length": moe.expert.width} if moe else {}
+
+
 def _logit_scale(spec: ModelSpec) -> Metadata:
     return {"logit_scale": spec.output.scale}
 
@@ -218,10 +224,13 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "command-r": (_logit_scale,),
     "deepseek": (_expert_width, _deepseek),
     "deepseek2": (_expert_width, _deepseek, _latent),
+    "dots1": (_expert_width, _deepseek),
     "gemma3": (_two_bases, _window_period),
+    "glm4moe": (_expert_width, _deepseek),
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
+    "granitemoe": (_granite, _mixture_width, _shared_width),
     "qwen": (_both_widths,),
     "qwen2moe": (_expert_width, _shared_width),
     "qwen3moe": (_expert_width,),

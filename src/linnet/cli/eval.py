@@ -14,7 +14,7 @@ from linnet import __version__
 from linnet.cli.answering import check_system
 from linnet.cli.opening import ModelArgument, check, require_chat_template
 from linnet.cli.options import SINGLE_USER, gathered, model_group, sampling_group, shell_params, with_options
-from linnet.cli.terminal import note, one_interrupt, page, progress_bar
+from linnet.cli.terminal import note, one_interrupt, page, progress_bar, write_file
 from linnet.errors import InvalidRequestError
 from linnet.options import check_writable
 
@@ -100,11 +100,11 @@ def evaluate(
     record = {"linnet": __version__, **found.record()}
     if options.output is not None:
         whole = {**record, "samples": str(_samples(options.output))}
-        _write("--output", options.output, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+        write_file("--output", options.output, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     if options.html is not None:
         from linnet.eval.report import report_page
 
-        _write("--html", options.html, report_page(found, WORST if options.worst is None else options.worst))
+        write_file("--html", options.html, report_page(found, WORST if options.worst is None else options.worst))
     _show(found, record, as_json)
     if found.failed and not found.metrics:
         kept = "" if options.output is None else ", with --resume, which takes the answers that are there"
@@ -227,10 +227,3 @@ def _show(found: Evaluation, record: dict[str, Any], as_json: bool) -> None:
         console.print(f"{name:<{width}}  {value if isinstance(value, str) else format(value, '.6g')}", soft_wrap=True)
     rate = f", {found.ran / found.seconds:.1f} a second" if found.ran and found.seconds > 0 else ""
     note(f"{found.ran} of {len(found.samples)} items run in {found.seconds:.1f} s{rate}")
-
-
-def _write(option: str, path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise InvalidRequestError(f"{option} {path}: cannot be written ({error.strerror})") from None

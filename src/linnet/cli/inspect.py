@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linnet.cli.opening import ModelArgument, check
-from linnet.cli.options import model_group, with_options
+from linnet.cli.options import LISTED, model_group, with_options
 from linnet.cli.terminal import clean, page, text_width
 from linnet.look.phrases import size
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from linnet.look.report import ModelReport, TensorFacts
     from linnet.look.tokenizer_facts import NamedToken, TokenizerFacts
 
-_LISTED = "an integer, a comma list, or a JSON list"
 _TEMPLATE_LINES = 6
 _SPECIAL_TOKENS = 12
 _LEAST_TEXT = 40
@@ -39,11 +38,11 @@ def inspect(
     ] = None,
     context: Annotated[
         str | None,
-        typer.Option(help=f"plan memory for requests of so many tokens, prompt and answer together: {_LISTED}", metavar="N,..."),
+        typer.Option(help=f"plan memory for requests of so many tokens, prompt and answer together: {LISTED}", metavar="N,..."),
     ] = None,
     batch_size: Annotated[
         str,
-        typer.Option(help=f"plan memory for so many requests at once: {_LISTED} (default: 1,4,16)", metavar="N,...", show_default=False),
+        typer.Option(help=f"plan memory for so many requests at once: {LISTED} (default: 1,4,16)", metavar="N,...", show_default=False),
     ] = "1,4,16",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, with every tensor and whole chat templates")] = False,
     *,

@@ -15,7 +15,7 @@ import typer
 from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_system, figures, read_prompt
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import gathered, model_group, sampling_group, shell_params, with_options
-from linnet.cli.terminal import note, one_interrupt, page
+from linnet.cli.terminal import note, one_interrupt, page, write_file
 from linnet.engine.params import BEAMS, MAX_CANDIDATES, SamplingParams
 from linnet.errors import InvalidRequestError
 from linnet.options import check_writable
@@ -165,10 +165,7 @@ def _write_page(path: Path, model: str, given: list[tuple[int, str]], steps: lis
     defaults = SamplingParams()
     changed = [(name.replace("_", " "), str(value)) for name, value in asdict(params).items() if value != getattr(defaults, name)]
     seed = [] if params.temperature == 0 or params.seed is not None else [("seed", str(completion.seed))]
-    try:
-        path.write_text(trace_page(model, given, steps, [*facts, *changed, *seed]), "utf-8")
-    except OSError as error:
-        raise InvalidRequestError(f"--html {path}: cannot be written ({error.strerror})") from None
+    write_file("--html", path, trace_page(model, given, steps, [*facts, *changed, *seed]))
 
 
 def _record(model: str, given: list[tuple[int, str]], steps: list[TraceStep], completion: Completion) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class DraftModel:
         parts, left = [], self._rows
         for sequence in sequences:
             seen = len(sequence.tokens) - sequence.start
+            self.settle(sequence)  # again, where Ctrl-C ended the step that guessed last
             if not sequence.draft_computed:
                 sequence.draft_computed = self._found(sequence) * PAGE_SIZE
             count = min(seen - sequence.draft_computed, left)

@@ -168,6 +168,7 @@ class Engine(Runner):
     def drain(self, until: float = math.inf) -> bool:
         """Refuses new requests from now on, and runs those that there are; whether all were done by the time `until`."""
         self._refuse_closed()
+        self._refuse_reentry()
         self._draining = True
         while self._stepping.unfinished and time.perf_counter() < until:
             self._drive(lambda: not self._stepping.unfinished, until)
@@ -181,10 +182,9 @@ class Engine(Runner):
             self._driver.wake()
 
     def close(self) -> None:
-        """Fails what still runs with ClosedError and gives the cache and the weights back. Closing twice is no error."""
+        """Fails what still runs with ClosedError and gives the cache and the weights back, once the step that runs is over. Closing twice
+        is no error: the second waits for that step too, and finishes what an interrupt kept the first from doing."""
         with self._turns.lock:
-            if self._closed:
-                return
             self._refuse_reentry()
             self._closed = True
             self._turns.close()

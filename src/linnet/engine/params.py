@@ -136,3 +136,12 @@ class SamplingParams(Options):
 def advice(generation_config: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's generation_config.json says of sampling, unchecked."""
     return {name: generation_config[name] for name in ADVISED if generation_config.get(name) is not None}
+
+
+def given_params(given: SamplingParams | None) -> SamplingParams:
+    """Those that were given, or the defaults. Raises InvalidRequestError for what is none."""
+    if given is None:
+        return SamplingParams()
+    if not isinstance(given, SamplingParams):
+        raise InvalidRequestError(f"params is {given!r}; it must be a SamplingParams")
+    return given

@@ -81,10 +81,18 @@ class Turns:
     def give_up(self) -> None:
         """Does what was left to be done, then gives the turn up and wakes whoever waits."""
         while True:
-            while self._errands:
-                self._errands.popleft()()
+            try:
+                while self._errands:
+                    self._errands.popleft()()
+            except BaseException:  # Ctrl-C, most likely: the errands after it are for whoever has the turn next
+                self._free()
+                raise
             with self.lock:
                 if not self._errands:
-                    self._holder = None
-                    self._freed.notify_all()
+                    self._free()
                     return
+
+    def _free(self) -> None:
+        with self.lock:
+            self._holder = None
+            self._freed.notify_all()

@@ -210,4 +210,4 @@ def _nested(kind: Any, fields: Mapping[str, Any]) -> Any:
 _PARTS: dict[str, Any] = {"attention": AttentionWeights, "mlp": MlpWeights, "experts": MlpWeights}
 _PARTS |= {field.name: NormWeights for kind in (AttentionWeights, LayerWeights, Weights) for field in fields(kind) if "norm" in field.name}
 _PARTS |= dict.fromkeys("query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear)
-_PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate".split(), Linear)
+_PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate per_layer_gate per_layer_projection".split(), Linear)

@@ -21,7 +21,7 @@ from linnet.tensors import F32, FLOATS, RawTensor, TensorType
 
 log = logging.getLogger("linnet.load")
 
-TABLES = ("embedding", "positions", "attention.value_embedding")
+TABLES = ("embedding", "positions", "attention.value_embedding", "per_layer_embedding")
 """Matrices whose field is not called so."""
 
 KEPT = ("router.matrix", "shared_gate.matrix", "attention.value_gate.matrix", "smear_gate.matrix", "positions")

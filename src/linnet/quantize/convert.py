@@ -120,7 +120,8 @@ def _said(checkpoint: Checkpoint, dtype: TensorType) -> tuple[dict[str, Any], li
     if _is_folder(checkpoint):
         assert checkpoint.path is not None
         config = read_json(checkpoint.path / "config.json")
-        if config.get("quantization_config"):
+        quantized = config.pop("quantization_config", None)
+        if quantized and quantized.get("quant_method") != "fp8":  # which is read as what it stands for
             raise UnsupportedModelError(f"{checkpoint.name}: quantization_config: weights in a format of their own are not converted")
         config.pop("torch_dtype", None)
         return {**config, "dtype": _TORCH_NAMES[dtype]}, stored_tensors(checkpoint, slots), []

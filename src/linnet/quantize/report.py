@@ -85,7 +85,7 @@ def evaluated(checkpoint: Checkpoint, out: Path, tokenizer: Tokenizer, text: tup
     if len(token_ids) < 2:
         raise ContextLengthError(f"eval_text has {len(token_ids)} tokens; at least 2 are needed")
     length = min(WINDOW, checkpoint.spec.context)
-    texts = windows(token_ids, length, tokenizer.vocabulary.beginning, job.eval_tokens)
+    texts = windows(token_ids, length, tokenizer.vocabulary.beginning, job.evaluation_length)
     total, done = sum(map(len, texts)), 0
 
     def advance(tokens: int) -> None:

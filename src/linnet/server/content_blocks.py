@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from linnet.server.schema import MAX_MESSAGES, Body, CacheControl, Items
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, Event, TextDelta
+from linnet.text.tool_calls.tools import read_arguments
 
 
 class TextBlock(Body):
@@ -88,7 +88,7 @@ class OutputBlocks:
     def complete(self) -> list[dict[str, Any]]:
         """Without calls that broke off; inputs as objects."""
         whole = [block for index, block in enumerate(self._blocks) if index not in self._broken]
-        return [{**block, "input": json.loads(block["input"])} if block["type"] == "tool_use" else block for block in whole]
+        return [{**block, "input": read_arguments(block["input"])} if block["type"] == "tool_use" else block for block in whole]
 
     def add(self, piece: Event) -> Iterator[dict[str, Any]]:
         """The events of a piece."""

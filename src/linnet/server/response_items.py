@@ -85,6 +85,11 @@ class OutputItems:
         """Without calls that broke off."""
         return [item for item in self.items if item["type"] == "message" or item["status"] == "completed"]
 
+    @property
+    def broken(self) -> list[dict[str, Any]]:
+        """As they are where the answer breaks off."""
+        return [{**item, "status": "incomplete"} if item["status"] == "in_progress" else item for item in self.items]
+
     def add(self, piece: Event) -> Iterator[dict[str, Any]]:
         """The events of a piece, without their numbers."""
         if isinstance(piece, TextDelta):

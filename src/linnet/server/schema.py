@@ -40,6 +40,12 @@ Item = TypeVar("Item")
 Items = Annotated[list[Item], Field(fail_fast=True)]
 """A list as long as a body may be: its first mistake is told, and not a million of them collected."""
 
+
+def as_list(given: str | list[Any]) -> list[Any]:
+    """A text, or token ids, as a list of one; several of either as they are."""
+    return given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+
+
 CacheControl = dict[str, Any] | None
 """Where a prompt may be cached, by Anthropic's clients: this server finds what it has seen by itself, so that it is honoured wherever it
 stands."""

@@ -124,9 +124,12 @@ class Service:
             raise ApiError(400, "the model has no tokenizer, which this needs", param="model")
         return llm.tokenizer
 
-    async def tokenized(self, llm: LLM, messages: Prompt, tools: Sequence[Tool] | None, tool_choice: ToolChoice) -> list[int]:
+    async def tokenized(
+        self, llm: LLM, messages: Prompt, params: SamplingParams, tools: Sequence[Tool] | None, tool_choice: ToolChoice
+    ) -> list[int]:
         """The token ids that the model gets for a conversation. Raises as `LLM.tokenize` does."""
-        return await _in_thread(partial(llm.tokenize, messages, tools=tools, tool_choice=tool_choice), bool(tools))
+        tokenize = partial(llm.tokenize, messages, params, tools=tools, tool_choice=tool_choice)
+        return await _in_thread(tokenize, params.constraint is not None or bool(tools))
 
     @asynccontextmanager
     async def generating(

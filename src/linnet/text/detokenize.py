@@ -23,9 +23,9 @@ class StreamDecoder:
 
     stop: texts that end the answer. The first to be complete ends it (of several that end together, the longest), wherever
     token borders fall; neither it nor anything after it is given out, and what may yet become one is held back.
-    min_tokens: a stop that is complete within that many tokens does not count. skip_special: as in `Tokenizer.decode`.
-    shown: special tokens that become text all the same, for who reads it on. continues: whether the answer goes on with a text, so that
-    its first word keeps its space.
+    min_tokens: a stop that is complete within that many tokens does not count; one that only begins there does.
+    skip_special: as in `Tokenizer.decode`. shown: special tokens that become text all the same, for a reader of the text that needs them.
+    continues: whether the answer goes on with a text, so that its first word keeps its space.
     Without a stop, the pieces add up to `tokenizer.decode(ids)`, or to what these ids add to a text. Time is linear in the answer, times
     the number of stops.
     """
@@ -45,7 +45,7 @@ class StreamDecoder:
         self._first = not continues
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = StopFinder(stop) if stop else None
-        self._unmatched_tokens = min_tokens
+        self._exempt_tokens = min_tokens  # still to come, in which no stop may end
         self._held = ""  # decoded, not given out: the start of a stop, perhaps
         self._finished = False
 
@@ -82,13 +82,12 @@ class StreamDecoder:
         if self.stopped is not None:
             return ""
         new = self._utf8.decode(data, final)
-        if self._unmatched_tokens > 0 and not final:
-            self._unmatched_tokens -= 1
-            return new
+        counts = self._exempt_tokens <= 0 or final
+        self._exempt_tokens -= not counts
         if self._stops is None or not new:
             return new
         text = self._held + new
-        match = self._stops.feed(new)
+        match = self._stops.feed(new, counts)
         if match is not None:
             end, self.stopped = match
             self._held = ""
@@ -117,8 +116,9 @@ class StopFinder:
         """Characters at the end of the text that may be the start of a stop."""
         return max(self._matched)
 
-    def feed(self, text: str) -> tuple[int, str] | None:
-        """(characters of `text` up to the end of the stop, the stop) for the first that is complete, or None."""
+    def feed(self, text: str, counts: bool = True) -> tuple[int, str] | None:
+        """(characters of `text` up to the end of the stop, the stop) for the first that is complete, or None. counts: whether a stop may be
+        complete within this text; else it is passed over."""
         position = 0
         while position < len(text):
             if not any(self._matched):
@@ -134,7 +134,9 @@ class StopFinder:
                     matched = borders[matched - 1]
                 matched += stop[matched] == character
                 if matched == len(stop):
-                    return position, stop
+                    if counts:
+                        return position, stop
+                    matched = borders[-1]
                 self._matched[i] = matched
         return None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from linnet.errors import ModelFileError
 from linnet.text.tokenizer.library import library_errors
@@ -47,7 +48,7 @@ def byte_level_encoder(
     tokens: id -> text in the byte alphabet; merges: "left right", best first; excluded: tokens that no text may become.
     Raises ModelFileError for merges that are malformed or name what the vocabulary does not hold.
     """
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models
 
     vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
     for token in excluded:
@@ -63,10 +64,7 @@ def byte_level_encoder(
         with library_errors(unusable):
             model = models.BPE(usable, kept, ignore_merges=pre.ignore_merges)
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
-        + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    tokenizer.pre_tokenizer = library_pre_tokenizer(pre)
 
     def encode(text: str) -> list[int]:
         with library_errors(f"{source}: this tokenizer fails on the text"):
@@ -74,6 +72,14 @@ def byte_level_encoder(
         return ids
 
     return encode
+
+
+def library_pre_tokenizer(pre: PreTokenizer) -> Any:
+    """As the `tokenizers` library has it: words by the patterns, then bytes."""
+    from tokenizers import Regex, pre_tokenizers
+
+    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
+    return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def is_utf8(token: str) -> bool:
