@@ -30,6 +30,7 @@ _KEYS = {
     "attention.value_length_mla": "v_head_dim",
     "attention.layer_norm_epsilon": "layer_norm_eps",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.max_alibi_bias": "alibi_bias_max",
     "attention.value_length_swa": "sliding_value_head_dim",
     "attention.scale": "attention_multiplier",
     "attention.shared_kv_layers": "num_kv_shared_layers",

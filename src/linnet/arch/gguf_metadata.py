@@ -6,7 +6,7 @@ Nothing here is trusted: whoever writes a file reads its metadata back and compa
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isclose, log
+from math import isclose, log, log2
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ _GATING = {"softmax": 1, "sigmoid": 2, "softmax_chosen": 3}
 def metadata_of(spec: ModelSpec, architecture: str) -> Metadata:
     """Keys without the architecture's prefix. What GGUF has no key for is left out: whoever reads the file may get another spec."""
     layer = spec.layers[0]
-    values = {**_sizes(spec), **_norms(layer), **_rotation(layer), **_windows(spec), **_experts(spec), **_caps(spec)}
+    values = {**_sizes(spec), **_norms(layer), **_rotation(spec), **_windows(spec), **_experts(spec), **_caps(spec)}
     for particular in _PARTICULAR.get(architecture, ()):
         values |= particular(spec)
     return values
@@ -45,7 +45,7 @@ def compressed_pages(spec: ModelSpec) -> Metadata:
 
 def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     """Scalings that GGUF has as tensors, float32 [dim / 2]: divisors of each frequency."""
-    rope = _rope(spec.layers[0])
+    rope = spec.main_rope
     scaling = rope and rope.scaling
     if isinstance(scaling, FactorScaling):
         return {"rope_freqs.weight": np.array(scaling.factors, np.float32)}
@@ -59,12 +59,8 @@ def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     return {}
 
 
-def _rope(layer: Layer) -> Rope | None:
-    return layer.attention.ropes[0] if layer.attention.ropes else None
-
-
 def _sizes(spec: ModelSpec) -> Metadata:
-    attention, rope = spec.layers[0].attention, _rope(spec.layers[0])
+    attention, rope = spec.layers[0].attention, spec.main_rope
     return {
         "vocab_size": spec.vocab_size,
         "context_length": rope.context if rope and longest(rope) == spec.context else spec.context,
@@ -84,8 +80,8 @@ def _norms(layer: Layer) -> Metadata:
     return {{"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}[norm.kind]: norm.epsilon}
 
 
-def _rotation(layer: Layer) -> Metadata:
-    rope = _rope(layer)
+def _rotation(spec: ModelSpec) -> Metadata:
+    rope = spec.main_rope
     return {} if rope is None else {"rope.dimension_count": rope.dim, "rope.freq_base": rope.theta, **_scaling(rope)}
 
 
@@ -126,6 +122,12 @@ def _window_period(spec: ModelSpec) -> Metadata:
     """How often a layer sees everything."""
     everywhere = [index for index, layer in enumerate(spec.layers) if layer.attention.window is None]
     return {"attention.sliding_window_pattern": everywhere[0] + 1} if everywhere else {}
+
+
+def _sliding_layers(spec: ModelSpec) -> Metadata:
+    """Whether each layer has a window."""
+    sliding = [layer.attention.window is not None for layer in spec.layers]
+    return {"attention.sliding_window_pattern": np.array(sliding)} if any(sliding) else {}
 
 
 def _experts(spec: ModelSpec) -> Metadata:
@@ -214,23 +216,33 @@ def _latent(spec: ModelSpec) -> Metadata:
 
 
 def _two_bases(spec: ModelSpec) -> Metadata:
-    """Layers that see everything, which alone scale, have the main base, those with a window one of their own."""
-    everywhere, nearby = ([x for x in spec.layers if (x.attention.window is not None) is sliding] for sliding in (False, True))
-    values = _rotation(everywhere[0]) if everywhere else {}
-    return values | {"rope.freq_base_swa": nearby[0].attention.ropes[0].theta} if nearby else values
+    """Layers with a window have a base of their own."""
+    nearby = [layer for layer in spec.layers if layer.attention.window is not None]
+    return {"rope.freq_base_swa": nearby[0].attention.ropes[0].theta} if nearby else {}
+
+
+def _alibi(spec: ModelSpec) -> Metadata:
+    """The slope of the last head is 2 to the power of less this, if heads are a power of two; else that of the last of such a number."""
+    slopes = spec.layers[0].attention.alibi
+    assert slopes is not None
+    return {"attention.max_alibi_bias": -log2(slopes[2 ** (len(slopes).bit_length() - 1) - 1])}
 
 
 _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
+    "cohere2": (_logit_scale, _sliding_layers),
     "command-r": (_logit_scale,),
     "deepseek": (_expert_width, _deepseek),
     "deepseek2": (_expert_width, _deepseek, _latent),
     "dots1": (_expert_width, _deepseek),
+    "exaone4": (_sliding_layers,),
     "gemma3": (_two_bases, _window_period),
     "glm4moe": (_expert_width, _deepseek),
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
     "granitemoe": (_granite, _mixture_width, _shared_width),
+    "mpt": (_alibi,),
+    "olmo2": (_two_bases, _sliding_layers),
     "qwen": (_both_widths,),
     "qwen2moe": (_expert_width, _shared_width),
     "qwen3moe": (_expert_width,),

@@ -332,6 +332,12 @@ class ModelSpec:
     backout: int | None = None
 
     @property
+    def main_rope(self) -> Rope | None:
+        """That of a layer which sees everything, if there is one: where ropes differ, it alone scales."""
+        everywhere = sorted(self.layers, key=lambda layer: layer.attention.window is not None)
+        return next((rope for layer in everywhere for rope in layer.attention.ropes), None)
+
+    @property
     def kv_layers(self) -> tuple[int, ...]:
         """The numbers of the layers that have keys and values of their own."""
         return tuple(index for index, layer in enumerate(self.layers) if layer.attention.kv_layer is None)
