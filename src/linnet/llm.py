@@ -34,7 +34,6 @@ from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
-from linnet.text.tool_calls.use import ToolUse
 from linnet.tracing import trace_steps
 
 
@@ -191,16 +190,16 @@ class LLM:
         answers = []
         for i, (prompt, p, continues) in enumerate(zip(ids, each, self._reader.each_continues(prompts), strict=False)):
             try:
-                answers.append(self._answer(prompt, p, cache, continues))
+                answers.append(self._model.answer(prompt, p, cache, continues))
             except LinnetError as error:
                 raise type(error)(f"prompts[{i}]: {error}") if len(ids) > 1 else error from None
-        return self._run(answers)
+        return self._model.run(answers)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Generator[Chunk, None, None]:
         """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
         early ends the request and frees what it held."""
         given_params(params).refuse_beams("a stream", "ask without stream")
-        return self._stream(self._answer(self._reader.read(prompt), params, cache, self._reader.continues(prompt)))
+        return self._model.stream(self._model.answer(self._reader.read(prompt), params, cache, self._reader.continues(prompt)))
 
     def submit(
         self,
@@ -217,7 +216,7 @@ class LLM:
         QueueFullError where `max_queue` requests wait already. tools, tool_choice, parallel_tool_calls: as in `chat`; the prompt must be
         messages then. continues: whether the answer goes on with a text (see `Completion.text`); None: if the prompt is one, not empty."""
         ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice, parallel_tool_calls)
-        answer = self._answer(ids, params, cache, self._reader.continues(prompt, continues), tool_use)
+        answer = self._model.answer(ids, params, cache, self._reader.continues(prompt, continues), tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
 
@@ -271,8 +270,8 @@ class LLM:
         if stream:
             params.refuse_beams("a stream", "ask without stream")
         ids, tool_use = self._reader.read_chat(messages, tools, tool_choice, parallel_tool_calls)
-        answer = self._answer(ids, params, cache, tool_use=tool_use)
-        return self._stream(answer) if stream else self._run([answer])[0]
+        answer = self._model.answer(ids, params, cache, tool_use=tool_use)
+        return self._model.stream(answer) if stream else self._model.run([answer])[0]
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits, float32 [tokens, vocab], after each token of a sequence (whose rows are the embedding's, padding included)."""
@@ -294,7 +293,7 @@ class LLM:
     def score(self, text: Prompt) -> list[TokenLogprob]:
         """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
         beginning token, that is every token of the text."""
-        scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0))])[0].prompt_logprobs
+        scored = self._model.run([self._model.answer(self._reader.read(text), SamplingParams(max_tokens=0))])[0].prompt_logprobs
         return [entry for entry in scored or () if entry is not None]
 
     def tokenize(
@@ -335,7 +334,7 @@ class LLM:
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
         params.refuse_beams("a trace", "call generate with logprobs")
-        answer = self._answer(self._reader.read(prompt), params, continues=self._reader.continues(prompt))
+        answer = self._model.answer(self._reader.read(prompt), params, continues=self._reader.continues(prompt))
         steps = self._trace(answer)
         return steps if stream else list(steps)
 
@@ -364,34 +363,6 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _answer(
-        self, prompt: list[int], params: SamplingParams | None, cache: bool = True, continues: bool = False, tool_use: ToolUse | None = None
-    ) -> Answer:
-        """A request that has passed every check, its grammar compiled."""
-        answer = Answer(prompt, given_params(params), self._model.end_ids, self.tokenizer, cache, continues, tool_use)
-        self._engine.check(answer.request)
-        answer.constrain(self._model.grammars, self.vocab_size)
-        return answer
-
-    def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:
-        self._engine.submit(answer.request)
-        with closing(self._engine.outputs(answer.request)) as outputs:
-            yield from answer.chunks(outputs)
-
-    def _run(self, answers: list[Answer]) -> list[Completion]:
-        """All at once; where one fails, the others are given up."""
-        completions: list[Completion] = []
-        try:
-            for answer in answers:
-                self._engine.submit(answer.request)
-            for answer in answers:
-                found = [chunk.completion for chunk in answer.chunks(self._engine.outputs(answer.request)) if chunk.completion]
-                completions += sorted(found, key=lambda completion: completion.index)
-        finally:
-            for answer in answers:
-                self._engine.cancel(answer.request)
-        return completions
-
     def _trace(self, answer: Answer) -> Generator[TraceStep, None, None]:
-        with closing(self._stream(answer)) as chunks:
+        with closing(self._model.stream(answer)) as chunks:
             yield from trace_steps(answer.request, chunks, self.tokenizer)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
+from linnet.answer import Answer
 from linnet.choosing import choose
-from linnet.draft import open_draft, read_draft
+from linnet.draft import Draft, open_draft, read_draft
 from linnet.engine.engine import Engine
 from linnet.engine.memory_errors import planned
 from linnet.engine.page_plan import plan_pages
+from linnet.engine.params import SamplingParams, given_params
 from linnet.engine.runner import Runner
 from linnet.load.checkpoint import Checkpoint
 from linnet.model_options import ModelOptions
-from linnet.op_set import open_op_set
+from linnet.op_set import OpSet, open_op_set
+from linnet.outputs import Chunk, Completion
 from linnet.prompts import PromptReader, read_chat_template, read_tokenizer
 from linnet.text.grammar import GrammarCompiler
 from linnet.text.tokenizer import Tokenizer
+from linnet.text.tool_calls.use import ToolUse
 
 logger = logging.getLogger("linnet.llm")
 
@@ -39,6 +43,35 @@ class Opened:
     vocab_size: int
     generation: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
+
+    def answer(
+        self, prompt: list[int], params: SamplingParams | None, cache: bool = True, continues: bool = False, tool_use: ToolUse | None = None
+    ) -> Answer:
+        """A request that has passed every check, its grammar compiled."""
+        answer = Answer(prompt, given_params(params), self.end_ids, self.tokenizer, cache, continues, tool_use)
+        self.engine.check(answer.request)
+        answer.constrain(self.grammars, self.vocab_size)
+        return answer
+
+    def stream(self, answer: Answer) -> Generator[Chunk, None, None]:
+        """Submits an answer's request, and gives its chunks as they come. Closing the iterator early cancels it."""
+        self.engine.submit(answer.request)
+        with closing(self.engine.outputs(answer.request)) as outputs:
+            yield from answer.chunks(outputs)
+
+    def run(self, answers: list[Answer]) -> list[Completion]:
+        """All of them at once, to their ends; where one fails, the others are cancelled."""
+        completions: list[Completion] = []
+        try:
+            for answer in answers:
+                self.engine.submit(answer.request)
+            for answer in answers:
+                found = [chunk.completion for chunk in answer.chunks(self.engine.outputs(answer.request)) if chunk.completion]
+                completions += sorted(found, key=lambda completion: completion.index)
+        finally:
+            for answer in answers:
+                self.engine.cancel(answer.request)
+        return completions
 
 
 def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
@@ -65,20 +98,7 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
         needs = (wanted, options.batch, options.kv_memory, reserved, op_set.memory, None if draft is None else draft.op_set.spec)
         pages, context = plan_pages(op_set.spec, options.kv_type, *needs, prefill_chunk=options.prefill_chunk)
         with planned(checkpoint.name, reserved):
-            engine = Engine(
-                op_set.ops,
-                op_set.spec,
-                op_set.load(checkpoint, options),
-                context=context,
-                pages=pages,
-                kv_dtype=options.kv_type,
-                max_batch=options.batch,
-                prefill_chunk=options.prefill_chunk,
-                slides=slides,
-                prefix_cache=options.prefix_cache,
-                max_queue=options.max_queue,
-                draft=None if draft is None else draft.load(),
-            )
+            engine = _load(checkpoint, options, op_set, draft, context=context, pages=pages, slides=slides)
         logger.debug("%s: %s, %d layers, context %d, %s ops", checkpoint.name, spec.family, len(spec.layers), context, op_set.ops.name)
         return Opened(
             engine=engine,
@@ -92,6 +112,22 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
             generation=checkpoint.generation,
             checkpoint=checkpoint,
         )
+
+
+def _load(checkpoint: Checkpoint, options: ModelOptions, op_set: OpSet, draft: Draft | None, **planned: Any) -> Engine:
+    """Reads the weights. planned: what of an engine's arguments no option says as it stands."""
+    return Engine(
+        op_set.ops,
+        op_set.spec,
+        op_set.load(checkpoint, options),
+        kv_dtype=options.kv_type,
+        max_batch=options.batch,
+        prefill_chunk=options.prefill_chunk,
+        prefix_cache=options.prefix_cache,
+        max_queue=options.max_queue,
+        draft=None if draft is None else draft.load(),
+        **planned,
+    )
 
 
 def _reader(checkpoint: Checkpoint, options: ModelOptions) -> PromptReader:
