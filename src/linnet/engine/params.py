@@ -30,8 +30,8 @@ class SamplingParams(Options):
     """How to choose tokens and when to stop, for one request. Unknown or out-of-range options raise InvalidRequestError.
 
     The logits pass through these steps, in this order: logit_bias, repetition, presence and frequency penalties, logits_processor,
-    min_tokens, then temperature, top_k, top_p, min_p, and the draw (or `choose`). Log-probabilities are the model's own: the log-softmax,
-    in float64, of the logits before any of these steps.
+    min_tokens, then temperature, top_k, top_p, min_p and the draw; with `choose`, it stands in place of these last five.
+    Log-probabilities are the model's own: the log-softmax, in float64, of the logits before any of these steps.
 
     One of json_schema, json_object, regex, choice and grammar may constrain the answer. A token that would violate the constraint is never
     drawn, and a token that ends the answer is drawn only when the answer is complete; `min_tokens` is ignored if nothing else can follow.
@@ -65,7 +65,9 @@ class SamplingParams(Options):
     logits_processor: Callable[[list[int], NDArray[np.float32]], NDArray[np.float32]] | None = option(
         None, "callable (token_ids, logits float32 [vocab]) -> logits, run before sampling"
     )
-    choose: Callable[[NDArray[np.float32]], int] | None = option(None, "callable logits -> token id, in place of sampling")
+    choose: Callable[[NDArray[np.float32]], int] | None = option(
+        None, "callable logits -> token id, in place of temperature, filters and draw"
+    )
     no_repeat_ngram_size: int = option(0, "never complete a run of so many tokens that stood before, prompt included; 0: off", 0, 2**20)
     num_beams: int = option(
         1, "beam search that keeps so many answers going, and gives the n best; with a temperature, beams are drawn; 1: off", 1, MAX_SAMPLES
