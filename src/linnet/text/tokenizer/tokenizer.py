@@ -223,7 +223,7 @@ class Tokenizer:
         return [id for id, _ in pieces if id in self.special_ids]
 
     def _split_answer(self, text: str, strict: bool = False) -> Iterator[tuple[str, bool]]:
-        """Pieces of an assistant's text, each with whether to mask it: tokens that decoding hides; if `strict`, all but those that it shows."""
+        """Pieces of an assistant's text, each with whether to mask it: tokens that decoding hides; if `strict`, all but tokens it shows."""
         hidden = self.special_ids | ({None} if strict else set())
         return ((piece, id in hidden) for id, piece in self._vocabulary.added.split_control(text))
 
