@@ -5,7 +5,6 @@ X below is an op set's activations, [n, width]: n the rows of the batch. What ea
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from linnet.arch.spec import Attention, Latent, Layer, Mlp, ModelSpec, Moe, Norm, PerLayer
@@ -142,10 +141,10 @@ def latent_heads(ops: Ops, spec: Attention, latent: Latent, w: AttentionWeights,
     q, shared = project(ops, down, w.query), project(ops, h, w.shared_key)
     compressed = norm(ops, project(ops, h, w.key_value_down), w.key_value_norm, latent.norm)
     k, v = project(ops, compressed, w.key), project(ops, compressed, w.value)
+    k = ops.append_shared(k, shared, spec.kv_heads)
     for rope in spec.ropes:
-        q = ops.rotate(q, rope, spec.head_dim)
-        shared = ops.rotate(shared, replace(rope, start=0), latent.rope_dim)
-    return q, ops.append_shared(k, shared, spec.kv_heads), v
+        q, k = ops.rotate(q, rope, spec.head_dim), ops.rotate(k, rope, spec.head_dim)
+    return q, k, v
 
 
 def feed_forward(ops: Ops, layer: Layer, w: LayerWeights, x: X, h: X) -> X:

@@ -121,7 +121,7 @@ def test_what_pages_held_before_is_nobodys(kv_dtype: str) -> None:
     with LLM("tiny", ops="torch", kv_dtype=kv_dtype, prefix_cache=False) as llm:
         expected = [completion.token_ids for completion in llm.generate(prompts, GREEDY)]
         cache = llm.engine.ops.cache  # type: ignore[attr-defined]
-        for store in (*cache.keys, *cache.values):
+        for store in (*cache.keys.values(), *cache.values.values()):
             store.rows.fill_(np.nan)
         assert [completion.token_ids for completion in llm.generate(prompts, GREEDY)] == expected
 

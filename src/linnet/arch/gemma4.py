@@ -47,8 +47,9 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
         return Layer(attention, block, norm, norm, norm, norm, per_layer=per_layer, rescaled=rescaled)
 
     layers = tuple(map(layer, _attentions(config, sizes, norm, slides, shared), widths))
-    embedding, output = Embedding(scale=sizes.hidden**0.5), Output(softcap=config.optional_number("final_logit_softcapping"))
-    spec = ModelSpec("gemma4", sizes.vocab, sizes.hidden, config.integer("max_position_embeddings"), layers, norm, tied, embedding, output)
+    context, softcap = config.integer("max_position_embeddings"), config.optional_number("final_logit_softcapping", 30.0 if gguf else None)
+    embedding, output = Embedding(scale=sizes.hidden**0.5), Output(softcap=softcap)
+    spec = ModelSpec("gemma4", sizes.vocab, sizes.hidden, context, layers, norm, tied, embedding, output)
     return spec, table(spec, None if gguf else config.flag("attention_bias", False))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.rope import inverse_frequencies
-from linnet.arch.rope_config import longest
+from linnet.arch.rope_config import STILL, longest
 from linnet.arch.spec import FactorScaling, Layer, LinearScaling, Llama3Scaling, LongScaling, ModelSpec, Moe, Rope, YarnScaling
 
 Metadata = dict[str, Any]
@@ -48,7 +48,7 @@ def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     rope = spec.main_rope
     scaling = rope and rope.scaling
     if isinstance(scaling, FactorScaling):
-        return {"rope_freqs.weight": np.array(scaling.factors, np.float32)}
+        return {"rope_freqs.weight": np.minimum(scaling.factors, STILL).astype(np.float32)}
     if isinstance(scaling, Llama3Scaling):
         assert rope is not None
         plain, _ = inverse_frequencies(Rope(rope.dim, rope.theta, rope.context), 0)
@@ -237,6 +237,26 @@ def _alibi(spec: ModelSpec) -> Metadata:
     return {"attention.max_alibi_bias": -log2(slopes[2 ** (len(slopes).bit_length() - 1) - 1])}
 
 
+def _gemma4(spec: ModelSpec) -> Metadata:
+    """Heads of two widths, and sizes of every layer."""
+    everywhere, nearby = ([x.attention for x in spec.layers if (x.attention.window is not None) is sliding] for sliding in (False, True))
+    far, near = (everywhere or nearby)[0], (nearby or everywhere)[0]
+    blocks = [layer.mlp.shared if isinstance(layer.mlp, Moe) else layer.mlp for layer in spec.layers]
+    per_layer = spec.layers[0].per_layer
+    return {
+        "attention.head_count_kv": np.array([layer.attention.kv_heads for layer in spec.layers], np.int32),
+        "attention.key_length": far.head_dim,
+        "attention.key_length_swa": near.head_dim,
+        "attention.value_length": far.head_dim,
+        "attention.value_length_swa": near.head_dim,
+        "attention.shared_kv_layers": len(spec.layers) - len(spec.kv_layers),
+        "embedding_length_per_layer_input": 0 if per_layer is None else per_layer.width,
+        "feed_forward_length": np.array([block.width if block else 0 for block in blocks], np.int32),
+        "rope.dimension_count": far.ropes[0].dim,
+        "rope.dimension_count_swa": near.ropes[0].dim,
+    }
+
+
 _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "cohere2": (_logit_scale, _sliding_layers),
     "command-r": (_logit_scale,),
@@ -245,10 +265,12 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "dots1": (_expert_width, _deepseek),
     "exaone4": (_sliding_layers,),
     "gemma3": (_two_bases, _window_period),
+    "gemma4": (_two_bases, _sliding_layers, _expert_width, _gemma4),
     "glm4moe": (_expert_width, _deepseek),
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
+    "minimax-m2": (_expert_width,),
     "granitemoe": (_granite, _mixture_width, _shared_width),
     "mistral3": (_ministral3,),
     "mpt": (_alibi,),

@@ -224,6 +224,8 @@ class TorchOps:
 
         def project(x: Tensor, linear: Linear) -> Tensor:
             matrices = linear.matrix[flat]
+            if isinstance(matrices, Offloaded):
+                matrices = matrices.here()
             if isinstance(matrices, Packed):
                 matrices = matrices.values(x.dtype) if self.kernels is None else self.kernels.expanded(matrices, x.dtype)
             out = torch.bmm(matrices, x[..., None])[..., 0]
