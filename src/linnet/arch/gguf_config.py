@@ -51,6 +51,7 @@ _KEYS = {
     "expert_weights_norm": "norm_topk_prob",
     "expert_weights_scale": "routed_scaling_factor",
     "final_logit_softcapping": "final_logit_softcapping",
+    "interleave_moe_layer_step": "moe_layer_interval",
     "leading_dense_block_count": "first_k_dense_replace",
     "logit_scale": "logit_scale",
     "nextn_predict_layers": "num_nextn_predict_layers",

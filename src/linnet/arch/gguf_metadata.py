@@ -200,6 +200,13 @@ def _deepseek(spec: ModelSpec) -> Metadata:
     return {"leading_dense_block_count": dense_first, "expert_shared_count": shared, **router}
 
 
+def _sparse_layers(spec: ModelSpec) -> Metadata:
+    """The first layer with experts, and how many lie between two such."""
+    sparse = [index for index, layer in enumerate(spec.layers) if isinstance(layer.mlp, Moe)] or [len(spec.layers)]
+    step = sparse[1] - sparse[0] if len(sparse) > 1 else 1
+    return {"leading_dense_block_count": sparse[0], "interleave_moe_layer_step": step}
+
+
 def _latent(spec: ModelSpec) -> Metadata:
     attention = spec.layers[0].attention
     latent, scaling = attention.latent, attention.ropes[0].scaling
@@ -263,6 +270,7 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "deepseek": (_expert_width, _deepseek),
     "deepseek2": (_expert_width, _deepseek, _latent),
     "dots1": (_expert_width, _deepseek),
+    "ernie4_5-moe": (_expert_width, _shared_width, _sparse_layers),
     "exaone4": (_sliding_layers,),
     "gemma3": (_two_bases, _window_period),
     "gemma4": (_two_bases, _sliding_layers, _expert_width, _gemma4),
@@ -270,6 +278,7 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
+    "hunyuan-moe": (_expert_width, _shared_width),
     "minimax-m2": (_expert_width,),
     "granitemoe": (_granite, _mixture_width, _shared_width),
     "mistral3": (_ministral3,),
