@@ -263,28 +263,29 @@ void bind_whole_work(nb::class_<Recording>& tape) {
       "x"_a, "w"_a, "bias"_a.none());
   tape.def(
       "attend",
-      [](Recorded r, int q, int k, int v, int layer, int heads, std::tuple<int64_t, int64_t, int64_t> kv, float scale, float softcap,
-         int64_t window, bool bidirectional, VectorPointer slopes, VectorPointer sinks) {
+      [](Recorded r, int q, std::optional<int> k, std::optional<int> v, int layer, int heads, std::tuple<int64_t, int64_t, int64_t> kv,
+         float scale, float softcap, int64_t window, bool bidirectional, VectorPointer slopes, VectorPointer sinks) {
         auto [kv_heads, head_dim, value_dim] = kv;
-        r.of_batch({q, k, v});
+        r.of_batch({q, k.value_or(q), v.value_or(q)});
         require(layer >= 0 && kv_heads > 0 && heads > 0 && heads % kv_heads == 0 && r.tape.width_of(q) == heads * head_dim &&
-                    r.tape.width_of(k) == kv_heads * head_dim && r.tape.width_of(v) == kv_heads * value_dim,
+                    k.has_value() == v.has_value() && (!k || r.tape.width_of(*k) == kv_heads * head_dim) &&
+                    (!v || r.tape.width_of(*v) == kv_heads * value_dim),
                 "attend: shapes differ");
         for (const VectorPointer& each : {slopes, sinks}) require(!each || (int)each->size() == heads, "attend: one number per head");
         r.attended.push_back({(size_t)layer, {kv_heads, head_dim, value_dim}});
         r.bidirectional |= bidirectional;
-        return record_attend(r.tape, {kv_heads, head_dim, value_dim}, {layer, heads, scale, softcap, window, bidirectional}, q, k, v,
-                             slopes, sinks);
+        return record_attend(r.tape, {kv_heads, head_dim, value_dim}, {layer, heads, scale, softcap, window, bidirectional}, q,
+                             k.value_or(-1), v.value_or(-1), slopes, sinks);
       },
-      "q"_a, "k"_a, "v"_a, "layer"_a, "heads"_a, "kv"_a, "scale"_a, "softcap"_a, "window"_a, "bidirectional"_a, "slopes"_a.none(),
-      "sinks"_a.none());
+      "q"_a, "k"_a.none(), "v"_a.none(), "layer"_a, "heads"_a, "kv"_a, "scale"_a, "softcap"_a, "window"_a, "bidirectional"_a,
+      "slopes"_a.none(), "sinks"_a.none());
   tape.def(
       "experts",
       [](Recorded r, int x, int logits, std::vector<MatrixPointer> matrices, std::vector<VectorPointer> biases,
-         std::tuple<int, int, bool, float, int, int> router, int activation, VectorPointer correction) {
+         std::tuple<int, int, bool, float, int, int> router, int activation, VectorPointer correction, VectorPointer scale) {
         require(matrices.size() == 3 && biases.size() == 3 && matrices[1] && matrices[2], "experts: gate, up and down");
         ExpertWeights w{matrices[0], matrices[1], matrices[2], biases[0], biases[1], biases[2]};
-        auto [active, scoring, normalise, scale, groups, active_groups] = router;
+        auto [active, scoring, normalise, factor, groups, active_groups] = router;
         require(activation >= 0 && activation < kActivations && (matrices[0] || activation != kClampedSwiglu),
                 "experts: no such activation");
         r.of_batch({x, logits});
@@ -297,11 +298,13 @@ void bind_whole_work(nb::class_<Recording>& tape) {
           require(!biases[(size_t)i] || (m && (int64_t)biases[(size_t)i]->size() == experts * m->rows), "experts: a bias of another shape");
         }
         require(active > 0 && active <= experts && groups > 0 && experts % groups == 0 && active_groups > 0 && active_groups <= groups &&
-                    active <= experts / groups * active_groups && (!correction || (int64_t)correction->size() == experts),
+                    active <= experts / groups * active_groups && (!correction || (int64_t)correction->size() == experts) &&
+                    (!scale || (int64_t)scale->size() == experts),
                 "experts: a router that cannot choose");
-        return record_experts(r.tape, x, logits, w, {active, scoring, normalise, scale, groups, active_groups}, activation, correction);
+        return record_experts(r.tape, x, logits, w, {active, scoring, normalise, factor, groups, active_groups}, activation, correction,
+                              scale);
       },
-      "x"_a, "logits"_a, "matrices"_a, "biases"_a, "router"_a, "activation"_a, "correction"_a.none());
+      "x"_a, "logits"_a, "matrices"_a, "biases"_a, "router"_a, "activation"_a, "correction"_a.none(), "scale"_a.none() = nb::none());
   tape.def("run", &run, "result"_a, "cache"_a.none(), "tokens"_a, "positions"_a, "previous"_a, "sequence"_a, "page_table"_a,
            "prompt_lengths"_a, "rows"_a, "rotations"_a);
 }

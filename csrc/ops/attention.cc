@@ -104,6 +104,25 @@ void attend_piece(const Run& run, const Attending& a, const Piece& piece) {
   run.context.kernels.attend(shape, rows.data(), (int)rows.size(), pages.data(), (int64_t)pages.size(), begin / kPage, scratch.data());
 }
 
+// Keys and values of every row, to the pages of their layer.
+int record_store(Tape& tape, int layer, int k, int v) {
+  int stored = tape.value(Rows::All, 0);
+  tape.add_rows(Rows::All, {k, v}, {stored}, [=](const Run& run, int64_t first, int64_t last) {
+    const StepView& s = run.step;
+    const Cache::Layer& l = run.cache->layers[(size_t)layer];
+    AttentionShape sizes = shape_of(l, run.cache->type);
+    for (int64_t i = first; i < last; i++) {
+      int64_t position = s.positions[i], page = s.pages(l.group, s.sequence[i])[position / kPage];
+      for (int64_t h = 0; h < l.kv_heads; h++) {
+        uint8_t* keys = run.cache->keys(l, page, h);
+        run.context.kernels.store_kv(sizes, run.row(k, i) + h * l.head_dim, run.row(v, i) + h * l.value_dim, (int)(position % kPage), keys,
+                                     keys + l.key_bytes);
+      }
+    }
+  });
+  return stored;
+}
+
 }  // namespace
 
 Cache::Cache(const std::vector<Shape>& shapes, const std::vector<int64_t>& groups, const std::vector<int64_t>& pages, KvType type)
@@ -140,22 +159,11 @@ void Cache::release_all() {
 
 int record_attend(Tape& tape, const Cache::Shape& kv, const AttendShape& shape, int q, int k, int v, VectorPointer slopes,
                   VectorPointer sinks) {
-  int y = tape.floats(Rows::All, shape.heads * kv.value_dim), stored = tape.value(Rows::All, 0);
-  tape.add_rows(Rows::All, {k, v}, {stored}, [=](const Run& run, int64_t first, int64_t last) {
-    const StepView& s = run.step;
-    const Cache::Layer& l = run.cache->layers[(size_t)shape.layer];
-    AttentionShape sizes = shape_of(l, run.cache->type);
-    for (int64_t i = first; i < last; i++) {
-      int64_t position = s.positions[i], page = s.pages(l.group, s.sequence[i])[position / kPage];
-      for (int64_t h = 0; h < l.kv_heads; h++) {
-        uint8_t* keys = run.cache->keys(l, page, h);
-        run.context.kernels.store_kv(sizes, run.row(k, i) + h * l.head_dim, run.row(v, i) + h * l.value_dim, (int)(position % kPage), keys,
-                                     keys + l.key_bytes);
-      }
-    }
-  });
+  int y = tape.floats(Rows::All, shape.heads * kv.value_dim);
+  std::vector<int> reads{q};
+  if (k >= 0) reads.push_back(record_store(tape, shape.layer, k, v));
   Attending attention{shape, shape.heads / kv.kv_heads, q, y, slopes, sinks};
-  tape.add_whole({q, stored}, {y}, [=](const Run& run) {
+  tape.add_whole(reads, {y}, [=](const Run& run) {
     static thread_local std::vector<Piece> kept;
     std::vector<Piece>& pieces = kept;
     cut(run.step, kv.kv_heads, std::max<int64_t>(1, kTaskRows / attention.group), pieces);

@@ -17,7 +17,7 @@ struct Choice {
 };
 
 // The experts of one row by descending score, ties to the smaller index; src/linnet/ops/reference.py (route) is the definition.
-void route(const float* logits, int64_t experts, const RouterShape& router, const float* correction, Choice* out) {
+void route(const float* logits, int64_t experts, const RouterShape& router, const float* correction, const float* scale, Choice* out) {
   static thread_local std::vector<float> scores, ranks;
   static thread_local std::vector<int32_t> order;
   scores.assign(logits, logits + experts);
@@ -61,7 +61,10 @@ void route(const float* logits, int64_t experts, const RouterShape& router, cons
   }
   bool divides = router.scoring == 2 || router.normalise;
   if (router.scoring == 1) sum += 1e-20f;
-  for (int i = 0; i < router.active; i++) out[i].weight = (divides ? out[i].weight / sum : out[i].weight) * router.scale;
+  for (int i = 0; i < router.active; i++) {
+    out[i].weight = (divides ? out[i].weight / sum : out[i].weight) * router.scale;
+    if (scale) out[i].weight *= scale[out[i].expert];
+  }
 }
 
 // The rows of a step sorted by expert. Each expert's rows begin at a whole tile of activations, `tile` rows, so that `padded` places
@@ -203,12 +206,13 @@ void run_experts(const Run& run, const Experts& e, Workspace& work) {
 }  // namespace
 
 int record_experts(Tape& tape, int x, int logits, const ExpertWeights& w, const RouterShape& router, int activation,
-                   VectorPointer correction) {
+                   VectorPointer correction, VectorPointer scale) {
   int choices = tape.value(Rows::All, sizeof(Choice) * (size_t)router.active), y = tape.floats(Rows::All, w.down->rows);
   int64_t experts = tape.width_of(logits);
   tape.add_rows(Rows::All, {logits}, {choices}, [=](const Run& run, int64_t first, int64_t last) {
     for (int64_t r = first; r < last; r++) {
-      route(run.row(logits, r), experts, router, correction ? correction->data() : nullptr, run.row<Choice>(choices, r));
+      route(run.row(logits, r), experts, router, correction ? correction->data() : nullptr, scale ? scale->data() : nullptr,
+            run.row<Choice>(choices, r));
     }
   });
   if (!tape.expert_workspace) tape.expert_workspace = std::make_shared<Workspace>();

@@ -44,12 +44,14 @@ int record_columns(Tape&, int x, int64_t start, int64_t count);
 int record_append_shared(Tape&, int x, int shared, int64_t heads);
 int record_take(Tape&, int x);
 int record_softcap(Tape&, int x, float cap);
+// k, v: -1 where other work of the tape has written the pages before.
 int record_attend(Tape&, const Cache::Shape&, const AttendShape&, int q, int k, int v, VectorPointer slopes, VectorPointer sinks);
 
 struct ExpertWeights {
   MatrixPointer gate, up, down;  // gate: null where the blocks are plain
   VectorPointer gate_bias, up_bias, down_bias;
 };
-int record_experts(Tape&, int x, int logits, const ExpertWeights&, const RouterShape&, int activation, VectorPointer correction);
+int record_experts(Tape&, int x, int logits, const ExpertWeights&, const RouterShape&, int activation, VectorPointer correction,
+                   VectorPointer scale);
 
 }  // namespace linnet

@@ -56,8 +56,8 @@ class Tape:
     def attend(
         self,
         q: int,
-        k: int,
-        v: int,
+        k: int | None,
+        v: int | None,
         layer: int,
         heads: int,
         kv: tuple[int, int, int],
@@ -77,6 +77,7 @@ class Tape:
         router: tuple[int, int, bool, float, int, int],
         activation: int,
         correction: Vector | None,
+        scale: Vector | None = None,
     ) -> int: ...
     def run(
         self,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from linnet.system_files import system_text
+
 MOUNT = "sys/fs/cgroup"
 
 _UNLIMITED = 2**60
@@ -65,11 +67,3 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
             own = Path() if ".." in path else Path(path.lstrip("/"))
             mount = mount if mount.is_dir() else root / MOUNT / names
     yield from (mount / part for part in (own, *own.parents))
-
-
-def system_text(file: Path) -> str:
-    """What the kernel or a driver says in a file; "" where there is none, or it does not answer."""
-    try:
-        return file.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""

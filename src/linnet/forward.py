@@ -5,12 +5,11 @@ X below is an op set's activations, [n, width]: n the rows of the batch. What ea
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Literal
 
-from linnet.arch.spec import Attention, Latent, Layer, Mlp, ModelSpec, Moe, Norm
+from linnet.arch.spec import Attention, Latent, Layer, Mlp, ModelSpec, Moe, Norm, PerLayer
 from linnet.ops.base import Ops
-from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
+from linnet.weights import PLAIN, AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
 
 X = Any
 
@@ -22,11 +21,16 @@ def forward(ops: Ops, spec: ModelSpec, weights: Weights, wanted: Literal["logits
     Also writes keys and values of every input row to the op set's KV pages.
     """
     x = first = embed(ops, spec, weights)
+    per_layer = per_layer_inputs(ops, spec, weights, first)
     middle = None
     for index, (layer, w) in enumerate(zip(spec.layers, weights.layers, strict=True)):
         if layer.remixed:
             x = ops.add(ops.scale(x, w.input_scale), ops.scale(first, w.first_scale))
         x = parallel_layer(ops, layer, w, x, index) if layer.parallel else sequential_layer(ops, layer, w, x, index)
+        if layer.per_layer is not None:
+            x = add_per_layer(ops, layer.per_layer, w, x, ops.columns(per_layer, index * layer.per_layer.width, layer.per_layer.width))
+        if layer.rescaled:
+            x = ops.scale(x, w.output_scale)
         if index == spec.backout:
             middle = x
     x = ops.take(x)
@@ -61,13 +65,28 @@ def embedded(ops: Ops, spec: ModelSpec, weights: Weights, source: Literal["token
     return norm(ops, x, weights.embedding_norm, spec.embedding.norm)
 
 
+def per_layer_inputs(ops: Ops, spec: ModelSpec, weights: Weights, first: X) -> X | None:
+    """What layers add at their ends, before it is gated: X [n, layers * own width], see `PerLayer`; None where they add nothing."""
+    per_layer = spec.layers[0].per_layer if spec.layers else None  # tests run models without layers
+    if per_layer is None:
+        return None
+    of_text = ops.scale(project(ops, first, weights.per_layer_projection), spec.hidden**-0.5)
+    of_text = norm(ops, of_text, weights.per_layer_norm, per_layer.norm, len(spec.layers))
+    return ops.add(of_text, ops.embed(weights.per_layer_embedding, "tokens"), 0.5**0.5, (per_layer.width / 2) ** 0.5)
+
+
+def add_per_layer(ops: Ops, spec: PerLayer, w: LayerWeights, x: X, own: X) -> X:
+    gated = ops.gate(project(ops, x, w.per_layer_gate), own, spec.activation)
+    return ops.add(x, norm(ops, project(ops, gated, w.per_layer_projection), w.per_layer_norm, spec.norm))
+
+
 def sequential_layer(ops: Ops, layer: Layer, w: LayerWeights, x: X, index: int) -> X:
     """Attention, then the feed-forward block on its sum: X [n, hidden]."""
     h = norm(ops, x, w.attention_norm, layer.attention_norm)
     a = norm(ops, attention(ops, layer.attention, w.attention, h, index), w.attention_post_norm, layer.attention_post_norm)
     x = norm(ops, residual(ops, layer, x, h, a), w.attention_sum_norm, layer.attention_sum_norm)
     h = norm(ops, x, w.mlp_norm, layer.mlp_norm)
-    m = norm(ops, feed_forward(ops, layer, w, h), w.mlp_post_norm, layer.mlp_post_norm)
+    m = norm(ops, feed_forward(ops, layer, w, x, h), w.mlp_post_norm, layer.mlp_post_norm)
     return norm(ops, residual(ops, layer, x, h, m), w.mlp_sum_norm, layer.mlp_sum_norm)
 
 
@@ -75,7 +94,7 @@ def parallel_layer(ops: Ops, layer: Layer, w: LayerWeights, x: X, index: int) ->
     """Attention and the feed-forward block side by side on the same input: X [n, hidden]."""
     h = norm(ops, x, w.attention_norm, layer.attention_norm)
     a = attention(ops, layer.attention, w.attention, h, index)
-    m = feed_forward(ops, layer, w, h if layer.mlp_norm is None else norm(ops, x, w.mlp_norm, layer.mlp_norm))
+    m = feed_forward(ops, layer, w, x, h if layer.mlp_norm is None else norm(ops, x, w.mlp_norm, layer.mlp_norm))
     return residual(ops, layer, x, h, ops.add(a, m))
 
 
@@ -86,27 +105,34 @@ def residual(ops: Ops, layer: Layer, x: X, normed: X, branch: X) -> X:
 def attention(ops: Ops, spec: Attention, w: AttentionWeights, h: X, index: int) -> X:
     """Project, normalise and rotate per head, attend over the pages, project back: X [n, hidden]."""
     q, k, v = latent_heads(ops, spec, spec.latent, w, h) if spec.latent else heads(ops, spec, w, h)
-    return project(ops, ops.attend(q, k, v, index, spec, w.sinks), w.output)
+    if spec.temperature is not None:
+        q = ops.weigh(q, ops.embed(w.temperatures, "positions"))
+    return project(ops, ops.attend(q, k, v, index if spec.kv_layer is None else spec.kv_layer, spec, w.sinks), w.output)
 
 
-def heads(ops: Ops, spec: Attention, w: AttentionWeights, h: X) -> tuple[X, X, X]:
-    """Queries [n, query_width], keys [n, key_width] and values [n, value_width], ready to attend."""
-    q, k, v = project(ops, h, w.query), project(ops, h, w.key), project(ops, h, w.value)
+def heads(ops: Ops, spec: Attention, w: AttentionWeights, h: X) -> tuple[X, X | None, X | None]:
+    """Queries [n, query_width], keys [n, key_width] and values [n, value_width], ready to attend; no keys and values where an earlier
+    layer's are read."""
+    q = project(ops, h, w.query)
+    if spec.kv_layer is not None:
+        return turned(ops, spec, q, w.query_norm, spec.query_norm, spec.heads), None, None
+    k = project(ops, h, w.key)
+    v = k if spec.keys_as_values else project(ops, h, w.value)
+    v = norm(ops, v, PLAIN, spec.value_norm, spec.kv_heads)
     if spec.value_gate is not None:
         gate = ops.activate(project(ops, ops.columns(h, 0, spec.value_gate), w.value_gate), "sigmoid")
         v = ops.add(v, ops.weigh(ops.embed(w.value_embedding, "tokens"), gate), 1.0, spec.value_gate_scale)
-    if not spec.norm_rotated:
-        q, k = normed_heads(ops, spec, w, q, k)
+    q = turned(ops, spec, q, w.query_norm, spec.query_norm, spec.heads)
+    return q, turned(ops, spec, k, w.key_norm, spec.key_norm, spec.kv_heads), v
+
+
+def turned(ops: Ops, spec: Attention, x: X, w: NormWeights, normed: Norm | None, heads: int) -> X:
+    """Queries or keys, normalised and rotated per head."""
+    groups = heads if spec.norm_heads else 1
+    x = x if spec.norm_rotated else norm(ops, x, w, normed, groups)
     for rope in spec.ropes:
-        q, k = ops.rotate(q, rope, spec.head_dim), ops.rotate(k, rope, spec.head_dim)
-    if spec.norm_rotated:
-        q, k = normed_heads(ops, spec, w, q, k)
-    return q, k, v
-
-
-def normed_heads(ops: Ops, spec: Attention, w: AttentionWeights, q: X, k: X) -> tuple[X, X]:
-    q = norm(ops, q, w.query_norm, spec.query_norm, spec.heads if spec.norm_heads else 1)
-    return q, norm(ops, k, w.key_norm, spec.key_norm, spec.kv_heads if spec.norm_heads else 1)
+        x = ops.rotate(x, rope, spec.head_dim)
+    return norm(ops, x, w, normed, groups) if spec.norm_rotated else x
 
 
 def latent_heads(ops: Ops, spec: Attention, latent: Latent, w: AttentionWeights, h: X) -> tuple[X, X, X]:
@@ -115,22 +141,26 @@ def latent_heads(ops: Ops, spec: Attention, latent: Latent, w: AttentionWeights,
     q, shared = project(ops, down, w.query), project(ops, h, w.shared_key)
     compressed = norm(ops, project(ops, h, w.key_value_down), w.key_value_norm, latent.norm)
     k, v = project(ops, compressed, w.key), project(ops, compressed, w.value)
+    k = ops.append_shared(k, shared, spec.kv_heads)
     for rope in spec.ropes:
-        q = ops.rotate(q, rope, spec.head_dim)
-        shared = ops.rotate(shared, replace(rope, start=0), latent.rope_dim)
-    return q, ops.append_shared(k, shared, spec.kv_heads), v
+        q, k = ops.rotate(q, rope, spec.head_dim), ops.rotate(k, rope, spec.head_dim)
+    return q, k, v
 
 
-def feed_forward(ops: Ops, layer: Layer, w: LayerWeights, h: X) -> X:
-    """The layer's dense block, or its mixture of experts: X [n, hidden]."""
+def feed_forward(ops: Ops, layer: Layer, w: LayerWeights, x: X, h: X) -> X:
+    """The layer's dense block, or its mixture of experts, of x, which was normalised as h: X [n, hidden]."""
     if isinstance(layer.mlp, Mlp):
         return mlp(ops, layer.mlp, w.mlp, h)
     moe: Moe = layer.mlp
     assert w.experts is not None
-    out = ops.experts(h, project(ops, h, w.router), w.experts, moe, w.router_correction)
+    apart = moe.branch_norm
+    routed, given = (h, h) if apart is None else (norm(ops, x, w.router_norm, apart), norm(ops, x, w.experts_norm, apart))
+    routed = routed if moe.router.input_scale == 1.0 else ops.scale(routed, moe.router.input_scale)
+    out = ops.experts(given, project(ops, routed, w.router), w.experts, moe, w.router_correction, w.expert_scale)
+    out = norm(ops, out, w.experts_post_norm, apart)
     if moe.shared is None:
         return out
-    shared = mlp(ops, moe.shared, w.mlp, h)
+    shared = norm(ops, mlp(ops, moe.shared, w.mlp, h), w.shared_post_norm, apart)
     if moe.shared_gated:
         shared = ops.weigh(shared, ops.activate(project(ops, h, w.shared_gate), "sigmoid"))
     return ops.add(out, shared)

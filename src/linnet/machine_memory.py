@@ -6,15 +6,14 @@ import os
 from pathlib import Path
 
 from linnet.control_group import memory_left
+from linnet.system_files import system_bytes
 
 
 def available_memory(root: Path = Path("/")) -> int:
     """Bytes that can be taken without swapping: the smallest of the machine's, the control groups' and what `ulimit -v` leaves (Linux),
     or the installed memory where the system says no more. root: the folder that holds proc and sys."""
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-        available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # elsewhere than on Linux; where it is imitated
+    available = system_bytes(root / "proc/meminfo", "MemAvailable")
+    if available is None:  # elsewhere than on Linux; where it is imitated
         return _installed_memory()
     limits = (memory_left(root), _address_space_left(root / "proc/self/statm"))
     return min([available, *(left for left in limits if left is not None)])

@@ -12,8 +12,7 @@ from typing import Any
 
 from linnet.errors import InvalidRequestError
 from linnet.ops.torch.devices import import_torch, open_device, parse_device
-
-_PROCESS = Path("/proc/self")
+from linnet.system_files import system_bytes
 
 
 def memory_usage(device: str | None = None) -> int:
@@ -51,9 +50,9 @@ def _of_device(name: str, *functions: str) -> Any:
 
 
 def _resident_bytes() -> int:
-    with suppress(OSError, StopIteration):
-        lines = (_PROCESS / "status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+    resident = system_bytes(Path("/proc/self/status"), "VmRSS")
+    if resident is not None:
+        return resident
     if sys.platform == "win32":
         raise InvalidRequestError("memory_usage: this system does not tell without a device; name one that PyTorch drives")
     import subprocess  # only where there is no /proc

@@ -44,13 +44,14 @@ class AttentionWeights:
     """`query`, `key` and `value` project the layer's input, or what the latent projections made of it.
 
     sinks: [heads]. query_down, key_value_down, shared_key: see `Latent`. value_embedding: a table [vocab, value width];
-    value_gate: a projection of the input's leading columns to one number per KV head.
+    value_gate: a projection of the input's leading columns to one number per KV head. temperatures: a table [context, 1] by position.
+    key is None where an earlier layer's keys and values are read, and so is value, or where keys serve as values.
     """
 
     query: Linear
-    key: Linear
-    value: Linear
     output: Linear
+    key: Linear | None = None
+    value: Linear | None = None
     query_norm: NormWeights = PLAIN
     key_norm: NormWeights = PLAIN
     sinks: Any | None = None
@@ -61,13 +62,16 @@ class AttentionWeights:
     shared_key: Linear | None = None
     value_embedding: Any | None = None
     value_gate: Linear | None = None
+    temperatures: Any | None = None
 
 
 @dataclass(frozen=True)
 class LayerWeights:
     """The tensors of one decoder layer. `mlp` is the dense block, or the shared one of a mixture.
 
-    router: [experts, hidden]; router_correction: [experts]; shared_gate: [1, hidden].
+    router: [experts, hidden]; router_correction, expert_scale: [experts]; shared_gate: [1, hidden]. router_norm, experts_norm,
+    experts_post_norm, shared_post_norm: see `Moe.branch_norm`. per_layer_gate: [own width, hidden], per_layer_projection its inverse in
+    shape, per_layer_norm: of what that gives. output_scale: [1].
     input_scale, first_scale: [1], what a remixed layer multiplies its input and the first layer's by.
     """
 
@@ -76,6 +80,7 @@ class LayerWeights:
     experts: MlpWeights | None = None
     router: Linear | None = None
     router_correction: Any | None = None
+    expert_scale: Any | None = None
     shared_gate: Linear | None = None
     attention_norm: NormWeights = PLAIN
     mlp_norm: NormWeights = PLAIN
@@ -83,8 +88,16 @@ class LayerWeights:
     mlp_post_norm: NormWeights = PLAIN
     attention_sum_norm: NormWeights = PLAIN
     mlp_sum_norm: NormWeights = PLAIN
+    router_norm: NormWeights = PLAIN
+    experts_norm: NormWeights = PLAIN
+    experts_post_norm: NormWeights = PLAIN
+    shared_post_norm: NormWeights = PLAIN
+    per_layer_gate: Linear | None = None
+    per_layer_projection: Linear | None = None
+    per_layer_norm: NormWeights = PLAIN
     input_scale: Any | None = None
     first_scale: Any | None = None
+    output_scale: Any | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,8 @@ class Weights:
     """All of a decoder. `output.matrix` is `embedding` itself when the spec ties them.
 
     positions: a table [count, hidden]. embedding_projection, output_projection: between the table's width and the hidden size.
-    smear_gate: [1, leading columns]; smear_scale and backout_scale: [1].
+    smear_gate: [1, leading columns]; smear_scale and backout_scale: [1]. per_layer_embedding: a table [vocab, layers * own width],
+    per_layer_projection: [layers * own width, hidden], per_layer_norm: [own width].
     """
 
     embedding: Any
@@ -106,3 +120,6 @@ class Weights:
     smear_gate: Linear | None = None
     smear_scale: Any | None = None
     backout_scale: Any | None = None
+    per_layer_embedding: Any | None = None
+    per_layer_projection: Linear | None = None
+    per_layer_norm: NormWeights = PLAIN

@@ -55,7 +55,48 @@ DEEPSEEK_V2_LITE = {
     "topk_method": "greedy",
     "v_head_dim": 128,
 }
+DEEPSEEK_V3 = {
+    **DEEPSEEK_V2_LITE,
+    "first_k_dense_replace": 3,
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "model_type": "deepseek_v3",
+    "moe_intermediate_size": 2048,
+    "n_group": 8,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_attention_heads": 128,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 61,
+    "num_key_value_heads": 128,
+    "num_nextn_predict_layers": 1,
+    "q_lora_rank": 1536,
+    "rope_scaling": {**DEEPSEEK_V2_LITE["rope_scaling"], "mscale": 1.0, "mscale_all_dim": 1.0},
+    "routed_scaling_factor": 2.5,
+    "scoring_func": "sigmoid",
+    "topk_group": 4,
+    "topk_method": "noaux_tc",
+    "vocab_size": 129280,
+}
 PUBLISHED: dict[str, Settings] = {
+    "deepseek-v3": DEEPSEEK_V3,
+    "kimi-k2": {
+        **DEEPSEEK_V3,
+        "first_k_dense_replace": 1,
+        "max_position_embeddings": 131072,
+        "model_type": "kimi_k2",
+        "n_group": 1,
+        "n_routed_experts": 384,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 64,
+        "num_nextn_predict_layers": 0,
+        "rope_scaling": {**DEEPSEEK_V3["rope_scaling"], "beta_fast": 1.0, "beta_slow": 1.0, "factor": 32.0},
+        "rope_theta": 50000.0,
+        "routed_scaling_factor": 2.827,
+        "topk_group": 1,
+        "vocab_size": 163840,
+    },
     "mixtral-8x7b": {
         **COMMON,
         "hidden_size": 4096,
@@ -190,6 +231,8 @@ PARAMETERS = {  # in billions, as their authors say
     "deepseek-moe-16b": 16.4,
     "deepseek-v2-lite": 15.7,
     "deepseek-v2": 236.0,
+    "deepseek-v3": 671.0,
+    "kimi-k2": 1026.0,
     "gpt-oss-20b": 20.9,
 }
 
@@ -240,6 +283,22 @@ GROUPED = {
     "expert_group_used_count": 3,
     "expert_weights_scale": 16.0,
 }
+V3_GGUF = {
+    **SPLIT,
+    "attention.q_lora_rank": 1536,
+    "block_count": 62,
+    "expert_count": 256,
+    "expert_feed_forward_length": 2048,
+    "expert_gating_func": 2,
+    "expert_group_count": 8,
+    "expert_group_used_count": 4,
+    "expert_shared_count": 1,
+    "expert_weights_norm": True,
+    "expert_weights_scale": 2.5,
+    "leading_dense_block_count": 3,
+    "nextn_predict_layers": 1,
+    "rope.scaling.yarn_log_multiplier": 0.1,
+}
 GPT_OSS_GGUF = {
     "attention.key_length": 64,
     "attention.sliding_window": 128,
@@ -261,5 +320,6 @@ GGUF: list[tuple[str, str, Settings]] = [  # as llama.cpp's converter writes the
     ("deepseek-v2-lite", "deepseek2", SPLIT),
     ("deepseek-v2", "deepseek2", {**UNSPLIT, **GROUPED}),
     ("deepseek-v2", "deepseek2", {**SPLIT, **GROUPED, "expert_gating_func": 1}),
+    ("deepseek-v3", "deepseek2", V3_GGUF),
     ("gpt-oss-20b", "gpt-oss", GPT_OSS_GGUF),
 ]

@@ -21,9 +21,11 @@ from linnet.arch.spec import (
     ModelSpec,
     Moe,
     Norm,
+    PerLayer,
     Positions,
     Rope,
     Router,
+    Temperature,
 )
 from linnet.errors import ModelFileError
 from linnet.weights import AttentionWeights, LayerWeights, MlpWeights, Weights
@@ -39,6 +41,11 @@ MOE = Moe(8, Mlp(64, "silu"), Router(4, groups=4, active_groups=2))
 
 def with_attention(attention: Attention = ATTEND, **changes: Any) -> ModelSpec:
     return replace(SPEC, layers=(LAYER, replace(LAYER, attention=replace(attention, **changes))))
+
+
+def sharing(attention: Attention = ATTEND, number: int = 0, **changes: Any) -> ModelSpec:
+    """A layer that reads the keys and values of another."""
+    return with_attention(replace(attention, kv_layer=number), **changes)
 
 
 def with_mlp(mlp: Any, **changes: Any) -> ModelSpec:
@@ -60,6 +67,10 @@ POSSIBLE = [
     with_router(active=4, groups=8, active_groups=4),
     with_rope(scaling=LongScaling((1.0,) * 4, (2.0,) * 4, 32, 1.0)),
     replace(SPEC, embedding=Embedding(positions=Positions(66, offset=2))),
+    sharing(query_norm=NORM),
+    with_attention(keys_as_values=True, value_norm=NORM),
+    with_mlp(MOE, shared=Mlp(64, "silu"), branch_norm=NORM),
+    replace(SPEC, layers=(replace(LAYER, per_layer=PerLayer(4, "silu", NORM)),) * 2),
 ]
 IMPOSSIBLE = [
     (replace(SPEC, layers=()), "0 layers"),
@@ -81,6 +92,10 @@ IMPOSSIBLE = [
     (with_attention(softcap=0.0), "softcap is 0.0"),
     (with_attention(softcap=float("nan")), "softcap is nan"),
     (with_attention(value_gate=40), "value_gate looks at 40 of 32 columns"),
+    (sharing(number=1), "layer 1 reads the keys and values of layer 1, which is no earlier layer"),
+    (replace(SPEC, layers=(*sharing().layers, sharing(number=1).layers[1])), "layer 2 reads the keys and values of layer 1, which is no"),
+    (sharing(window=9), "layer 1 reads the keys and values of layer 0, whose kv_heads, head_dim, value_head_dim, window"),
+    (sharing(key_norm=NORM), "layer 1 reads the keys and values of layer 0, and says how it makes its own"),
     (with_rope(dim=18), "a rope over 18 entries from 0 on, in heads of 16"),
     (with_rope(dim=7), "a rope over 7 entries"),
     (with_rope(start=10), "a rope over 8 entries from 10 on"),
@@ -89,15 +104,21 @@ IMPOSSIBLE = [
     (with_attention(LATENT, latent=Latent(12, 16, NORM)), "a shared key part of 16 in heads of 16"),
     (with_attention(LATENT, ropes=(ROPE,)), "a rope that is not over the 8 shared entries"),
     (with_attention(LATENT, query_norm=NORM), "latent attention with query_norm"),
+    (with_attention(LATENT, keys_as_values=True), "latent attention with query_norm, key_norm, value_norm, value_gate or keys_as_values"),
     (with_attention(LATENT, latent=Latent(12, 8, NORM, query_rank=0)), "query_rank is 0"),
     (with_mlp(LAYER.mlp, width=0), "width is 0"),
     (with_mlp(LAYER.mlp, activation="clamped_swiglu", gated=False), "clamped_swiglu is only a gate"),
     (with_mlp(MOE, shared=Mlp(0, "silu")), "width is 0"),
+    (with_mlp(MOE, branch_norm=NORM), "branch_norm without a shared block"),
+    (replace(SPEC, layers=(replace(LAYER, per_layer=PerLayer(0, "silu", NORM)),)), "width is 0"),
+    (replace(SPEC, layers=(LAYER, replace(LAYER, per_layer=PerLayer(4, "silu", NORM)))), "layer 1 has other per-layer embeddings"),
     (with_mlp(MOE, experts=9), "9 experts are not 4 equal groups"),
     (with_router(active=5), "5 active experts of the 4 that may be chosen"),
     (with_router(active=9, groups=1, active_groups=1), "9 active experts of the 8"),
     (with_router(active_groups=5), "5 active groups of 4"),
     (with_router(groups=0), "groups is 0"),
+    (with_attention(temperature=Temperature(0.1, 0)), "layer 1: length is 0"),
+    (with_attention(temperature=Temperature(float("nan"), 8)), "layer 1: temperature grows by nan"),
     (replace(SPEC, layers=(replace(LAYER, parallel=True, mlp_post_norm=NORM),)), "attention and mlp are parallel"),
     (replace(SPEC, layers=(replace(LAYER, mlp=replace(MOE, experts=2**17 + 4)),)), "131076 experts in all layers together"),
 ]
@@ -121,13 +142,15 @@ def test_every_field_that_a_spec_may_read_is_one_of_the_weights() -> None:
     norms = dict.fromkeys(("attention_post_norm", "mlp_post_norm", "attention_sum_norm", "mlp_sum_norm"), NORM)
     full = replace(ATTEND, query_norm=NORM, key_norm=NORM, sinks=True, value_gate=4)
     latent = replace(LATENT, latent=Latent(12, 8, NORM, query_rank=6))
-    moe = replace(MOE, router=replace(MOE.router, corrected=True), shared=Mlp(64, "silu"), shared_gated=True)
-    layers = (replace(LAYER, attention=full, remixed=True, **norms), replace(LAYER, attention=latent, mlp=moe))
+    router = replace(MOE.router, corrected=True, rescaled=True)
+    moe = replace(MOE, router=router, shared=Mlp(64, "silu"), shared_gated=True, branch_norm=NORM)
+    whole = replace(LAYER, attention=full, remixed=True, rescaled=True, per_layer=PerLayer(4, "silu", NORM), **norms)
+    layers = (whole, replace(LAYER, attention=latent, mlp=moe))
     embedding = Embedding(norm=NORM, positions=Positions(64), width=16, smear=4)
     spec = replace(SPEC, layers=layers, embedding=embedding, tied=False, backout=0)
     read = set(outer_fields(spec)) | {"layers." + field for layer in layers for field in layer_fields(layer)}
     known = {"layers." + path for path in paths(LayerWeights)} | {path for path in paths(Weights) if path != "layers"}
-    assert read == known
+    assert read | {"layers.attention.temperatures"} == known  # which are computed
 
 
 def paths(kind: Any) -> set[str]:

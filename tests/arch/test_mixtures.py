@@ -60,6 +60,8 @@ def test_gguf_means_the_same(name: str, architecture: str, keys: Settings) -> No
     said = {**{LLAMA_KEYS[key]: values[key] for key in LLAMA_KEYS if key in values}, **keys}
     metadata = {"general.architecture": architecture, **{f"{architecture}.{key}": value for key, value in said.items()}}
     shapes = {"token_embd.weight": (values["vocab_size"], values["hidden_size"]), "output.weight": ()}
+    if values.get("topk_method") == "noaux_tc":
+        shapes["blk.60.exp_probs_b.bias"] = (256,)
     expected = built(values)[0]
     assert build(gguf_config(metadata, "m.gguf", shapes))[0] == (turned(expected) if architecture in ("llama", "deepseek") else expected)
 
@@ -76,6 +78,9 @@ WRONG: list[tuple[str, Settings, type[Exception], str]] = [
     ("deepseek-v2", {"n_group": 7}, ModelFileError, r"n_group is '7'; a divisor of the number of experts \(160\)"),
     ("deepseek-v2", {"topk_group": 9}, ModelFileError, r"topk_group is '9'; at most the number of groups \(8\)"),
     ("deepseek-v2", {"num_experts_per_tok": 61}, ModelFileError, "num_experts_per_tok is '61'; at most the 60 experts"),
+    ("deepseek-v3", {"scoring_func": "softmax"}, UnsupportedModelError, "scoring_func is 'softmax'; only sigmoid runs"),
+    ("deepseek-v3", {"topk_method": "greedy"}, UnsupportedModelError, "topk_method is 'greedy'; only noaux_tc runs"),
+    ("deepseek-v3", {"mlp_layer_types": ["sparse"]}, ModelFileError, r"mlp_layer_types is .*; 61 times dense or sparse"),
     ("deepseek-v2", {"topk_method": "noaux_tc"}, UnsupportedModelError, "topk_method is 'noaux_tc'; known are greedy, group"),
     ("deepseek-v2", {"norm_topk_prob": True}, UnsupportedModelError, "norm_topk_prob is true; only false runs"),
     ("deepseek-v2", {"qk_rope_head_dim": 63}, ModelFileError, "qk_rope_head_dim is '63'; an even number"),
@@ -96,6 +101,6 @@ def test_what_cannot_be_is_named_with_its_file(name: str, changes: Settings, err
 def test_another_router_in_gguf_is_refused() -> None:
     values = {"deepseek2." + key: value for key, value in SPLIT.items()}
     said = {"deepseek2." + LLAMA_KEYS[key]: DEEPSEEK_V2_LITE[key] for key in LLAMA_KEYS if key in DEEPSEEK_V2_LITE}
-    metadata = {**said, **values, "general.architecture": "deepseek2", "deepseek2.expert_gating_func": 2}
-    with pytest.raises(UnsupportedModelError, match=r"m\.gguf: deepseek2\.expert_gating_func is 2; only softmax runs"):
+    metadata = {**said, **values, "general.architecture": "deepseek2", "deepseek2.expert_gating_func": 3}
+    with pytest.raises(UnsupportedModelError, match=r"m\.gguf: deepseek2\.expert_gating_func is 3; only softmax runs"):
         build(gguf_config(metadata, "m.gguf", {"token_embd.weight": (102400, 2048)}))

@@ -35,7 +35,7 @@ def test_json(linnet: Linnet, tmp_path: Path) -> None:
     assert types["blk.0.ffn_up.weight"] == "f16"
     assert types["blk.3.attn_v.weight"] == "q8_0"
     assert types["blk.3.ffn_down.weight"] == "q2_k"
-    assert types["token_embd.weight"] == "q2_k"  # pure, and no output.weight to be q6_k
+    assert types["token_embd.weight"] == "q6_k"  # which is the output, too
     assert report["evaluation"]["tokens"] > 200
     assert report["evaluation"]["kl_divergence"] > 0
     assert report["worst_tensors"][0] in types

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from mock_model import CONTEXT, VOCAB, MockOps, mock_engine, request, run, tokens_of
 
 from linnet.engine.engine import Engine
+from linnet.engine.turns import Turns
 from linnet.errors import ClosedError, InvalidRequestError, LinnetError, OutOfMemoryError
 
 PROMPTS = [[int(t) for t in np.random.default_rng(n).integers(0, VOCAB, n)] for n in (1, 2, 7, 31, 32, 33, 64, 100)]
@@ -138,3 +140,75 @@ def test_close_does_not_wait_for_the_last_token_of_another_thread() -> None:
     thread.join()
     assert len(errors) == 1
     assert r.sequences[0].generated < CONTEXT - 1
+
+
+def test_whoever_closes_second_waits_for_the_step_too() -> None:
+    """As soon as `close` returns, its caller may free what a step computes with."""
+    inside, resume = threading.Event(), threading.Event()
+
+    def choose(logits: np.ndarray) -> int:
+        inside.set()
+        resume.wait()
+        return 3
+
+    def drive() -> None:
+        with suppress(ClosedError):
+            run(engine, request([1], max_tokens=5, choose=choose))
+
+    def close() -> None:
+        engine.close()
+        resumed.append(resume.is_set())
+
+    engine, resumed = mock_engine(), list[bool]()
+    threads = [threading.Thread(target=drive), *(threading.Thread(target=close) for _ in range(2))]
+    threads[0].start()
+    inside.wait()
+    for thread in threads[1:]:
+        thread.start()
+    threads[-1].join(0.2)  # time to return too early; how long it is decides nothing where it waits
+    resume.set()
+    for thread in threads:
+        thread.join()
+    assert resumed == [True, True]
+
+
+def test_closing_that_was_interrupted_is_finished_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: Turns) -> None:
+        raise KeyboardInterrupt
+
+    engine = mock_engine()
+    r = request([1], max_tokens=50)
+    engine.submit(r)
+    with monkeypatch.context() as patch:
+        patch.setattr(Turns, "close", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            engine.close()
+    engine.close()
+    assert isinstance(r.error, ClosedError)
+    assert engine.pool.free_count == engine.pool.count
+
+
+def test_draining_from_a_callable_is_refused_and_changes_nothing() -> None:
+    engine = mock_engine()
+    with pytest.raises(LinnetError, match="wait for itself"):
+        run(engine, request([1], max_tokens=5, choose=lambda logits: engine.drain()))
+    assert len(run(engine, request([1], max_tokens=5))[0]) == 5
+
+
+def test_an_interrupt_in_what_was_left_to_be_done_gives_the_turn_up() -> None:
+    """Else every other thread would wait for one that may never come back."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    done: list[str] = []
+    turns = Turns()
+    assert turns.take(lambda: False)
+    turns.leave(interrupt)
+    turns.leave(lambda: done.append("the errand after it"))
+    with pytest.raises(KeyboardInterrupt):
+        turns.give_up()
+    assert not turns.mine
+    assert turns.take(lambda: False)
+    turns.give_up()
+    assert done == ["the errand after it"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from mock_model import VOCAB, MockOps, mock_engine, request, run, tokens_of
 from speculating import mock_draft, seconds_of, speculating_engine
 
+from linnet.engine.draft_model import DraftModel
 from linnet.engine.engine import Engine
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Request
@@ -217,6 +219,32 @@ def test_a_draft_model_that_fails_is_left_out(caplog: pytest.LogCaptureFixture) 
     assert engine.speculator.draft is None
     assert_whole(engine)
     engine.close()
+
+
+def test_an_interrupted_step_leaves_the_draft_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has read its own guesses by then, which no step has settled."""
+    engine = speculating_engine(draft=mock_draft())
+    r = request(prompt_of(20), max_tokens=80, speculation="draft")
+    engine.submit(r)
+    stream = engine.outputs(r)
+    outputs = [next(stream) for _ in range(20)]
+    guess, struck = DraftModel.guess, list[bool]()
+
+    def interrupted(*arguments: Any) -> Any:
+        guess(*arguments)
+        struck.append(True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DraftModel, "guess", interrupted)
+        while not struck and not r.done:
+            outputs += [r.outputs.popleft() for _ in range(len(r.outputs))]
+            with suppress(KeyboardInterrupt):
+                engine.advance(r)
+    assert struck
+    assert tokens_of(r, [*outputs, *stream]) == run(mock_engine(), request(prompt_of(20), max_tokens=80))
+    assert engine.speculator.draft is not None
+    assert_whole(engine)
 
 
 # ---- what it may take

@@ -189,6 +189,7 @@ def test_a_metric_that_raises_fails_by_name_and_the_rest_stand(llm: LLM) -> None
         ([{**CHOICES[0], "answer": 4}], "row 0: answer is 4; it must be one of the choices, or its number from 0 to 3"),
         ([{**CHOICES[0], "answer": "Oslo"}], "row 0: answer is 'Oslo'"),
         ([{**CHOICES[0], "answer": True}], "row 0: answer is True"),
+        ([{**CHOICES[0], "answer": "1" * 5000}], "row 0: answer is '1111"),
     ],
 )
 def test_rows_that_are_wrong_are_refused_before_a_model_is_opened(rows: list[Any], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from llm_cases import pool_is_whole
 
@@ -15,6 +16,7 @@ from linnet import (
     ContextLengthError,
     DeadlineError,
     InvalidRequestError,
+    LinnetError,
     OutOfMemoryError,
     SamplingParams,
 )
@@ -102,3 +104,38 @@ def test_after_close_everything_is_refused() -> None:
     handle.cancel()
     assert llm.counters().outcomes["failed"] == 1
     llm.close()
+
+
+@pytest.mark.parametrize("window", [None, 16])
+@pytest.mark.parametrize("ops", ["reference", "native", "torch"])
+@pytest.mark.parametrize("kv_dtype", ["f16", "f32"])
+def test_a_token_that_is_no_number_to_the_model(ops: str, kv_dtype: str, window: int | None) -> None:
+    """A request that meets it fails. Others do not, in one batch with it, on pages that it had, and where they begin as it does."""
+    random, broken = np.random.default_rng(0), 63
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = {"model_type": "mistral", "vocab_size": 64, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "sliding_window": window}
+    square, narrow = (32, 32), (16, 32)
+    shapes = {"self_attn.q_proj": square, "self_attn.k_proj": narrow, "self_attn.v_proj": narrow, "self_attn.o_proj": square}
+    shapes |= {f"mlp.{name}_proj": square for name in ("gate", "up", "down")} | {
+        "input_layernorm": (32,),
+        "post_attention_layernorm": (32,),
+    }
+    whole = {f"model.layers.{layer}.{name}.weight": shape for layer in (0, 1) for name, shape in shapes.items()}
+    whole |= {"model.embed_tokens.weight": (64, 32), "model.norm.weight": (32,), "lm_head.weight": (64, 32)}
+    weights = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in whole.items()}
+    weights["model.embed_tokens.weight"][broken] = np.nan
+    beginning = random.integers(0, 60, 40).tolist()
+    prompts = [[*beginning, *random.integers(0, 60, count).tolist()] for count in (0, 3, 30)] + [[7]]
+    params = SamplingParams(max_tokens=20, temperature=0.0, logit_bias={broken: -100.0})
+    options: Any = {"ops": ops, "kv_dtype": kv_dtype, "max_batch": 8, "prefill_chunk": 64}
+    with LLM.from_state_dict({**config, **sizes}, weights, **options) as alone:
+        expected = [alone.generate([prompt], params)[0].token_ids for prompt in prompts]
+    with LLM.from_state_dict({**config, **sizes}, weights, **options) as llm:
+        for _ in range(2):
+            failing = [llm.submit([*beginning, broken, *more], params) for more in ([], beginning[:5])]
+            handles = [llm.submit(prompt, params) for prompt in prompts]
+            for handle in failing:
+                with pytest.raises(LinnetError, match="not finite"):
+                    handle.result()
+            assert [handle.result()[0].token_ids for handle in handles] == expected
+        assert pool_is_whole(llm)

@@ -62,7 +62,7 @@ static int layer(Tape& tape, Weights& floats, Weights& weights) {
   int logits = record_linear(tape, h, floats.matrix(1, kExperts), nullptr);
   ExpertWeights experts{
       weights.matrix(kExperts, kHidden), weights.matrix(kExperts, kHidden), weights.matrix(kExperts, kHidden), {}, {}, {}};
-  return record_add(tape, x, record_experts(tape, h, logits, experts, {2, 0, true, 1.0f, 1, 1}, kSilu, nullptr), 1, 1);
+  return record_add(tape, x, record_experts(tape, h, logits, experts, {2, 0, true, 1.0f, 1, 1}, kSilu, nullptr, nullptr), 1, 1);
 }
 
 // The layer's outputs [kPositions, kHidden], computed in pieces of so many rows.

@@ -42,23 +42,22 @@ def test_pages_keep_what_the_reference_keeps(kv_dtype: str, width: int) -> None:
 @pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_a_page_is_copied_in_every_layer(kv_dtype: str) -> None:
     attention = Attention(2, 2, 8, (), 1.0, value_dim=4)
-    cache = Cache([attention, attention], [3], kv_dtype, CPU)
+    cache = Cache({0: attention, 1: attention}, [3], kv_dtype, CPU)
     places = torch.arange(PAGE_SIZE)
-    for store in (*cache.keys, *cache.values):
+    for store in (*cache.keys.values(), *cache.values.values()):
         store.write(places + PAGE_SIZE, torch.randn(PAGE_SIZE, 2 * store.width))
     cache.copy_page(1, 2, 0)
-    for store in (*cache.keys, *cache.values):
+    for store in (*cache.keys.values(), *cache.values.values()):
         copied, source, other = (store.read(places + page * PAGE_SIZE, torch.float32) for page in (2, 1, 0))
         assert torch.equal(copied, source)
         assert not other.any()
 
 
 PLAIN = Attention(4, 2, 16, (), 0.25)
+KINDS = [PLAIN, replace(PLAIN, window=9), replace(PLAIN, softcap=3.0), replace(PLAIN, alibi=(1, 0.5, 0.2, 0.1))]
 
 
-@pytest.mark.parametrize(
-    "attention", [PLAIN, replace(PLAIN, window=9), replace(PLAIN, softcap=3.0), replace(PLAIN, alibi=(1, 0.5, 0.2, 0.1))]
-)
+@pytest.mark.parametrize("attention", KINDS)
 @pytest.mark.parametrize(("queries", "length"), [(30, 30), (7, 30), (1, 30)])
 def test_prompts_attend_as_the_definition_says_in_pieces_too(
     attention: Attention, queries: int, length: int, monkeypatch: pytest.MonkeyPatch
@@ -91,6 +90,40 @@ def by_hand(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attention: Attent
         weights = scores.exp() / (scores.exp().sum() + (0 if sinks is None else sinks[head].exp()))
         out[row, head] = weights @ v[first : position + 1, own]
     return out
+
+
+@pytest.mark.parametrize("attention", KINDS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", ["k", "v"])
+def test_what_is_not_finite_reaches_only_the_rows_that_see_it(attention: Attention, bad: float, place: str) -> None:
+    """Sequences of one row each, whose pages go on past their ends; and one of many rows, in each of which the next ones are masked."""
+    torch.manual_seed(0)
+    slopes = None if attention.alibi is None else torch.tensor(attention.alibi)
+    last = torch.tensor([[3], [17], [29]])
+    prompt = torch.arange(20, 30)[None]
+    for positions, causal in ((last, False), (prompt, True)):
+        part = Part(slice(None), torch.zeros(1, len(positions), 1, dtype=torch.int64), positions, positions, 30, causal)
+        x = {name: torch.randn(len(positions), 30, 2, 16) for name in "kv"}
+        q = torch.randn(*positions.shape, 4, 16)
+        expected = attend(q, x["k"].clone(), x["v"].clone(), part, attention, slopes, None)
+        for at in (2, 15, 25, 29):
+            broken = {name: values.clone() for name, values in x.items()}
+            broken[place][:, at, 1, 5] = bad
+            seen = (positions >= at) & (positions < at + (attention.window or 30))
+            found = attend(q, broken["k"], broken["v"], part, attention, slopes, None)
+            assert found[seen].isnan().all()
+            assert torch.allclose(found[~seen], expected[~seen], atol=1e-6)
+
+
+@pytest.mark.parametrize("kv_dtype", ["f32", "bf16", "f16"])
+def test_what_pages_held_before_is_nobodys(kv_dtype: str) -> None:
+    prompts = [[5, 6, 7], list(range(100, 160)), [8] * 40]
+    with LLM("tiny", ops="torch", kv_dtype=kv_dtype, prefix_cache=False) as llm:
+        expected = [completion.token_ids for completion in llm.generate(prompts, GREEDY)]
+        cache = llm.engine.ops.cache  # type: ignore[attr-defined]
+        for store in (*cache.keys.values(), *cache.values.values()):
+            store.rows.fill_(np.nan)
+        assert [completion.token_ids for completion in llm.generate(prompts, GREEDY)] == expected
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])

@@ -54,7 +54,7 @@ def test_attention_is_that_of_the_op_set(case: str, kv_dtype: str, dtype: str, a
     torch.manual_seed(0)
     positions = torch.tensor([[0], [300], [575]])  # the last of them in a third split
     count, width = len(positions), 18
-    cache = Cache([attention], [count * width], kv_dtype, DEVICE)
+    cache = Cache({0: attention}, [count * width], kv_dtype, DEVICE)
     tables = torch.randperm(count * width).view(1, count, width)
     part = Part(slice(0, count), tables, positions, positions, width * PAGE_SIZE, causal=False)
     for places in part.places[0]:

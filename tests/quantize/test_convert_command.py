@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,36 @@ from linnet import LLM, Tokenizer
 from linnet.arch.hf_config import CONVERTED
 from linnet.errors import InvalidRequestError, UnsupportedModelError
 from linnet.load.checkpoint import open_checkpoint
+from linnet.quantize.atomic import whole_folder
 from models import FAMILIES, Draw, named_draws, save
 
 CHAT = [{"role": "user", "content": "What is 17 + 25?"}]
 IDS = np.random.default_rng(0).integers(0, 101, 60).tolist()
 WRITTEN = {
+    "arcee": "arcee",
     "bloom": "bloom",
     "chatglm2": "glm",
     "cohere": "cohere",
+    "cohere2": "cohere2",
+    "ernie4_5": "ernie4_5",
+    "exaone": "llama",
+    "exaone4": "exaone4",
     "falcon": "falcon",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3": "gemma3_text",
     "glm4": "glm4",
     "gpt2": "gpt2",
+    "gpt_bigcode": "gpt_bigcode",
     "gpt_neox": "gpt_neox",
     "gpt_oss": "gpt_oss",
     "granite": "granite",
+    "hunyuan_v1_dense": "hunyuan_v1_dense",
     "internlm2": "llama",
     "llama": "llama",
     "mixtral": "mixtral",
+    "mpt": "mpt",
+    "nemotron": "nemotron",
     "olmo2": "olmo2",
     "phi": "phi",
     "phi3": "phi3",
@@ -47,14 +58,16 @@ WRITTEN = {
     "qwen2_moe": "qwen2_moe",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3_moe",
+    "seed_oss": "seed_oss",
     "smollm3": "smollm3",
     "stablelm": "stablelm",
+    "starcoder2": "starcoder2",
 }
 """What transformers calls what each family becomes. (Mistral's files are called Llama's in GGUF.)"""
 
 
 def test_every_family_that_is_converted_is_tried() -> None:
-    assert {*WRITTEN.values(), "mistral"} == set(CONVERTED)
+    assert {*WRITTEN.values(), "ministral3", "mistral", "olmo3"} == set(CONVERTED)
 
 
 def logits_of(folder: Path) -> np.ndarray:
@@ -157,6 +170,26 @@ def test_what_is_refused(tmp_path: Path) -> None:
             linnet.convert(model, tmp_path / "folder", force=True)
 
 
+def test_a_folder_that_is_closed_to_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system answers who is not root."""
+    out = tmp_path / "out"
+    linnet.convert("tiny", out)
+
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(os, "listdir", refuse)
+        for force in (False, True):
+            with pytest.raises(InvalidRequestError, match=r"out: exists already and cannot be looked into \(Permission denied\); choose"):
+                linnet.convert("tiny", out, force=force)
+    with monkeypatch.context() as unwritable:
+        unwritable.setattr(os, "access", lambda path, mode: Path(path) != out)
+        with pytest.raises(InvalidRequestError, match="out: exists already and may not be changed"):
+            linnet.convert("tiny", out, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_that_comes_during_the_run_stays(tmp_path: Path) -> None:
     def come(*_: object) -> None:
         (tmp_path / "out").mkdir(exist_ok=True)
@@ -168,6 +201,25 @@ def test_a_folder_that_comes_during_the_run_stays(tmp_path: Path) -> None:
     linnet.convert("tiny", tmp_path / "out", progress=come, force=True)
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_a_folder_that_is_being_replaced_is_never_lost(error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C can come between the two renames that replace it."""
+    out, rename = tmp_path / "out", os.rename
+    out.mkdir()
+    (out / "config.json").write_text("theirs")
+
+    def failing(source: Path, target: Path) -> None:
+        if (Path(source) / "new").exists():
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises((error, InvalidRequestError)), whole_folder(out, force=True) as folder:
+        (folder / "new").write_text("ours")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "config.json"]
+    assert (out / "config.json").read_text() == "theirs"
 
 
 def test_a_family_that_transformers_has_no_words_for(tmp_path: Path) -> None:

@@ -125,6 +125,27 @@ def test_options_that_contradict_each_other_or_mean_nothing(tmp_path: Path) -> N
     refused(tmp_path, "q4_0", eval_text=tmp_path / "none.txt", match=r"eval_text .* cannot be read")
     refused(tmp_path, "q4_0", calibrate=tmp_path / "none.txt", match=r"calibrate .* cannot be read")
     refused(tmp_path, "q4_0", plot=tmp_path / "x.svg", match=r"ends in \.png")
+    refused(tmp_path, "q4_0", calibration_tokens=100, match="calibration_tokens says .* give calibrate, too")
+    refused(tmp_path, "q4_0", eval_tokens=100, match="eval_tokens says .* give eval_text, too")
+    refused(tmp_path, "q4_0", model="tiny", special=True, match="special is of the texts .* leave special out")
+    refused(tmp_path, "q4_0", output_type="q8_0", embedding_type="f16", match=r"token_embd\.weight is both")
+
+
+def test_importances_that_no_type_would_heed(tmp_path: Path) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "out.gguf"
+    text.write_text("One and two are three. " * 20)
+    with pytest.raises(InvalidRequestError, match="calibrate is for types of few bits, and f16 rounds"):
+        linnet.quantize(TINY, out, "f16", calibrate=text)
+    linnet.quantize(TINY, out, "f16", calibrate=text, save_importance=tmp_path / "i.gguf")  # which is what it is for
+    with pytest.raises(InvalidRequestError, match="importance is for types of few bits"):
+        linnet.quantize(TINY, out, "bf16", importance=tmp_path / "i.gguf", force=True)
+    linnet.quantize(TINY, out, "f16", tensor_types={"attn_v": "q4_0"}, importance=tmp_path / "i.gguf", force=True)
+
+
+@pytest.mark.parametrize(("type", "pure"), [("q4_0", False), ("q4_0", True), ("f16", False)])
+def test_the_output_of_a_tied_model_is_its_embedding(type: str, pure: bool, tmp_path: Path) -> None:
+    report = linnet.quantize(TINY, tmp_path / "out.gguf", type, pure=pure, output_type="q8_0")
+    assert {tensor.name: tensor.type for tensor in report.tensors}["token_embd.weight"] == "q8_0"
 
 
 @pytest.mark.parametrize(("stored", "type"), [("Q4_0", "q8_0"), ("Q4_0", "q4_k_m"), ("Q4_K_M", "f16"), ("Q2_K", "q3_k_s")])

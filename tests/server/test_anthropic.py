@@ -18,6 +18,10 @@ USER: Any = [{"role": "user", "content": "Weather?"}]
 TOOLS: Any = [{"name": "get_weather", "description": "Tells.", "input_schema": SCHEMA}]
 
 
+def by_schema(schema: Any) -> dict[str, Any]:
+    return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
+
+
 def anthropic_ask(use: Callable[[Client, ScriptedService], Awaitable[Any]], answer: str = CALLING, **options: Any) -> Any:
     async def with_client(app: Any, service: ScriptedService) -> Any:
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app)) as connection:
@@ -63,6 +67,21 @@ def test_tools_are_used_and_their_results_read() -> None:
         assert "rain 0<|end|><|user|>Error: rain 1<|end|><|user|>And now?" in service.prompts[-1]
 
     anthropic_ask(use)
+
+
+def test_half_a_character_in_a_call_is_read_as_a_replacement_character() -> None:
+    """JSON can escape half of a surrogate pair, which no UTF-8 holds; a model that does so once must not end the conversation."""
+    half = CALLING.replace("Bern", r"Bern \ud83d")
+
+    async def use(client: Client, service: ScriptedService) -> None:
+        asked = await client.messages.create(model="tiny", max_tokens=400, messages=USER, tools=TOOLS)
+        uses: Any = asked.content[1:]
+        assert [use.input for use in uses] == [{"city": "Bern \ufffd"}] * 2
+        results = [{"type": "tool_result", "tool_use_id": use.id, "content": "rain"} for use in uses]
+        messages: Any = [*USER, {"role": "assistant", "content": asked.content}, {"role": "user", "content": results}]
+        await client.messages.create(model="tiny", max_tokens=400, messages=messages, tools=TOOLS)
+
+    anthropic_ask(use, half)
 
 
 def test_one_use_at_a_time() -> None:
@@ -114,7 +133,7 @@ def test_a_use_that_breaks_off_is_text() -> None:
         {"tools": TOOLS},
         {"tools": TOOLS, "tool_choice": {"type": "tool", "name": "get_weather"}},
         {"tools": TOOLS, "tool_choice": {"type": "none"}},
-        {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+        by_schema(SCHEMA),
     ],
 )
 def test_tokens_are_counted_as_they_are_read(options: dict[str, Any]) -> None:
@@ -141,6 +160,11 @@ def test_what_no_context_holds_is_counted() -> None:
         ({"max_tokens": 9}, "unknown field 'max_tokens'"),
         ({"tools": TOOLS * 2}, "two tools called"),
         ({"tool_choice": {"type": "any"}}, "there are no tools"),
+        (
+            {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object", "dependentRequired": {}}}}},
+            "dependentRequired",
+        ),
+        ({"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}, "tools": TOOLS}, "leave one of them out"),
         ({"messages": [{"role": "user", "content": "a" * 3_000_000}]}, "bytes and this server takes 2097152"),
     ],
 )

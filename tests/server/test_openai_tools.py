@@ -196,6 +196,26 @@ def test_responses_say_of_a_call_that_broke_off() -> None:
     openai_ask(use, BROKEN)
 
 
+@pytest.mark.parametrize(("answer", "kind"), [("It rains.", "message"), (BROKEN, "function_call")])
+def test_a_response_that_fails_midway(answer: str, kind: str) -> None:
+    """OpenAI's client takes the event for one of its own, and gives what came until then."""
+
+    async def use(client: Client, service: ScriptedService) -> None:
+        service.fails = True
+        stream = await client.responses.create(model="tiny", input=USER, tools=FLAT_TOOLS, stream=True)
+        events = [event async for event in stream]
+        last: Any = events[-1]
+        assert [event.sequence_number for event in events] == list(range(len(events)))  # type: ignore[union-attr]
+        assert (last.type, last.response.status, last.response.error.code) == ("response.failed", "failed", "server_error")
+        assert last.response.error.message.startswith("the server failed at this request")
+        assert [(item.type, item.status) for item in last.response.output] == [(kind, "incomplete")]
+        assert last.response.output_text == (answer if kind == "message" else "")
+        with pytest.raises(openai.InternalServerError):
+            await client.responses.create(model="tiny", input=USER, tools=FLAT_TOOLS)
+
+    openai_ask(use, answer)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

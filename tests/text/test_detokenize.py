@@ -123,6 +123,18 @@ def test_a_stop_does_not_count_within_the_least_number_of_tokens() -> None:
     assert decoder.stopped == "."
 
 
+def test_a_stop_that_begins_within_the_least_number_of_tokens_and_ends_after_it_counts() -> None:
+    pieces = [b"ab ", b"a", b"b ", b"c"]
+    decoder = StreamDecoder(Pieces(pieces), ["ab"], min_tokens=2)
+    assert [decoder.push([i]) for i in range(4)] == ["ab ", "", "", ""]
+    assert decoder.stopped == "ab"
+    decoder = StreamDecoder(Pieces(pieces), ["ab", "aba"], min_tokens=3)
+    assert ["".join(decoder.push([i]) for i in (1, 2, 3)), decoder.finish()] == ["ab c", ""]
+    decoder = StreamDecoder(Pieces([b"a"]), ["aaa"], min_tokens=3)  # of stops that overlap, each is looked for
+    assert [decoder.push([0]) for _ in range(4)] == ["", "", "a", ""]
+    assert decoder.stopped == "aaa"
+
+
 def test_special_tokens_are_shown_only_when_asked() -> None:
     tokenizer = Pieces([b"<s>", b" hi", b"</s>"], frozenset({0, 2}), strip_first_space=True)
     assert stream(StreamDecoder(tokenizer), [[0], [1], [2]]) == "hi"

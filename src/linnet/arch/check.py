@@ -27,6 +27,10 @@ def _problems(spec: ModelSpec) -> Iterator[str]:
     first: dict[Layer, int] = {}  # most are alike
     for index, layer in enumerate(spec.layers):
         first.setdefault(layer, index)
+    for index, layer in enumerate(spec.layers):
+        yield from _shared_keys(spec, index, layer.attention)
+        if layer.per_layer != spec.layers[0].per_layer:
+            yield f"layer {index} has other per-layer embeddings than the first"
     for layer, index in first.items():
         for problem in (*_layer(layer), *_attention(layer.attention, spec.hidden), *_feed_forward(layer.mlp)):
             yield f"layer {index}: {problem}"
@@ -52,7 +56,25 @@ def _outside(spec: ModelSpec, layers: int) -> Iterator[str]:
         yield f"{positions.count} computed positions of {spec.hidden} entries; there may be {MAX_COMPUTED_POSITIONS} entries"
 
 
+def _shared_keys(spec: ModelSpec, index: int, attention: Attention) -> Iterator[str]:
+    """That the layer whose keys and values another reads comes before it, has its own, and is of that shape."""
+    number = attention.kv_layer
+    if number is None:
+        return
+    if not 0 <= number < index or spec.layers[number].attention.kv_layer is not None:
+        yield f"layer {index} reads the keys and values of layer {number}, which is no earlier layer that has its own"
+        return
+    other = spec.layers[number].attention
+    alike = ("kv_heads", "head_dim", "value_head_dim", "window")
+    if any(getattr(attention, name) != getattr(other, name) for name in alike):
+        yield f"layer {index} reads the keys and values of layer {number}, whose {', '.join(alike)} are not all the same"
+    if attention.latent or attention.keys_as_values or attention.key_norm or attention.value_norm or attention.value_gate is not None:
+        yield f"layer {index} reads the keys and values of layer {number}, and says how it makes its own"
+
+
 def _layer(layer: Layer) -> Iterator[str]:
+    if layer.per_layer is not None:
+        yield from _sizes(layer.per_layer, "width")
     after = (layer.attention_post_norm, layer.mlp_post_norm, layer.attention_sum_norm, layer.mlp_sum_norm)
     if layer.parallel and any(norm is not None for norm in after):
         yield "attention and mlp are parallel, and one has a norm after it"
@@ -71,6 +93,10 @@ def _attention(attention: Attention, hidden: int) -> Iterator[str]:
         yield f"{len(attention.alibi)} alibi slopes for {attention.heads} heads"
     if attention.softcap is not None and not 0 < attention.softcap < inf:
         yield f"softcap is {attention.softcap}"
+    if attention.temperature is not None:
+        yield from _sizes(attention.temperature, "length")
+        if not -1e6 < attention.temperature.beta < 1e6:
+            yield f"temperature grows by {attention.temperature.beta}"
     if attention.value_gate is not None and not 1 <= attention.value_gate <= hidden:
         yield f"value_gate looks at {attention.value_gate} of {hidden} columns"
     for rope in attention.ropes:
@@ -99,8 +125,9 @@ def _latent(attention: Attention, latent: Latent) -> Iterator[str]:
         yield f"a shared key part of {latent.rope_dim} in heads of {attention.head_dim}"
     if any(rope.start != attention.head_dim - latent.rope_dim or rope.dim > latent.rope_dim for rope in attention.ropes):
         yield f"a rope that is not over the {latent.rope_dim} shared entries, the last of a head"
-    if attention.query_norm or attention.key_norm or attention.value_gate is not None:
-        yield "latent attention with query_norm, key_norm or value_gate"
+    norms = attention.query_norm or attention.key_norm or attention.value_norm
+    if norms or attention.keys_as_values or attention.value_gate is not None:
+        yield "latent attention with query_norm, key_norm, value_norm, value_gate or keys_as_values"
 
 
 def _feed_forward(mlp: Mlp | Moe) -> Iterator[str]:
@@ -111,6 +138,8 @@ def _feed_forward(mlp: Mlp | Moe) -> Iterator[str]:
             yield "clamped_swiglu is only a gate"
     if isinstance(mlp, Mlp):
         return
+    if mlp.branch_norm is not None and mlp.shared is None:
+        yield "branch_norm without a shared block"
     yield from _sizes(mlp, "experts")
     yield from _sizes(mlp.router, "active", "groups", "active_groups")
     router = mlp.router

@@ -28,6 +28,12 @@ def table(spec: ModelSpec, attention_bias: bool | None = None) -> Table:
 
 
 def later_layers(config: Config, layers: int) -> list[bool]:
-    """Which layers are mixtures: every `moe_layer_freq`th, counted from the first, past the `first_k_dense_replace` first."""
+    """Which layers are mixtures: as `mlp_layer_types` says; or every `moe_layer_freq`th, counted from the first, past the
+    `first_k_dense_replace` first."""
     first, step = config.integer("first_k_dense_replace", 0, low=0), config.integer("moe_layer_freq", 1)
+    types = config.items("mlp_layer_types")
+    if types is not None:
+        if len(types) != layers or not all(type in ("dense", "sparse") for type in types):
+            raise config.error("mlp_layer_types", f"{layers} times dense or sparse")
+        return [type == "sparse" for type in types]
     return [layer >= first and layer % step == 0 for layer in range(layers)]

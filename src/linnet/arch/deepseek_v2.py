@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from linnet.arch.config import Config
 from linnet.arch.deepseek import later_layers
 from linnet.arch.latent import latent_rows, read_attention
-from linnet.arch.moe import moe_rows, read_experts, read_router, read_shared, with_experts
+from linnet.arch.moe import SIGMOID, moe_rows, read_moe, read_router, with_experts
 from linnet.arch.rope_config import longest
-from linnet.arch.sizes import MAX_LAYERS
-from linnet.arch.spec import Layer, Mlp, ModelSpec, Moe, Norm, Router
+from linnet.arch.sizes import read_layers
+from linnet.arch.spec import Layer, Mlp, ModelSpec, Norm, Router
 from linnet.arch.table import Table, biases, standard_table
 from linnet.errors import UnsupportedModelError
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
     gguf = config.format == "gguf"
-    norm = Norm(config.number("rms_norm_eps", 1e-6))
-    attention = read_attention(config, norm if gguf else Norm(1e-6))  # DeepSeek's code does not read it there
-    layer = Layer(attention, Mlp(config.integer("intermediate_size"), config.activation()), norm, norm)
-    layers, context = config.integer("num_hidden_layers", high=MAX_LAYERS), longest(attention.ropes[0])
-    vocab, hidden, tied = config.integer("vocab_size"), config.integer("hidden_size"), config.flag("tie_word_embeddings", False)
-    dense = ModelSpec("deepseek_v2", vocab, hidden, context, (layer,) * layers, norm, tied)
-    experts, width = read_experts(config), config.integer("moe_intermediate_size")
-    moe = Moe(experts, Mlp(width, config.activation()), group_router(config, experts), read_shared(config, width))
-    spec = with_experts(dense, moe, later_layers(config, layers))
+    if gguf and config.integer("expert_gating_func", 0, low=0) == SIGMOID:
+        from linnet.arch import deepseek_v3
+
+        return deepseek_v3.build(config)
+    norm = None if gguf else Norm(1e-6)  # DeepSeek's code does not read it there
+    spec = latent_spec(config, "deepseek_v2", group_router, norm)
     if gguf:
         return spec, table(spec)
     return spec, table(spec, config.flag("attention_bias", False), config.flag("mlp_bias", False))
+
+
+def latent_spec(config: Config, family: str, read_router: Callable[[Config, int], Router], latent_norm: Norm | None = None) -> ModelSpec:
+    """DeepSeek's decoder since V2. read_router: from the configuration and the number of experts. latent_norm: of what narrow projections
+    give; None: as of the layers."""
+    norm = Norm(config.number("rms_norm_eps", 1e-6))
+    attention = read_attention(config, latent_norm or norm)
+    layer = Layer(attention, Mlp(config.integer("intermediate_size"), config.activation()), norm, norm)
+    layers, context = read_layers(config), longest(attention.ropes[0])
+    vocab, hidden, tied = config.integer("vocab_size"), config.integer("hidden_size"), config.flag("tie_word_embeddings", False)
+    dense = ModelSpec(family, vocab, hidden, context, (layer,) * layers, norm, tied)
+    return with_experts(dense, read_moe(config, read_router), later_layers(config, layers))
 
 
 def group_router(config: Config, experts: int) -> Router:

@@ -22,6 +22,9 @@ def outer_fields(spec: ModelSpec) -> Fields:
         found |= {**_linear("smear_gate"), "smear_scale": True}
     if spec.backout is not None:
         found["backout_scale"] = True
+    per_layer = spec.layers[0].per_layer if spec.layers else None
+    if per_layer is not None:
+        found |= {"per_layer_embedding": True, **_linear("per_layer_projection"), **_norm("per_layer_norm", per_layer.norm)}
     return found
 
 
@@ -32,16 +35,21 @@ def layer_fields(layer: Layer) -> Fields:
         found |= _norm(name, getattr(layer, name))
     if layer.remixed:
         found |= {"input_scale": True, "first_scale": True}
+    if layer.rescaled:
+        found["output_scale"] = True
+    if layer.per_layer is not None:
+        found |= _linear("per_layer_gate") | _linear("per_layer_projection") | _norm("per_layer_norm", layer.per_layer.norm)
     if isinstance(layer.mlp, Mlp):
         return found | _mlp("mlp", layer.mlp)
     return found | _moe(layer.mlp)
 
 
 def _attention(attention: Attention) -> Fields:
-    found: Fields = {}
-    for name in ("query", "key", "value", "output"):
-        found |= _linear(f"attention.{name}")
-    found |= _norm("attention.query_norm", attention.query_norm) | _norm("attention.key_norm", attention.key_norm)
+    found: Fields = _linear("attention.query") | _linear("attention.output") | _norm("attention.query_norm", attention.query_norm)
+    if attention.kv_layer is None:
+        found |= _linear("attention.key") | _norm("attention.key_norm", attention.key_norm)
+        if not attention.keys_as_values:
+            found |= _linear("attention.value")
     if attention.sinks:
         found["attention.sinks"] = True
     if attention.value_gate is not None:
@@ -58,6 +66,10 @@ def _moe(moe: Moe) -> Fields:
     found = _mlp("experts", moe.expert) | _linear("router")
     if moe.router.corrected:
         found["router_correction"] = True
+    if moe.router.rescaled:
+        found["expert_scale"] = True
+    for name in ("router_norm", "experts_norm", "experts_post_norm", "shared_post_norm"):
+        found |= _norm(name, moe.branch_norm)
     if moe.shared is not None:
         found |= _mlp("mlp", moe.shared)
         if moe.shared_gated:

@@ -3,37 +3,29 @@ keys, and five layers of a window, with a rotary base of their own, for each tha
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from linnet.arch.config import Config
 from linnet.arch.gemma import less_one
 from linnet.arch.gemma2 import attention_scale, layer_rows
+from linnet.arch.inside import inside, text_config
 from linnet.arch.layer_types import sliding_layers
-from linnet.arch.rope_config import rope_of
+from linnet.arch.rope_config import read_two_ropes
 from linnet.arch.sizes import read_sizes
-from linnet.arch.spec import Attention, Embedding, Layer, Mlp, ModelSpec, Norm, Output, Rope
-from linnet.arch.table import QUERY_KEY_NORMS, Row, Stored, Table, standard_table
+from linnet.arch.spec import Attention, Embedding, Layer, Mlp, ModelSpec, Norm, Output
+from linnet.arch.table import QUERY_KEY_NORMS, Table, standard_table
 
 LAYERS_27B = 62
 # What transformers assumes; published configurations leave these out.
 DEFAULTS = {"vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131_072}
-SIGHT = "vision_config mm_tokens_per_image image_token_index boi_token_index eoi_token_index image_token_id boi_token_id eoi_token_id"
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
     gguf = config.format == "gguf"
-    tied = config.flag("tie_word_embeddings", True)
-    if not gguf and config.text("model_type") == "gemma3":
-        config.ignore(SIGHT.split())
-        text = config.group("text_config")
-        if text is None:
-            raise config.error("text_config", "the configuration of the text model")
-        config, tied = text, text.flag("tie_word_embeddings", tied)
+    config, tied = text_config(config)
     config.assume(hidden_activation="gelu_pytorch_tanh")
     if not gguf:
         config.assume(**DEFAULTS, rope_theta=1_000_000.0)
     sizes = read_sizes(config)
-    everywhere, nearby = _ropes(config, sizes.head_dim)
+    everywhere, nearby = read_two_ropes(config, sizes.head_dim, nearby=10_000.0)
     norm = Norm(config.number("rms_norm_eps", 1e-6))
     mlp = Mlp(sizes.width, config.activation("hidden_activation"))
     scale = attention_scale(config, sizes, LAYERS_27B)
@@ -53,29 +45,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     return spec, table(spec, None if gguf else config.flag("attention_bias", False))
 
 
-def _ropes(config: Config, head_dim: int) -> tuple[Rope, Rope]:
-    """That of the layers that see everything, which alone scales, and that of those with a window."""
-    parameters = config.group("rope_parameters")
-    full, sliding = (parameters.group("full_attention"), parameters.group("sliding_attention")) if parameters else (None, None)
-    everywhere = rope_of(config, head_dim, full, config.group("rope_scaling") or full)
-    theta = config.number("rope_local_base_freq", 10_000.0, low=1.0)
-    if sliding is None:
-        return everywhere, replace(everywhere, theta=theta, scaling=None)
-    sliding.assume(rope_theta=theta)
-    return everywhere, rope_of(config, head_dim, sliding, sliding)
-
-
 def table(spec: ModelSpec, attention_bias: bool | None = None) -> Table:
     """Biases: on the four projections of attention, on none, or (None) as the checkpoint has them."""
     made = less_one(standard_table(spec, (*layer_rows(attention_bias), *QUERY_KEY_NORMS)))
-    ignored = [f"language_model.{name}" for name in made.ignored]
-    sight = ("*vision_tower.*", "*multi_modal_projector.*")
-    return Table(tuple(_also_inside(row) for row in made.rows), (*made.ignored, *ignored, *sight))
-
-
-def _also_inside(row: Row) -> Row:
-    """The row under the names of a checkpoint that sees, too: as published, and as transformers calls them within."""
-    stored = Stored(row.hf) if isinstance(row.hf, str) else row.hf
-    assert isinstance(stored, Stored)
-    inner = stored.name.replace("model.", "model.language_model.", 1)
-    return replace(row, hf=tuple(replace(stored, name=name) for name in (stored.name, f"language_model.{stored.name}", inner)))
+    return inside(made)

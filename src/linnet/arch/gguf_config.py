@@ -23,16 +23,22 @@ _KEYS = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.key_length": "head_dim",
     "attention.key_length_mla": "qk_head_dim",
+    "attention.key_length_swa": "sliding_head_dim",
     "attention.kv_lora_rank": "kv_lora_rank",
     "attention.q_lora_rank": "q_lora_rank",
+    "attention.temperature_scale": "llama_4_scaling_beta",
     "attention.value_length": "value_head_dim",
     "attention.value_length_mla": "v_head_dim",
     "attention.layer_norm_epsilon": "layer_norm_eps",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+    "attention.max_alibi_bias": "alibi_bias_max",
+    "attention.value_length_swa": "sliding_value_head_dim",
     "attention.scale": "attention_multiplier",
+    "attention.shared_kv_layers": "num_kv_shared_layers",
     "attention.sliding_window": "sliding_window",
     "attention.sliding_window_pattern": "sliding_window_pattern",
     "attn_logit_softcapping": "attn_logit_softcapping",
+    "embedding_length_per_layer_input": "hidden_size_per_layer_input",
     "embedding_scale": "embedding_multiplier",
     "expert_count": "num_experts",
     "expert_feed_forward_length": "moe_intermediate_size",
@@ -45,12 +51,15 @@ _KEYS = {
     "expert_weights_norm": "norm_topk_prob",
     "expert_weights_scale": "routed_scaling_factor",
     "final_logit_softcapping": "final_logit_softcapping",
+    "interleave_moe_layer_step": "moe_layer_interval",
     "leading_dense_block_count": "first_k_dense_replace",
     "logit_scale": "logit_scale",
+    "nextn_predict_layers": "num_nextn_predict_layers",
     "residual_scale": "residual_multiplier",
     "rope.freq_base": "rope_theta",
     "rope.freq_base_swa": "rope_local_base_freq",
     "rope.dimension_count": "rope_dim",
+    "rope.dimension_count_swa": "sliding_rope_dim",
     "rope.scaling.finetuned": "rope_finetuned",
     "use_parallel_residual": "use_parallel_residual",
 }
@@ -119,12 +128,27 @@ def gguf_config(
         del values["sliding_window_pattern"]
         values["layer_types"] = ["sliding_attention" if sliding else "full_attention" for sliding in pattern.tolist()]
         names["layer_types"] = names["sliding_window_pattern"]
+    values |= _numbers_of_layers(values)
     values["tie_word_embeddings"] = "output.weight" not in shapes
     if "token_embd.weight" in shapes:
         values["vocab_size"] = shapes["token_embd.weight"][0]
     for name in _KEYS:
         names.setdefault(_KEYS[name], f"{architecture}.{name}")
     return Config(values, where, "gguf", names, shapes)
+
+
+def _numbers_of_layers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes that files give for each layer, as config.json has them: those of the first layer, and, where others differ, all of them."""
+    said: dict[str, Any] = {}
+    of_layers: dict[str, dict[str, Any]] = {}
+    for key in ("num_key_value_heads", "intermediate_size"):
+        numbers = values.get(key)
+        if isinstance(numbers, np.ndarray) and numbers.size:
+            said[key] = numbers.tolist()[0]
+            for index, number in enumerate(numbers.tolist()):
+                of_layers.setdefault(str(index), {})[key] = number
+    alike = all(own[key] == said[key] for own in of_layers.values() for key in own)
+    return said if alike else {**said, "per_layer_config": of_layers}
 
 
 def _scaling(scaling: dict[str, Any], rope_factors: Mapping[str, Sequence[float]]) -> dict[str, Any]:

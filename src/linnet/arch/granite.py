@@ -10,6 +10,14 @@ from linnet.arch.table import ATTENTION, GATED_MLP, Table, biases, standard_tabl
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
+    spec = granite_spec(config, "granite")
+    if config.format == "gguf":
+        return spec, table(spec)
+    return spec, table(spec, config.flag("attention_bias", False), config.flag("mlp_bias", False))
+
+
+def granite_spec(config: Config, family: str) -> ModelSpec:
+    """Its decoder, dense."""
     gguf = config.format == "gguf"
     sizes = read_sizes(config)
     rope = read_rope(config, sizes.head_dim, interleaved=gguf)
@@ -22,10 +30,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     tied = config.flag("tie_word_embeddings", False)
     embedding = Embedding(scale=config.number("embedding_multiplier", 1.0))
     output = Output(scale=1 / config.number("logit_scale" if gguf else "logits_scaling", 1.0))
-    spec = ModelSpec("granite", sizes.vocab, sizes.hidden, longest(rope), (layer,) * sizes.layers, norm, tied, embedding, output)
-    if gguf:
-        return spec, table(spec)
-    return spec, table(spec, config.flag("attention_bias", False), config.flag("mlp_bias", False))
+    return ModelSpec(family, sizes.vocab, sizes.hidden, longest(rope), (layer,) * sizes.layers, norm, tied, embedding, output)
 
 
 def table(spec: ModelSpec, attention_bias: bool | None = None, mlp_bias: bool | None = None) -> Table:

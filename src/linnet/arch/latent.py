@@ -22,15 +22,17 @@ def read_attention(config: Config, norm: Norm) -> Attention:
         if config.integer("num_key_value_heads", heads) != heads:
             raise config.error("num_key_value_heads", f"as many as {config.name('num_attention_heads')} ({heads})")
         config.ignore(["head_dim", "qk_head_dim"])  # transformers writes what they come to
+        by_neighbours = config.flag("rope_interleave", True)
     else:  # in newer files key_length and value_length are those of compressed pages
         head_dim = config.integer("qk_head_dim", config.integer("head_dim"), high=MAX_HEAD_DIM)
         value_dim = config.integer("v_head_dim", config.integer("value_head_dim"), high=MAX_HEAD_DIM)
         rotated = config.integer("rope_dim", high=head_dim - 1)
         config.ignore(["num_key_value_heads"])
+        by_neighbours = True
     if rotated % 2:
         raise config.error("qk_rope_head_dim" if config.format == "hf" else "rope_dim", "an even number")
     latent = Latent(config.integer("kv_lora_rank"), rotated, norm, config.optional_integer("q_lora_rank"))
-    rope = replace(read_rope(config, rotated, interleaved=True), start=head_dim - rotated)
+    rope = replace(read_rope(config, rotated, interleaved=by_neighbours), start=head_dim - rotated)
     scale = head_dim**-0.5 * score_factor(config, rope)
     return Attention(heads, heads, head_dim, (rope,), scale, value_dim=value_dim, latent=latent)
 

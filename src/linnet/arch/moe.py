@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,8 +16,9 @@ MAX_EXPERTS = 4096
 
 _COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _TRAINING = "output_router_logits router_aux_loss_coef router_jitter_noise aux_loss_alpha seq_aux ep_size".split()
-_GATING_FUNCTIONS = {"softmax": 1, "softmax_chosen": 3}
+_GATING_FUNCTIONS = {"softmax": 1, "sigmoid": 2, "softmax_chosen": 3}
 """What GGUF calls them; 0: the architecture's own."""
+SIGMOID = _GATING_FUNCTIONS["sigmoid"]
 
 
 def read_experts(config: Config) -> int:
@@ -33,19 +34,21 @@ def read_router(
     config: Config,
     experts: int,
     normalise: bool,
-    scoring: Literal["softmax", "softmax_chosen"] = "softmax",
+    scoring: Literal["softmax", "sigmoid", "softmax_chosen"] = "softmax",
     scale: float = 1.0,
     groups: int = 1,
     active_groups: int = 1,
+    corrected: bool = False,
 ) -> Router:
     """A router as its family has it. Raises ModelFileError, naming the key, where experts and groups do not go together, and
     UnsupportedModelError for another way to score."""
     config.ignore(_TRAINING)
-    name = config.text("scoring_func", "softmax")
+    runs = scoring.replace("_chosen", "")
+    name = config.text("scoring_func", runs)
     number = config.integer("expert_gating_func", 0, low=0)
-    if name != "softmax" or number not in (0, _GATING_FUNCTIONS[scoring]):
-        key, value = ("scoring_func", repr(name)) if name != "softmax" else ("expert_gating_func", str(number))
-        raise UnsupportedModelError(f"{config.where}: {config.name(key)} is {value}; only {scoring.replace('_chosen', '')} runs here")
+    if name != runs or number not in (0, _GATING_FUNCTIONS[scoring]):
+        key, value = ("scoring_func", repr(name)) if name != runs else ("expert_gating_func", str(number))
+        raise UnsupportedModelError(f"{config.where}: {config.name(key)} is {value}; only {runs} runs here")
     if experts % groups:
         raise config.error("n_group", f"a divisor of the number of experts ({experts})")
     if active_groups > groups:
@@ -53,7 +56,28 @@ def read_router(
     active = config.integer("num_experts_per_tok")
     if active > (choice := experts // groups * active_groups):
         raise config.error("num_experts_per_tok", f"at most the {choice} experts there are to choose from")
-    return Router(active, scoring, normalise, scale, groups, active_groups)
+    return Router(active, scoring, normalise, scale, groups, active_groups, corrected)
+
+
+def read_corrected_router(config: Config, experts: int) -> Router:
+    """That of DeepSeek V3 ("noaux_tc"), which many took over: sigmoids, corrected for choosing, from the best groups of experts."""
+    gguf = config.format == "gguf"
+    if (method := config.text("topk_method", "noaux_tc")) != "noaux_tc":
+        raise UnsupportedModelError(f"{config.where}: {config.name('topk_method')} is {method!r}; only noaux_tc runs in this family")
+    groups, active = config.integer("n_group", 1), config.integer("topk_group", 1)
+    normalise, scale = config.flag("norm_topk_prob", not gguf), config.number("routed_scaling_factor", 1.0)
+    return read_router(config, experts, normalise, "sigmoid", scale, groups, active, is_corrected(config))
+
+
+def is_corrected(config: Config) -> bool:
+    """Whether a family's router is corrected: always but in GGUF files that lack the tensors."""
+    return config.format != "gguf" or any(name.endswith(".exp_probs_b.bias") for name in config.tensors)
+
+
+def read_moe(config: Config, read_router: Callable[[Config, int], Router]) -> Moe:
+    """A mixture in DeepSeek's words. read_router: from the configuration and the number of experts."""
+    experts, width = read_experts(config), config.integer("moe_intermediate_size")
+    return Moe(experts, Mlp(width, config.activation()), read_router(config, experts), read_shared(config, width))
 
 
 def read_shared(config: Config, width: int) -> Mlp | None:
@@ -81,7 +105,18 @@ def moe_rows(
     if moe is None:
         return GATED_MLP[:1] + dense
     rows = (*GATED_MLP[:1], *dense, _router(block), *_experts(moe.expert.width, block, names))
+    if moe.router.corrected:
+        rows += (_CORRECTION,)
     return rows + _shared(shared) if moe.shared else rows
+
+
+_CORRECTION = Row(
+    "layers.router_correction",
+    "model.layers.{layer}.mlp.gate.e_score_correction_bias",
+    "blk.{layer}.exp_probs_b.bias",
+    ("experts",),
+    when=is_moe,
+)
 
 
 def _router(block: str) -> Row:

@@ -6,6 +6,7 @@ Names, precedence and defaults are those of transformers (modeling_rope_utils).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from linnet.arch.config import Config
 from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, RopeScaling, YarnScaling
@@ -14,11 +15,29 @@ from linnet.errors import UnsupportedModelError
 MAX_CONTEXT = 2**31 - 1
 """Positions are int32."""
 
+STILL = 1e30
+"""What GGUF divides the frequency of a pair by that is not to turn."""
+
 
 def read_rope(config: Config, head_dim: int, interleaved: bool = False) -> Rope:
     """The rotary positions of a model whose heads are `head_dim` wide."""
     parameters = config.group("rope_parameters")
     return rope_of(config, head_dim, parameters, config.group("rope_scaling") or parameters, interleaved)
+
+
+def read_two_ropes(config: Config, head_dim: int, nearby: float | None = None, near_dim: int | None = None) -> tuple[Rope, Rope]:
+    """That of the layers that see everything, which alone scales, and that of those with a window. nearby: the latter's base where
+    no key says it; None: the former's. near_dim: how wide their heads are; None: as wide."""
+    near_dim = near_dim or head_dim
+    parameters = config.group("rope_parameters")
+    full, sliding = (parameters.group("full_attention"), parameters.group("sliding_attention")) if parameters else (None, None)
+    everywhere = rope_of(config, head_dim, full, config.group("rope_scaling") or full)
+    theta = config.number("rope_local_base_freq", nearby or everywhere.theta, low=1.0)
+    if sliding is None:
+        dim = config.integer("sliding_rope_dim", min(everywhere.dim, near_dim), high=near_dim)
+        return everywhere, replace(everywhere, dim=dim, theta=theta, scaling=None)
+    sliding.assume(rope_theta=theta)
+    return everywhere, rope_of(config, near_dim, sliding, sliding)
 
 
 def rope_of(config: Config, head_dim: int, parameters: Config | None, scaling: Config | None, interleaved: bool = False) -> Rope:
@@ -30,6 +49,8 @@ def rope_of(config: Config, head_dim: int, parameters: Config | None, scaling: C
         if group is not None:
             theta = group.number("rope_theta", theta, low=1.0)
             share = group.number("partial_rotary_factor", share, high=1.0)
+    if scaling is not None and scaling.text("rope_type", "default") == "proportional":
+        return Rope(head_dim, theta, context, interleaved, _proportional(scaling, head_dim, share))
     dim = config.integer("rope_dim", int(head_dim * share), high=head_dim)
     if dim < 2 or dim % 2:
         raise config.error("rope_dim" if config.format == "gguf" else "head_dim", f"an even number of rotated entries, not {dim},")
@@ -74,12 +95,18 @@ def _scaling(config: Config, group: Config | None, context: int, dim: int) -> Ro
     return Llama3Scaling(group.number("factor"), low, high, original)
 
 
+def _proportional(group: Config, head_dim: int, share: float) -> FactorScaling:
+    """Gemma 4: of pairs across the halves of the whole head, so many that they are a share of it turn, the first."""
+    turning = int(share * head_dim // 2)
+    return FactorScaling((group.number("factor", 1.0),) * turning + (math.inf,) * (head_dim // 2 - turning))
+
+
 def _factors(config: Config, key: str, dim: int) -> tuple[float, ...]:
-    """A divisor for the frequency of each pair."""
+    """A divisor for the frequency of each pair, which does not turn where that is STILL or more."""
     factors = config.items(key) or []
-    if len(factors) != dim // 2 or not all(type(f) in (int, float) and 0 < f < 1e30 for f in factors):
+    if len(factors) != dim // 2 or not all(type(f) in (int, float) and 0 < f <= 2 * STILL for f in factors):
         raise config.error(key, f"{dim // 2} positive factors")
-    return tuple(float(f) for f in factors)
+    return tuple(float(f) if f < STILL else math.inf for f in factors)
 
 
 def _long(group: Config, original: int, context: int, dim: int) -> LongScaling:

@@ -37,9 +37,28 @@ def read_sizes(config: Config, head_dim: int | None = None) -> Sizes:
     return Sizes(
         config.integer("vocab_size"),
         hidden,
-        config.integer("num_hidden_layers", high=MAX_LAYERS),
+        read_layers(config),
         heads,
         kv_heads,
         head_dim,
         config.integer("intermediate_size"),
     )
+
+
+def read_layers(config: Config) -> int:
+    """How many layers the decoder has, without those past them that predict further tokens, which GGUF counts, too."""
+    layers = config.integer("num_hidden_layers", high=MAX_LAYERS)
+    further = config.integer("num_nextn_predict_layers", 0, low=0, high=MAX_LAYERS)
+    if config.format == "hf":
+        return layers
+    if further >= layers:
+        raise config.error("num_nextn_predict_layers", f"fewer than {config.name('num_hidden_layers')} ({layers})")
+    return layers - further
+
+
+def further_layers(config: Config, layers: int) -> list[str]:
+    """Patterns of the tensors of layers past the decoder's `layers`, which predict further tokens (multi-token prediction, Gloeckle et
+    al. 2024; DeepSeek V3) and are not run."""
+    count = config.integer("num_nextn_predict_layers", 0, low=0, high=MAX_LAYERS)
+    prefix = "blk." if config.format == "gguf" else "model.layers."
+    return [f"{prefix}{layer}.*" for layer in range(layers, layers + count)]

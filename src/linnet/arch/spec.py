@@ -64,7 +64,8 @@ class Llama3Scaling:
 
 @dataclass(frozen=True)
 class FactorScaling:
-    """Each frequency divided by its own factor, as GGUF's `rope_freqs.weight` stores them [dim / 2]."""
+    """Each frequency divided by its own factor, as GGUF's `rope_freqs.weight` stores them [dim / 2]. A pair of an infinite factor does
+    not turn."""
 
     factors: tuple[float, ...]
 
@@ -117,6 +118,14 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class Temperature:
+    """What rotated queries are multiplied by, the more the further on: 1 + beta * log(1 + floor(position / length)) (Llama 4)."""
+
+    beta: float
+    length: int
+
+
+@dataclass(frozen=True)
 class Attention:
     """Causal grouped-query attention.
 
@@ -131,6 +140,11 @@ class Attention:
         `norm_rotated` (nanochat). Their weights are [head_dim] for all heads or [heads * head_dim], or there are none.
     value_gate: how many leading columns of the layer's input gate its value embeddings, which are then added to the values
         times value_gate_scale (nanochat); None: it has none.
+    keys_as_values: the values are the projected keys, before key_norm and rotation; there is no projection of values (Gemma 4).
+    value_norm: over each value head, never the whole row; without a weight (Gemma 4).
+    temperature: of the queries, once they are rotated (Ministral 3).
+    kv_layer: the number of an earlier layer, alike in window and shape, whose keys and values this one reads; it then has none of
+        its own, and what belongs to them is None here (Gemma 3n).
     """
 
     heads: int
@@ -150,6 +164,10 @@ class Attention:
     latent: Latent | None = None
     value_gate: int | None = None
     value_gate_scale: float = 1.0
+    keys_as_values: bool = False
+    value_norm: Norm | None = None
+    temperature: Temperature | None = None
+    kv_layer: int | None = None
 
     @property
     def query_width(self) -> int:
@@ -191,6 +209,8 @@ class Router:
     groups, active_groups: experts form `groups` equal groups, of which only the best `active_groups` may be chosen from; a group
         is worth its largest score, or the sum of its two largest for sigmoid scoring (DeepSeek V2, V3).
     corrected: whether a learned value per expert is added to the scores for choosing, not for weighing (DeepSeek V3).
+    rescaled: whether each expert's weight is, last of all, multiplied by a learned value of that expert (Gemma 4).
+    input_scale: multiplies the input that the logits are made of (Gemma 4).
     Ties go to the smaller index. Results are summed in descending order of score.
     """
 
@@ -201,18 +221,36 @@ class Router:
     groups: int = 1
     active_groups: int = 1
     corrected: bool = False
+    rescaled: bool = False
+    input_scale: float = 1.0
 
 
 @dataclass(frozen=True)
 class Moe:
     """Mixture of experts: the `router.active` best of `experts` blocks of `expert`'s shape, weighed and summed; plus, where there
-    is one, a `shared` block that every token passes, itself weighed by sigmoid of one output when `shared_gated`."""
+    is one, a `shared` block that every token passes, itself weighed by sigmoid of one output when `shared_gated`.
+
+    branch_norm: the experts and the router each normalise the layer's sum for themselves, while the shared block reads what mlp_norm
+    made of it; and what experts and shared block give is normalised before it is added (Gemma 4). None: all read what mlp_norm made.
+    """
 
     experts: int
     expert: Mlp
     router: Router
     shared: Mlp | None = None
     shared_gated: bool = False
+    branch_norm: Norm | None = None
+
+
+@dataclass(frozen=True)
+class PerLayer:
+    """A layer's own embedding of each token (Gemma 3n), which its last step adds: x += norm(project(act(gate(x)) * own)), where own
+    [width] is the layer's part of (table[token] * sqrt(width) + norm(first @ projection / sqrt(hidden))) / sqrt(2). first is the first
+    layer's input, the table [vocab, layers * width]; the norm inside is over each layer's part."""
+
+    width: int
+    activation: Activation
+    norm: Norm
 
 
 @dataclass(frozen=True)
@@ -226,6 +264,8 @@ class Layer:
     residual: what the outputs are added to: the input, or the input as normalised (ChatGLM-6B, BLOOM's option).
     residual_scale: multiplies what is added to (ChatGLM-6B); branch_scale: what is added (Granite).
     remixed: the input is first a learned mix of itself and of the first layer's input (nanochat).
+    per_layer: the same in every layer of a model, or in none.
+    rescaled: the output is multiplied by a learned number (Gemma 4).
     """
 
     attention: Attention
@@ -241,6 +281,8 @@ class Layer:
     residual_scale: float = 1.0
     branch_scale: float = 1.0
     remixed: bool = False
+    per_layer: PerLayer | None = None
+    rescaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -298,6 +340,17 @@ class ModelSpec:
     output: Output = field(default_factory=Output)
     bidirectional_prompt: bool = False
     backout: int | None = None
+
+    @property
+    def main_rope(self) -> Rope | None:
+        """That of a layer which sees everything, if there is one: where ropes differ, it alone scales."""
+        everywhere = sorted(self.layers, key=lambda layer: layer.attention.window is not None)
+        return next((rope for layer in everywhere for rope in layer.attention.ropes), None)
+
+    @property
+    def kv_layers(self) -> tuple[int, ...]:
+        """The numbers of the layers that have keys and values of their own."""
+        return tuple(index for index, layer in enumerate(self.layers) if layer.attention.kv_layer is None)
 
     @property
     def dense_block(self) -> Mlp:

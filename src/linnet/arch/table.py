@@ -99,6 +99,8 @@ def dimensions(spec: ModelSpec, layer: Layer) -> dict[str, int]:
     }
     if attention.latent is not None:
         sizes |= _latent_dimensions(attention.latent, attention.kv_heads, attention.head_dim)
+    if layer.per_layer is not None:
+        sizes |= {"per_layer": layer.per_layer.width, "all_layers": layer.per_layer.width * len(spec.layers)}
     if spec.embedding.positions is not None:
         sizes["positions"] = spec.embedding.positions.count
     dense = mlp.shared if isinstance(mlp, Moe) else mlp

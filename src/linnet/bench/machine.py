@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linnet.ops.native import arithmetic_peaks
+from linnet.system_files import system_bytes
 
 if TYPE_CHECKING:
     from torch import device as Device
@@ -71,9 +72,9 @@ def reset_peak_memory() -> None:
 def peak_memory() -> int | None:
     """Most bytes of this process that were in memory at once, mapped files included, since `reset_peak_memory`, or else since its
     start; None where the system does not tell."""
-    with suppress(OSError, StopIteration):
-        lines = (_PROCESS / "status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    resident = system_bytes(_PROCESS / "status", "VmHWM")
+    if resident is not None:
+        return resident
     try:
         import resource
     except ImportError:  # Windows

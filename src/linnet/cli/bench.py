@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linnet.cli.opening import ModelArgument, check
-from linnet.cli.options import gathered, model_group, with_options
+from linnet.cli.options import LISTED, gathered, model_group, with_options
 from linnet.cli.terminal import one_interrupt, page, progress_bar, write
 
 if TYPE_CHECKING:
     from linnet.bench.machine import Machine
     from linnet.bench.measure import Result
     from linnet.bench.plan import Plan
-
-_LISTED = "an integer, a comma list, or a JSON list"
 
 
 _LOADED = ("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "ops", "device", "dtype", "tp", "offload", "compile")
@@ -30,12 +28,12 @@ _LOADED = ("weights", "threads", "prefill_threads", "kv_dtype", "low_memory", "o
 class BenchOptions:
     """The flags of its own."""
 
-    batch_size: Annotated[str, typer.Option(help=f"requests at once: {_LISTED} (default: 1)", metavar="N,...", show_default=False)] = "1"
-    input_len: Annotated[
-        str, typer.Option(help=f"tokens of each prompt: {_LISTED} (default: 512)", metavar="N,...", show_default=False)
-    ] = "512"
+    batch_size: Annotated[str, typer.Option(help=f"requests at once: {LISTED} (default: 1)", metavar="N,...", show_default=False)] = "1"
+    input_len: Annotated[str, typer.Option(help=f"tokens of each prompt: {LISTED} (default: 512)", metavar="N,...", show_default=False)] = (
+        "512"
+    )
     output_len: Annotated[
-        str, typer.Option(help=f"tokens of each answer: {_LISTED} (default: 128)", metavar="N,...", show_default=False)
+        str, typer.Option(help=f"tokens of each answer: {LISTED} (default: 128)", metavar="N,...", show_default=False)
     ] = "128"
     repeat: Annotated[
         int,

@@ -14,7 +14,7 @@ from linnet.cli.terminal import clean, note, page, stages
 
 def convert(
     model: ModelArgument,
-    out: Annotated[Path, typer.Argument(help="the folder to write", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="the folder to write", metavar="OUT", readable=False)],
     dtype: Annotated[
         Literal["f16", "bf16", "f32"], typer.Option(help="type of the weights (default: f16)", metavar="f16|bf16|f32", show_default=False)
     ] = "f16",

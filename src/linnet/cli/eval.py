@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linnet import __version__
-from linnet.cli.answering import check_system
+from linnet.cli.answering import check_raw
 from linnet.cli.opening import ModelArgument, check, require_chat_template
 from linnet.cli.options import SINGLE_USER, gathered, model_group, sampling_group, shell_params, with_options
-from linnet.cli.terminal import note, one_interrupt, page, progress_bar
+from linnet.cli.terminal import note, one_interrupt, page, progress_bar, write_file
 from linnet.errors import InvalidRequestError
 from linnet.options import check_writable
 
@@ -92,19 +92,19 @@ def evaluate(
     greedy and have up to 256 tokens unless a flag says otherwise; what the model's publishers advise is not followed. A model with a chat
     template gets each prompt as a message, unless --raw. What stops can be resumed: --output with --resume.
     """
-    check_system(options.system, options.raw)
+    check_raw(options.raw, options.system, None)  # prompts that are messages have the template at any rate
     check(model, load, sampling)
     _check_files(data, options)
-    planned = _plan(data, options, sampling)
+    planned = _plan(data, options, sampling, load)
     found = _run(model, load, planned, options)
     record = {"linnet": __version__, **found.record()}
     if options.output is not None:
         whole = {**record, "samples": str(_samples(options.output))}
-        _write("--output", options.output, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+        write_file("--output", options.output, json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     if options.html is not None:
         from linnet.eval.report import report_page
 
-        _write("--html", options.html, report_page(found, WORST if options.worst is None else options.worst))
+        write_file("--html", options.html, report_page(found, WORST if options.worst is None else options.worst))
     _show(found, record, as_json)
     if found.failed and not found.metrics:
         kept = "" if options.output is None else ", with --resume, which takes the answers that are there"
@@ -134,7 +134,7 @@ def _check_files(data: Path, options: EvalOptions) -> None:
         check_report()
 
 
-def _plan(data: Path, options: EvalOptions, sampling: dict[str, Any]) -> Plan:
+def _plan(data: Path, options: EvalOptions, sampling: dict[str, Any], load: dict[str, Any]) -> Plan:
     """What the model is to do, as far as it can be checked without one."""
     from linnet.eval.plan import plan
     from linnet.eval.rows import Question
@@ -147,6 +147,7 @@ def _plan(data: Path, options: EvalOptions, sampling: dict[str, Any]) -> Plan:
         planned.options.update(params=params, system=options.system)
         return planned
     useless = [*sampling, *(name for name in ("raw", "system") if getattr(options, name) not in (None, False))]
+    useless += [name for name in ("chat_template", "draft") if name in load]
     if useless:
         raise InvalidRequestError(f"--{useless[0].replace('_', '-')} is for rows with a reference, and {data} has none; leave it out")
     return planned
@@ -227,10 +228,3 @@ def _show(found: Evaluation, record: dict[str, Any], as_json: bool) -> None:
         console.print(f"{name:<{width}}  {value if isinstance(value, str) else format(value, '.6g')}", soft_wrap=True)
     rate = f", {found.ran / found.seconds:.1f} a second" if found.ran and found.seconds > 0 else ""
     note(f"{found.ran} of {len(found.samples)} items run in {found.seconds:.1f} s{rate}")
-
-
-def _write(option: str, path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise InvalidRequestError(f"{option} {path}: cannot be written ({error.strerror})") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -12,6 +11,7 @@ from linnet.engine.params import SamplingParams
 from linnet.errors import ChatTemplateError, InvalidRequestError
 from linnet.load.hub import locate
 from linnet.model_options import ModelOptions
+from linnet.system_files import usable_processors
 
 if TYPE_CHECKING:
     from linnet.llm import LLM
@@ -34,11 +34,6 @@ def check(model: str, load: Mapping[str, Any], sampling: Mapping[str, Any]) -> N
                 f"{name} is {threads} and this process may run on {processors} processors; more would wait for each other"
             )
     locate(model)
-
-
-def usable_processors() -> int:
-    """Processors that this process may run on, hyperthreads counted one by one."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def require_chat_template(llm: LLM, model: str, load: Mapping[str, Any]) -> None:

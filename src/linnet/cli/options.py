@@ -51,6 +51,10 @@ _METAVARS = {
 """What stands for a flag's value in its help: by the option's name, or else by its type."""
 
 
+LISTED = "an integer, a comma list, or a JSON list"
+"""What an option with several sizes takes (`linnet.bench.cases.parse_sizes`)."""
+
+
 class Group(NamedTuple):
     """Flags that a command takes together: the heading they stand under, their fields, and whether the command follows a model's advice
     on them."""

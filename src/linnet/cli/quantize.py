@@ -44,9 +44,7 @@ class QuantizeOptions:
         Path | None,
         typer.Option(help="a text to run through the model first, so that rounding minds what its activations meet", metavar="FILE"),
     ] = None
-    calibration_tokens: Annotated[
-        int, typer.Option(help="how many of its tokens are read (default: 16384)", metavar="N", show_default=False)
-    ] = 16_384
+    calibration_tokens: Annotated[int | None, typer.Option(help="how many of its tokens are read (default: 16384)", metavar="N")] = None
     importance: Annotated[
         Path | None, typer.Option(help="what --save-importance or llama.cpp's imatrix (GGUF) wrote, in place of a text", metavar="FILE")
     ] = None
@@ -54,9 +52,7 @@ class QuantizeOptions:
     eval_text: Annotated[
         Path | None, typer.Option(help="a text on which the file is compared with its source (tiny has one of its own)", metavar="FILE")
     ] = None
-    eval_tokens: Annotated[
-        int, typer.Option(help="how many of its tokens are compared (default: 4096)", metavar="N", show_default=False)
-    ] = 4096
+    eval_tokens: Annotated[int | None, typer.Option(help="how many of its tokens are compared (default: 4096)", metavar="N")] = None
     special: Annotated[bool, typer.Option("--special", help="control tokens written out in these texts are themselves")] = False
     tokenizer: Annotated[Path | None, typer.Option(help="a tokenizer in place of the model's own", metavar="PATH")] = None
     threads: Annotated[int | None, typer.Option(help="threads (default: one per physical core)", metavar="N")] = None
@@ -76,7 +72,7 @@ class QuantizeOptions:
 @gathered
 def quantize(
     model: ModelArgument,
-    out: Annotated[Path, typer.Argument(help="the GGUF file to write", metavar="OUT.gguf")],
+    out: Annotated[Path, typer.Argument(help="the GGUF file to write", metavar="OUT.gguf", readable=False)],
     *,
     options: QuantizeOptions,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, every tensor included, and nothing else")] = False,

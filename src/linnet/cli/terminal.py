@@ -9,10 +9,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from linnet.errors import LinnetError
+from linnet.errors import InvalidRequestError, LinnetError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +31,14 @@ def write(text: str) -> None:
     """A piece of an answer, on standard output, at once."""
     sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def write_file(option: str, path: Path, text: str) -> None:
+    """The file that an option names. Raises InvalidRequestError where it cannot be written."""
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise InvalidRequestError(f"{option} {path}: cannot be written ({error.strerror})") from None
 
 
 def note(text: str) -> None:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_system, figures, read_prompt
+from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_raw, figures, read_prompt
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import gathered, model_group, sampling_group, shell_params, with_options
-from linnet.cli.terminal import note, one_interrupt, page
+from linnet.cli.terminal import note, one_interrupt, page, write_file
 from linnet.engine.params import BEAMS, MAX_CANDIDATES, SamplingParams
 from linnet.errors import InvalidRequestError
 from linnet.options import check_writable
@@ -75,7 +75,7 @@ def trace(
     (entropy, in bits: 0 is sure). Probabilities are the model's own, before temperature, penalties and biases. With
     --prompt-logprobs N the prompt's tokens are shown so, too, with N candidates each.
     """
-    check_system(options.system, options.raw)
+    check_raw(options.raw, options.system, load.get("chat_template"))
     if sampling.get("max_tokens") == 0 and "prompt_logprobs" not in sampling:
         raise InvalidRequestError("--max-tokens 0 generates nothing to trace; add --prompt-logprobs N to trace the prompt")
     check(model, load, sampling)
@@ -165,10 +165,7 @@ def _write_page(path: Path, model: str, given: list[tuple[int, str]], steps: lis
     defaults = SamplingParams()
     changed = [(name.replace("_", " "), str(value)) for name, value in asdict(params).items() if value != getattr(defaults, name)]
     seed = [] if params.temperature == 0 or params.seed is not None else [("seed", str(completion.seed))]
-    try:
-        path.write_text(trace_page(model, given, steps, [*facts, *changed, *seed]), "utf-8")
-    except OSError as error:
-        raise InvalidRequestError(f"--html {path}: cannot be written ({error.strerror})") from None
+    write_file("--html", path, trace_page(model, given, steps, [*facts, *changed, *seed]))
 
 
 def _record(model: str, given: list[tuple[int, str]], steps: list[TraceStep], completion: Completion) -> dict[str, Any]:

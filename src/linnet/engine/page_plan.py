@@ -53,14 +53,14 @@ def group_bytes(spec: ModelSpec, kv_dtype: str, draft: ModelSpec | None = None) 
     groups = layer_groups(spec, draft)
     each = [0] * len(groups.windows)
     each[0] += 0 if draft is None else page_bytes(draft, kv_dtype)
-    for group, layer in zip(groups.of_layer, spec.layers, strict=True):
-        each[group] += _layer_bytes(layer.attention, kv_dtype)
+    for index in spec.kv_layers:
+        each[groups.of_layer[index]] += _layer_bytes(spec.layers[index].attention, kv_dtype)
     return each
 
 
 def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
-    """Bytes of one page in every layer."""
-    return sum(_layer_bytes(layer.attention, kv_dtype) for layer in spec.layers)
+    """Bytes of one page in every layer that has keys and values of its own."""
+    return sum(_layer_bytes(spec.layers[index].attention, kv_dtype) for index in spec.kv_layers)
 
 
 def _layer_bytes(attention: Attention, kv_dtype: str) -> int:

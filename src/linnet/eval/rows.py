@@ -6,6 +6,7 @@ import csv
 import difflib
 import json
 import os.path
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ FIELDS = {"question": ("prompt", "reference"), "choice": ("prompt", "choices", "
 """The fields of each kind of row; beside them, a row may have an "id"."""
 
 _ALL = (*dict.fromkeys(name for names in FIELDS.values() for name in names), "id")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _KINDS = "{prompt, reference}, {prompt, choices, answer} or {text}"
 
 
@@ -148,7 +150,7 @@ def _choice(row: Mapping[str, Any], place: str) -> Choice:
     texts = tuple(_text(text, f"{place}: choices", empty=False) for text in choices)
     if answer in texts:
         answer = texts.index(answer)
-    elif isinstance(answer, str) and answer.strip().isdecimal():
+    elif isinstance(answer, str) and _NUMBER.fullmatch(answer.strip()):
         answer = int(answer)
     if type(answer) is not int or not 0 <= answer < len(texts):
         raise InvalidRequestError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from linnet.control_group import system_text
+from linnet.system_files import system_text
 
 _AMD, _INTEL = "0x1002", "0x8086"
 _MAKERS = {_AMD: "AMD", _INTEL: "Intel"}

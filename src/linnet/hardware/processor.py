@@ -8,8 +8,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from linnet.control_group import processor_quota, system_text
+from linnet.control_group import processor_quota
 from linnet.ops.native import NativeOps, default_threads
+from linnet.system_files import system_text, usable_processors
 
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -58,7 +59,7 @@ def read_processor(root: Path = Path("/")) -> Processor:
         sockets=_distinct(cpus, "topology/physical_package_id"),
         cores=_distinct(cpus, "topology/thread_siblings_list"),
         threads=threads,
-        usable_threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads,
+        usable_threads=usable_processors(),
         quota=processor_quota(root),
         default_threads=default_threads(root),
         caches=_caches(cpus),

@@ -11,6 +11,7 @@ from linnet.control_group import memory_limit
 from linnet.hardware.gpus import Gpu, read_gpus
 from linnet.hardware.processor import Processor, read_processor
 from linnet.machine_memory import available_memory
+from linnet.system_files import system_bytes
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,10 @@ def hardware_info(measure: bool = True, root: Path = Path("/")) -> HardwareInfo:
     gpus, notes = read_gpus(root)
     return HardwareInfo(
         processor=processor,
-        memory_bytes=_installed(root / "proc/meminfo"),
+        memory_bytes=system_bytes(root / "proc/meminfo", "MemTotal"),
         memory_limit=memory_limit(root),
         available_bytes=available_memory(root),
         read_bandwidth=read_bandwidth(processor.default_threads) if measure else None,
         gpus=gpus,
         notes=notes,
     )
-
-
-def _installed(meminfo: Path) -> int | None:
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal")), None)

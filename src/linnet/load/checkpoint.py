@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +24,7 @@ from linnet.load.dequantize import dequantize
 from linnet.load.end_tokens import END_TEXTS, end_texts
 from linnet.load.field import Cut, WeightOps
 from linnet.load.files import check_regular, read_json
+from linnet.load.fp8 import fp8_blocks, with_fp8_decoded
 from linnet.load.gguf import GgufFile, is_later_part, read_gguf
 from linnet.load.hub import TORCH_SUFFIXES, locate
 from linnet.load.memory import MemorySource
@@ -42,7 +43,7 @@ class Checkpoint:
 
     name: what messages call the model. path: its folder or file; None in memory.
     metadata: GGUF's, tokenizer included; None elsewhere (the tokenizer's files lie in `path`).
-    nbytes: bytes of all tensors, in the types that they are loaded as. eos_token_ids: what ends an answer.
+    nbytes: bytes of all tensors that the model needs, in the types that they are loaded as. eos_token_ids: what ends an answer.
     generation: generation_config.json, as published.
     tokenizer: a file that is no part of `path`, or None. encoding: the name of what such models take without one.
     slides: whether the model's own code goes on past the context with the last tokens that it holds.
@@ -53,7 +54,7 @@ class Checkpoint:
     table: Table
     source: Source
     naming: Naming
-    nbytes: int
+    nbytes: int = 0
     path: Path | None = None
     metadata: Mapping[str, Any] | None = None
     eos_token_ids: tuple[int, ...] = ()
@@ -97,7 +98,7 @@ class Checkpoint:
             spec, table = build(Config(values, "config"))
             eos = _token_ids("config", values.get("eos_token_id"), spec)
         source = MemorySource(state_dict)
-        return _checked(cls("state dict", spec, table, source, "hf", _nbytes(source), eos_token_ids=eos, strict=strict))
+        return _checked(cls("state dict", spec, table, source, "hf", eos_token_ids=eos, strict=strict))
 
 
 def open_checkpoint(model: str | Path) -> Checkpoint:
@@ -133,14 +134,16 @@ def _open_folder(name: str, folder: Path) -> Checkpoint:
     if not (folder / "config.json").is_file():
         return _open_only_file(name, folder)
     values = read_json(folder / "config.json")
-    spec, table = build(Config(values, str(folder / "config.json")))
+    config = Config(values, str(folder / "config.json"))
+    blocks = fp8_blocks(config)
+    spec, table = build(config)
     generation_file = folder / "generation_config.json"
     generation = read_json(generation_file) if generation_file.is_file() else {}
     eos = _token_ids(str(generation_file), generation.get("eos_token_id"), spec)
     eos = eos or _token_ids(str(folder / "config.json"), values.get("eos_token_id"), spec)
-    source = with_blocks_joined(_open_weights(folder))
+    source = with_fp8_decoded(with_blocks_joined(_open_weights(folder)), blocks)
     return _checked(
-        Checkpoint(name, spec, table, source, "hf", _nbytes(source), folder, eos_token_ids=eos, generation=generation),
+        Checkpoint(name, spec, table, source, "hf", path=folder, eos_token_ids=eos, generation=generation),
     )
 
 
@@ -164,7 +167,7 @@ def _open_torch(name: str, path: Path) -> Checkpoint:
     found = read_torch_checkpoint(path)
     spec, table = build(found.config)
     rest: dict[str, Any] = {"tokenizer": found.tokenizer, "encoding": found.encoding, "slides": found.slides}
-    return _checked(Checkpoint(name, spec, table, found.source, "hf", _nbytes(found.source), path, **rest))
+    return _checked(Checkpoint(name, spec, table, found.source, "hf", path=path, **rest))
 
 
 def _open_weights(folder: Path) -> Source:
@@ -193,7 +196,7 @@ def _open_gguf(name: str, path: Path) -> Checkpoint:
     except ModelFileError:
         source.close()
         raise
-    return _checked(Checkpoint(name, spec, table, source, "gguf", _nbytes(source), path, source.metadata, eos))
+    return _checked(Checkpoint(name, spec, table, source, "gguf", path=path, metadata=source.metadata, eos_token_ids=eos))
 
 
 def _rope_factors(source: GgufFile) -> dict[str, list[float]]:
@@ -210,16 +213,14 @@ def _rope_factors(source: GgufFile) -> dict[str, list[float]]:
 
 def _checked(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint, once every tensor is known to be there and to fit."""
+    source = checkpoint.source
     try:
-        plan(checkpoint.spec, checkpoint.table, checkpoint.source, checkpoint.naming, checkpoint.strict)
+        slots = plan(checkpoint.spec, checkpoint.table, source, checkpoint.naming, checkpoint.strict)
     except LinnetError:
         checkpoint.close()
         raise
-    return checkpoint
-
-
-def _nbytes(source: Source) -> int:
-    return sum(loaded_as(source.type(name)).nbytes(source.shape(name)) for name in source.names())
+    names = {name for slot in slots for name in slot.names}
+    return replace(checkpoint, nbytes=sum(loaded_as(source.type(name)).nbytes(source.shape(name)) for name in names))
 
 
 def _token_ids(where: str, value: Any, spec: ModelSpec) -> tuple[int, ...]:

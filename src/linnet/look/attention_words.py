@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from linnet.arch.spec import (
     Attention,
@@ -30,6 +31,15 @@ def attention_facts(attention: Attention) -> list[str]:
         facts.append(f"scores softly capped at {number(attention.softcap)}")
     if attention.alibi is not None:
         facts.append(f"ALiBi slopes {_range(attention.alibi)}")
+    if attention.keys_as_values:
+        facts.append("values are the keys as projected")
+    if attention.value_norm is not None:
+        facts.append(f"{norm_words(attention.value_norm)} of values over each head")
+    if attention.temperature is not None:
+        beta, length = number(attention.temperature.beta), attention.temperature.length
+        facts.append(f"queries times 1 + {beta} log(1 + floor(position / {length}))")
+    if attention.kv_layer is not None:
+        facts.append(f"reads the keys and values of layer {attention.kv_layer}")
     if attention.sinks:
         facts.append("a learned sink for every head")
     if attention.value_gate is not None:
@@ -103,7 +113,10 @@ def _scaling(scaling: RopeScaling, context: int) -> str:
         low, high = number(scaling.low_frequency_factor), number(scaling.high_frequency_factor)
         return f"Llama 3.1 scaling by {number(scaling.factor)} from {scaling.original_context} tokens (frequency factors {low} and {high})"
     if isinstance(scaling, FactorScaling):
-        return f"frequencies divided by factors {_range(scaling.factors)}"
+        turning = [factor for factor in scaling.factors if factor < inf]
+        still = len(scaling.factors) - len(turning)
+        of_all = f", the last {still} of {len(scaling.factors)} pairs not turned" if still else ""
+        return f"frequencies divided by factors {_range(turning or scaling.factors)}{of_all}"
     assert isinstance(scaling, LongScaling)
     return (
         f"LongRoPE: frequencies divided by factors {_range(scaling.short_factors)} within {scaling.original_context} tokens and "

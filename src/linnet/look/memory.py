@@ -64,6 +64,9 @@ def step_bytes(spec: ModelSpec, rows: int, wanted: int) -> int:
     which are there at once (csrc/ops/tape.h: what stands in one task); beside them what the largest mixture computes for its experts,
     which is kept from step to step (csrc/ops/experts.cc); and the logits."""
     widest = max(max(_attention_width(layer.attention), _block_width(layer.mlp, spec.hidden)) for layer in spec.layers)
+    per_layer = spec.layers[0].per_layer
+    inputs = 0 if per_layer is None else per_layer.width * len(spec.layers)  # of all layers, kept through all of them
+    widest = inputs + max(widest, 4 * inputs)  # projected, scaled, normalised, and those of the table
     mixtures = (_mixture_width(layer.mlp, spec.hidden, rows) for layer in spec.layers if isinstance(layer.mlp, Moe))
     return 4 * (rows * (2 * spec.hidden + widest) + max(mixtures, default=0) + wanted * spec.vocab_size)
 

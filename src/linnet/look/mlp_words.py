@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from linnet.arch.spec import Activation, Mlp, Moe, Router
-from linnet.look.phrases import number
+from linnet.look.phrases import norm_words, number
 
-_ACTIVATIONS: dict[Activation, str] = {
+ACTIVATIONS: dict[Activation, str] = {
     "silu": "SiLU",
     "gelu": "GELU",
     "gelu_tanh": "GELU (by tanh)",
@@ -21,6 +21,8 @@ def mlp_facts(mlp: Mlp | Moe) -> dict[str, list[str]]:
     if isinstance(mlp, Mlp):
         return {"feed-forward": [_block(mlp)]}
     experts = [f"{mlp.experts}, each {_block(mlp.expert)}", f"{mlp.router.active} for a token"]
+    if mlp.branch_norm is not None:
+        experts.append(f"{norm_words(mlp.branch_norm)} of its own before experts and router, and after experts and shared expert")
     facts = {"experts": experts, "router": _router_facts(mlp.router)}
     if mlp.shared is not None:
         gate = ", weighed by a sigmoid" if mlp.shared_gated else ""
@@ -29,7 +31,7 @@ def mlp_facts(mlp: Mlp | Moe) -> dict[str, list[str]]:
 
 
 def _block(mlp: Mlp) -> str:
-    return f"{mlp.width} wide, {'gated by' if mlp.gated else 'not gated,'} {_ACTIVATIONS[mlp.activation]}"
+    return f"{mlp.width} wide, {'gated by' if mlp.gated else 'not gated,'} {ACTIVATIONS[mlp.activation]}"
 
 
 def _router_facts(router: Router) -> list[str]:
@@ -46,4 +48,8 @@ def _router_facts(router: Router) -> list[str]:
     facts.append("weights divided by their sum" if router.normalise else "weights as they are")
     if router.scale != 1.0:
         facts.append(f"weights times {number(router.scale)}")
+    if router.rescaled:
+        facts.append("weights times a learned value of each expert")
+    if router.input_scale != 1.0:
+        facts.append(f"input times {number(router.input_scale)}")
     return facts

@@ -9,7 +9,7 @@ from math import prod
 from linnet.arch.spec import ModelSpec, Moe
 from linnet.load.field import Slot
 
-PARTS = ("embedding", "attention", "feed-forward", "experts", "router", "norms", "output", "mixing factors")
+PARTS = ("embedding", "attention", "feed-forward", "experts", "router", "norms", "output", "per-layer embeddings", "mixing factors")
 
 # The first name of a field's path, and the part it is of; a norm is one wherever it stands.
 _OF = {
@@ -17,9 +17,10 @@ _OF = {
     "attention": "attention",
     "mlp": "feed-forward",
     "experts": "experts",
-    **dict.fromkeys(("router", "router_correction", "shared_gate"), "router"),
+    **dict.fromkeys(("per_layer_embedding", "per_layer_projection", "per_layer_gate"), "per-layer embeddings"),
+    **dict.fromkeys(("router", "router_correction", "expert_scale", "shared_gate"), "router"),
     **dict.fromkeys(("output", "output_projection"), "output"),
-    **dict.fromkeys(("input_scale", "first_scale", "backout_scale"), "mixing factors"),
+    **dict.fromkeys(("input_scale", "first_scale", "backout_scale", "output_scale"), "mixing factors"),
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from linnet.arch.spec import Layer, ModelSpec, Norm
+from linnet.arch.spec import Layer, ModelSpec, Norm, PerLayer
 from linnet.look.attention_words import attention_facts, rotary_facts
-from linnet.look.mlp_words import mlp_facts
+from linnet.look.mlp_words import ACTIVATIONS, mlp_facts
 from linnet.look.phrases import joined, norm_words, number, numbers
 
 Facts = dict[str, list[str]]
@@ -57,6 +57,7 @@ def layer_facts(layer: Layer, context: int) -> Facts:
         "attention": attention_facts(layer.attention),
         "rotary": rotary_facts(layer.attention, context),
         **mlp_facts(layer.mlp),
+        "per-layer embedding": per_layer_facts(layer.per_layer),
         "norms": norm_facts(layer),
         "residual": sum_facts(layer),
     }
@@ -79,6 +80,12 @@ def norm_facts(layer: Layer) -> list[str]:
     return [f"{norm_words(norm)} {joined(where)}" for norm, where in places.items()] or ["none"]
 
 
+def per_layer_facts(per_layer: PerLayer | None) -> list[str]:
+    if per_layer is None:
+        return []
+    return [f"{per_layer.width} wide, gated by {ACTIVATIONS[per_layer.activation]}", f"{norm_words(per_layer.norm)} of it"]
+
+
 def sum_facts(layer: Layer) -> list[str]:
     """How what a layer's blocks give is added up."""
     facts = []
@@ -92,6 +99,8 @@ def sum_facts(layer: Layer) -> list[str]:
         facts.append(f"what is added to, times {number(layer.residual_scale)}")
     if layer.branch_scale != 1.0:
         facts.append(f"what is added, times {number(layer.branch_scale)}")
+    if layer.rescaled:
+        facts.append("the output times a learned number")
     return facts
 
 

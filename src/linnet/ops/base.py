@@ -161,13 +161,14 @@ class Ops(Protocol):
     def rotate(self, x: Any, rope: Rope, head_dim: int) -> Any:
         """Rotary embedding of each head of X [n, heads * head_dim] at the batch's positions."""
 
-    def attend(self, q: Any, k: Any, v: Any, layer: int, attention: Attention, sinks: Any | None) -> Any:
+    def attend(self, q: Any, k: Any | None, v: Any | None, layer: int, attention: Attention, sinks: Any | None) -> Any:
         """Writes k and v of every row to the pages of `layer`, then attends from q over the pages up to each row's position (with a
-        bidirectional prompt: at least up to the prompt's last but one): X [n, heads * value_head_dim]. sinks: [heads] or None."""
+        bidirectional prompt: at least up to the prompt's last but one): X [n, heads * value_head_dim]. k and v None: those pages have
+        been written, in this step too. sinks: [heads] or None."""
 
-    def experts(self, x: Any, logits: Any, weights: MlpWeights, moe: Moe, correction: Any | None) -> Any:
+    def experts(self, x: Any, logits: Any, weights: MlpWeights, moe: Moe, correction: Any | None, scale: Any | None = None) -> Any:
         """The mixture of experts that `logits` [n, experts] choose (see `Router`), without the shared block: X [n, hidden].
-        correction: [experts] where the router is corrected."""
+        correction, scale: [experts] where the router is corrected, or rescaled."""
 
     def activate(self, x: Any, activation: Activation) -> Any:
         """act(x), element by element."""
@@ -198,8 +199,8 @@ class Ops(Protocol):
 
     # ---- KV pages and sampling
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
-        """Makes pools of PAGE_SIZE positions a page for every layer; `kv_dtype` is one of KV_DTYPES. Layers of a group share page
-        tables. pages: how many of each group; groups: that of every layer, or nothing where all are in the first."""
+        """Makes pools of PAGE_SIZE positions a page for every one of `spec.kv_layers`; `kv_dtype` is one of KV_DTYPES. Layers of a group
+        share page tables. pages: how many of each group; groups: that of every layer, or nothing where all are in the first."""
 
     def free_cache(self) -> None:
         """Gives the pool back."""

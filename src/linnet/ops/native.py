@@ -98,6 +98,7 @@ class NativeOps:
     def begin(self, spec: ModelSpec) -> None:
         """Starts a recording: what follows goes on a new tape."""
         self.spec = spec
+        self.pools = {layer: pool for pool, layer in enumerate(spec.kv_layers)}
         self.tape = _core.Tape(self.context)
         self.angles: dict[Rope, Value] = {}
         self.varying: list[Rope] = []
@@ -121,19 +122,28 @@ class NativeOps:
             self.angles[rope] = self.tape.angles(rope.start, rope.dim, rope.interleaved, positions, frequencies)
         return self.tape.rotate(x, self.angles[rope], rope.start, rope.dim, rope.interleaved, head_dim)
 
-    def attend(self, q: Value, k: Value, v: Value, layer: int, attention: Attention, sinks: _core.Vector | None) -> Value:
+    def attend(self, q: Value, k: Value | None, v: Value | None, layer: int, attention: Attention, sinks: _core.Vector | None) -> Value:
         kv = (attention.kv_heads, attention.head_dim, attention.value_head_dim)
         slopes = None if attention.alibi is None else _core.Vector(np.array(attention.alibi, np.float32))
         softcap, window = attention.softcap or 0.0, attention.window or 0
-        bidirectional = self.spec.bidirectional_prompt
-        return self.tape.attend(q, k, v, layer, attention.heads, kv, attention.scale, softcap, window, bidirectional, slopes, sinks)
+        bidirectional, pool = self.spec.bidirectional_prompt, self.pools[layer]
+        return self.tape.attend(q, k, v, pool, attention.heads, kv, attention.scale, softcap, window, bidirectional, slopes, sinks)
 
-    def experts(self, x: Value, logits: Value, weights: MlpWeights, moe: Moe, correction: _core.Vector | None) -> Value:
+    def experts(
+        self,
+        x: Value,
+        logits: Value,
+        weights: MlpWeights,
+        moe: Moe,
+        correction: _core.Vector | None,
+        scale: _core.Vector | None = None,
+    ) -> Value:
         linears = [weights.gate or Linear(None), weights.up, weights.down]
         router = moe.router
         settings = (router.active, SCORINGS[router.scoring], router.normalise, router.scale, router.groups, router.active_groups)
         matrices, biases = [linear.matrix for linear in linears], [linear.bias for linear in linears]
-        return self.tape.experts(x, logits, matrices, biases, settings, ACTIVATIONS[moe.expert.activation], correction)
+        scaled = () if scale is None else (scale,)
+        return self.tape.experts(x, logits, matrices, biases, settings, ACTIVATIONS[moe.expert.activation], correction, *scaled)
 
     def activate(self, x: Value, activation: Activation) -> Value:
         return self.tape.activate(x, ACTIVATIONS[activation])
@@ -169,10 +179,11 @@ class NativeOps:
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
-        attentions = [layer.attention for layer in spec.layers]
+        attentions = [spec.layers[index].attention for index in spec.kv_layers]
         shapes = [(attention.kv_heads, attention.head_dim, attention.value_head_dim) for attention in attentions]
+        own = [groups[index] if groups else 0 for index in spec.kv_layers]
         try:
-            self.cache = _core.Cache(shapes, groups or [0] * len(shapes), pages, KV_TYPES[kv_dtype])
+            self.cache = _core.Cache(shapes, own, pages, KV_TYPES[kv_dtype])
         except MemoryError:
             message = f"there is no memory for a KV cache of {sum(pages)} pages; lower kv_memory, context or max_batch"
             raise OutOfMemoryError(message) from None

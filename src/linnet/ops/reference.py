@@ -45,7 +45,7 @@ class ReferenceOps:
     keeps_bits = True
 
     def __init__(self) -> None:
-        self.cache: list[LayerCache] = []
+        self.cache: dict[int, LayerCache] = {}
         self.kv_type = F16
         self.spec: ModelSpec
         self.batch: Batch
@@ -118,12 +118,14 @@ class ReferenceOps:
         heads[..., second] = source[..., second] * cos + source[..., first] * sin
         return out
 
-    def attend(self, q: X, k: X, v: X, layer: int, attention: Attention, sinks: X | None) -> X:
+    def attend(self, q: X, k: X | None, v: X | None, layer: int, attention: Attention, sinks: X | None) -> X:
         cache, batch = self.cache[layer], self.batch
         tables = batch.page_table[cache.group, batch.sequence]  # [n, widest]
         pages = tables[np.arange(len(q)), batch.positions // PAGE_SIZE]
         assert (pages >= 0).all(), "a position without a page"
         for store, x in ((cache.keys, k), (cache.values, v)):
+            if x is None:
+                continue
             store[pages, batch.positions % PAGE_SIZE] = rounded(x.reshape(len(x), attention.kv_heads, -1), self.kv_type)
         last = batch.positions
         if self.spec.bidirectional_prompt:
@@ -133,10 +135,11 @@ class ReferenceOps:
             result[:] = attend_row(row, position, end, table, cache, attention, sinks)
         return out
 
-    def experts(self, x: X, logits: X, weights: MlpWeights, moe: Moe, correction: X | None) -> X:
+    def experts(self, x: X, logits: X, weights: MlpWeights, moe: Moe, correction: X | None, scale: X | None = None) -> X:
         out = np.zeros_like(x)
         for row, scores, result in zip(x, logits, out, strict=True):
             for expert, share in route(scores, moe.router, correction):
+                share = share if scale is None else share * scale[expert]
                 result += share * self._expert(row[None], weights, moe, expert)[0]
         return out
 
@@ -189,20 +192,20 @@ class ReferenceOps:
         if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
         self.kv_type = KV_TYPES[kv_dtype]
-        self.cache = []
-        for layer, group in zip(spec.layers, groups or [0] * len(spec.layers), strict=True):
-            attention = layer.attention
+        self.cache = {}
+        for index in spec.kv_layers:
+            attention, group = spec.layers[index].attention, groups[index] if groups else 0
             keys, values = (
                 np.zeros((pages[group], PAGE_SIZE, attention.kv_heads, width), np.float32)
                 for width in (attention.head_dim, attention.value_head_dim)
             )
-            self.cache.append(LayerCache(group, keys, values))
+            self.cache[index] = LayerCache(group, keys, values)
 
     def free_cache(self) -> None:
-        self.cache = []
+        self.cache = {}
 
     def copy_page(self, source: int, target: int, group: int) -> None:
-        for layer in self.cache:
+        for layer in self.cache.values():
             if layer.group == group:
                 layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
 

@@ -26,11 +26,11 @@ def quantize(
     output_type: str | None = None,
     embedding_type: str | None = None,
     calibrate: str | Path | None = None,
-    calibration_tokens: int = 16_384,
+    calibration_tokens: int | None = None,
     importance: str | Path | None = None,
     save_importance: str | Path | None = None,
     eval_text: str | Path | None = None,
-    eval_tokens: int = 4096,
+    eval_tokens: int | None = None,
     special: bool = False,
     tokenizer: Any = None,
     threads: int | None = None,
@@ -45,11 +45,11 @@ def quantize(
     that names of GGUF's tensors contain a match of ({"attn_v": "q8_0"}); output_type, embedding_type: of output.weight and of
     token_embd.weight. What is no matrix, chooses experts or is a position stays F32.
 
-    calibrate: a text to run through the model first (its first `calibration_tokens` tokens): rounding then minds most the columns that
-    large activations meet, but of an embedding that is the output too. importance: the same from a file, as save_importance or
-    llama.cpp's imatrix writes it (GGUF).
-    eval_text: a text on which the new file is compared with the source (its first `eval_tokens` tokens); the built-in model has one of
-    its own. special: control tokens written out in these texts are themselves. tokenizer: in place of the model's own.
+    calibrate: a text to run through the model first (its first `calibration_tokens` tokens; None: 16,384): rounding then minds most the
+    columns that large activations meet, but of an embedding that is the output too. importance: the same from a file, as
+    save_importance or llama.cpp's imatrix writes it (GGUF).
+    eval_text: a text on which the new file is compared with the source (its first `eval_tokens` tokens; None: 4,096); the built-in model
+    has one of its own. special: control tokens written out in these texts are themselves. tokenizer: in place of the model's own.
     plot: a PNG file of the tensors' errors. force: replaces a file that is there, stores in more bits what is quantized already, and
     writes a vocabulary that GGUF cannot say exactly.
 

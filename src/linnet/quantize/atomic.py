@@ -16,7 +16,7 @@ from linnet.errors import InvalidRequestError
 def check_output(path: Path, force: bool) -> None:
     """For a file. Raises InvalidRequestError for a place where nothing can be put, or where something is and may not be replaced."""
     _check_parent(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InvalidRequestError(f"{path}: is a folder; give the name of a file")
     if os.path.lexists(path) and not force:
         raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
@@ -27,10 +27,17 @@ def check_folder(path: Path, force: bool) -> None:
     _check_parent(path)
     if not os.path.lexists(path):
         return
-    if not path.is_dir() or path.is_symlink() or (any(path.iterdir()) and not (path / "config.json").is_file()):
+    try:
+        replaceable = os.path.isdir(path) and not path.is_symlink() and (not os.listdir(path) or os.path.isfile(path / "config.json"))
+    except OSError as error:
+        reason = f"exists already and cannot be looked into ({error.strerror})"
+        raise InvalidRequestError(f"{path}: {reason}; choose another name, or allow it (chmod u+rwx)") from None
+    if not replaceable:
         raise InvalidRequestError(f"{path}: exists already and is no model's folder; choose another name")
     if not force:
         raise InvalidRequestError(f"{path}: exists already; --force (force=True) replaces it")
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise InvalidRequestError(f"{path}: exists already and may not be changed; choose another name, or allow it (chmod u+rwx)")
 
 
 def check_apart(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:
@@ -50,7 +57,7 @@ def check_apart(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None
 
 def _check_parent(path: Path) -> None:
     parent = path.parent
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         raise InvalidRequestError(f"{path}: the folder {parent} does not exist; make it, or choose another place")
     if not os.access(parent, os.W_OK):
         raise InvalidRequestError(f"{path}: nothing can be written to {parent}; choose another place")
@@ -118,11 +125,12 @@ def whole_folder(path: Path, force: bool) -> Iterator[Path]:
         os.rename(unfinished, path)
         _sync_folder(path.parent)
     except OSError as error:
-        if os.path.lexists(replaced) and not os.path.lexists(path):
-            os.rename(replaced, path)
         raise _not_written(path, error) from error
     finally:
-        for leftover in (unfinished, replaced):
+        with suppress(OSError):
+            if os.path.lexists(replaced) and not os.path.lexists(path):  # stopped between the two renames: what was there goes back
+                os.rename(replaced, path)
+        for leftover in (unfinished, replaced) if os.path.lexists(path) else (unfinished,):
             if leftover.is_dir() and not leftover.is_symlink():
                 shutil.rmtree(leftover, ignore_errors=True)
             else:

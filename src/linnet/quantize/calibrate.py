@@ -124,18 +124,18 @@ class ObservedOps:
     def norm(self, x: X, weights: NormWeights, norm: Norm, groups: int = 1) -> X:
         return self._run("norm", x, weights, norm, groups)
 
-    def attend(self, q: X, k: X, v: X, layer: int, attention: Attention, sinks: X | None) -> X:
+    def attend(self, q: X, k: X | None, v: X | None, layer: int, attention: Attention, sinks: X | None) -> X:
         return self._run("attend", q, k, v, layer, attention, sinks)
 
     def take(self, x: X) -> X:
         return x
 
-    def experts(self, x: X, logits: X, weights: MlpWeights, moe: Moe, correction: X | None) -> X:
+    def experts(self, x: X, logits: X, weights: MlpWeights, moe: Moe, correction: X | None, scale: X | None = None) -> X:
         out = np.zeros_like(x)
         chosen: dict[int, list[tuple[int, np.float32]]] = {}
         for row, scores in enumerate(logits):
             for expert, share in route(scores, moe.router, correction):
-                chosen.setdefault(expert, []).append((row, share))
+                chosen.setdefault(expert, []).append((row, share if scale is None else share * scale[expert]))
         for expert, takers in chosen.items():
             rows, shares = [row for row, _ in takers], np.array([share for _, share in takers], np.float32)
             out[rows] += shares[:, None] * self._expert(np.ascontiguousarray(x[rows]), weights, moe, expert)

@@ -28,6 +28,7 @@ from linnet.quantize import Progress
 from linnet.quantize.atomic import check_apart, check_folder, check_space, whole_folder
 from linnet.quantize.file_types import Chosen
 from linnet.quantize.gguf_tensors import Tensor, place_of, rearranged_tensors, stored_tensors
+from linnet.quantize.progress import counter
 from linnet.quantize.safetensors_writer import SafetensorsWriter
 from linnet.quantize.same_model import differences
 from linnet.quantize.stream import entry_of, write_tensors
@@ -120,7 +121,8 @@ def _said(checkpoint: Checkpoint, dtype: TensorType) -> tuple[dict[str, Any], li
     if _is_folder(checkpoint):
         assert checkpoint.path is not None
         config = read_json(checkpoint.path / "config.json")
-        if config.get("quantization_config"):
+        quantized = config.pop("quantization_config", None)
+        if quantized and quantized.get("quant_method") != "fp8":  # which is read as what it stands for
             raise UnsupportedModelError(f"{checkpoint.name}: quantization_config: weights in a format of their own are not converted")
         config.pop("torch_dtype", None)
         return {**config, "dtype": _TORCH_NAMES[dtype]}, stored_tensors(checkpoint, slots), []
@@ -185,13 +187,6 @@ def _write_beside(
 
 
 def _write_tensors(path: Path, chosen: list[Chosen], threads: int, progress: Progress | None) -> None:
-    total, done = sum(one.tensor.values for one in chosen), 0
-
-    def advance(values: int) -> None:
-        nonlocal done
-        done += values
-        if progress is not None:
-            progress("writing", done, total)
-
+    advance = counter(progress, "writing", sum(one.tensor.values for one in chosen))
     with path.open("wb", buffering=1 << 20) as file:
         write_tensors(SafetensorsWriter(file, [entry_of(one) for one in chosen]), chosen, {}, threads, advance)

@@ -79,7 +79,7 @@ BITS = {2: "Q2_K", 4: "Q4_K_M", 8: "Q8_0"}
 _FALLBACKS = {Q2_K: Q4_0, Q3_K: Q4_0, IQ4_XS: IQ4_NL, Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 """For rows that are no multiple of 256."""
 # Parts of names of matrices that are never quantized: small, and choosing or normalising.
-_NEVER = ("_norm.weight", "ffn_gate_inp.weight")
+_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "per_layer_model_proj.weight")
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,11 @@ def overrides(given: Mapping[str, str]) -> dict[re.Pattern[str], TensorType]:
 
 
 def choose_types(choice: Choice, tensors: Sequence[Tensor], spec: ModelSpec, architecture: str) -> list[Chosen]:
-    """A type for every tensor, in their order. Raises InvalidRequestError for an override that matches none."""
+    """A type for every tensor, in their order. Raises InvalidRequestError for an override that matches none, and for two types of the one
+    matrix that is embedding and output."""
     mixture = _Mixture(choice, tensors, spec, architecture)
+    if mixture.tied and None not in (choice.output_type, choice.embedding_type) and choice.output_type != choice.embedding_type:
+        raise InvalidRequestError("output_type and embedding_type differ, and this model's token_embd.weight is both; give one of them")
     chosen = {tensor.name: _chosen(choice, tensor, mixture) for tensor in sorted(tensors, key=_order)}
     for pattern in choice.overrides:
         if not any(pattern.search(tensor.name) for tensor in tensors if is_quantized(tensor)):
@@ -155,7 +158,8 @@ def is_quantized(tensor: Tensor) -> bool:
 def _chosen(choice: Choice, tensor: Tensor, mixture: _Mixture) -> Chosen:
     if not is_quantized(tensor):
         return Chosen(tensor, F32)
-    of_name = {"output.weight": choice.output_type, "token_embd.weight": choice.embedding_type}.get(tensor.name)
+    of_embedding = choice.embedding_type or (choice.output_type if mixture.tied else None)
+    of_name = {"output.weight": choice.output_type, "token_embd.weight": of_embedding}.get(tensor.name)
     if of_name is None:
         of_name = next((type for pattern, type in choice.overrides.items() if pattern.search(tensor.name)), None)
     if of_name is None:
@@ -188,7 +192,6 @@ class _Mixture:
 
     def __init__(self, choice: Choice, tensors: Sequence[Tensor], spec: ModelSpec, architecture: str) -> None:
         self.name, self.type, self.calibrated = choice.file_type.name, choice.file_type.type, choice.calibrated
-        self.output_type = choice.output_type
         self.falcon = architecture == "falcon"
         self.layers = len(spec.layers)
         attention = spec.layers[0].attention
@@ -208,7 +211,7 @@ class _Mixture:
             return self._output(tensor.shape[-1])
         if self.name == "MXFP4_MOE":
             return MXFP4 if len(tensor.shape) > 2 else Q8_0
-        if name == "token_embd.weight":
+        if name in ("token_embd.weight", "per_layer_token_embd.weight"):
             return self.type
         if _is_value(name):
             self.values_seen += 1
@@ -222,8 +225,6 @@ class _Mixture:
         return self._attention_output() if "attn_output.weight" in name else self.type
 
     def _output(self, columns: int) -> TensorType:
-        if self.output_type is not None:
-            return self.output_type
         if self.type == MXFP4 or self.falcon or columns % self.type.block:
             return Q8_0
         return Q8_0 if self.type == Q8_0 else Q6_K

@@ -25,6 +25,8 @@ Floats = NDArray[np.float32]
 
 TURNED = tuple(f"attention.{name}" for name in ("query", "key", "query_norm", "key_norm"))
 """Fields whose rows lie in the order of rotary pairs."""
+TURNED_LATENT = ("attention.query", "attention.shared_key")
+"""The same of latent attention: a shared key is all pairs."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,12 @@ def _joined_values(raws: Sequence[RawTensor], slot: Slot) -> Floats:
 
 def _turned(slot: Slot, spec: ModelSpec, said: ModelSpec) -> bool:
     """Whether a field's rows lie in another order of rotary pairs than a reader of the new tensors takes them to."""
-    if slot.layer is None or slot.field.rpartition(".")[0] not in TURNED:
+    if slot.layer is None:
         return False
-    ours, theirs = spec.layers[slot.layer].attention.ropes, said.layers[slot.layer].attention.ropes
-    return any(rope.interleaved != other.interleaved for rope, other in zip(ours, theirs, strict=True))
+    ours, theirs = spec.layers[slot.layer].attention, said.layers[slot.layer].attention
+    if slot.field.rpartition(".")[0] not in (TURNED if ours.latent is None else TURNED_LATENT):
+        return False
+    return any(rope.interleaved != other.interleaved for rope, other in zip(ours.ropes, theirs.ropes, strict=True))
 
 
 def _reordered(values: Floats, slot: Slot, spec: ModelSpec, said: ModelSpec) -> Floats:
@@ -156,8 +160,10 @@ def _reordered(values: Floats, slot: Slot, spec: ModelSpec, said: ModelSpec) -> 
     for rope, other in zip(ours.ropes, theirs.ropes, strict=True):
         if rope.interleaved == other.interleaved:
             continue
-        heads = values.reshape(-1, ours.head_dim, values.size // slot.field_shape[0] if values.ndim > 1 else 1).copy()
-        turned = heads[:, rope.start : rope.start + rope.dim]
+        shared = ours.latent is not None and slot.field.startswith("attention.shared_key")
+        width, start = (rope.dim, 0) if shared else (ours.head_dim, rope.start)
+        heads = values.reshape(-1, width, values.size // slot.field_shape[0] if values.ndim > 1 else 1).copy()
+        turned = heads[:, start : start + rope.dim]
         order = np.arange(rope.dim).reshape(2, -1).T.reshape(-1)  # of halves by pairs: 0, d/2, 1, d/2 + 1 ...
         turned[:] = turned[:, order if other.interleaved else np.argsort(order)]
         values = heads.reshape(values.shape)

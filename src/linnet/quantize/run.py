@@ -20,6 +20,7 @@ from linnet.quantize.file_types import BITS, FILE_TYPES, Choice, Chosen, choose_
 from linnet.quantize.gguf_model import GgufModel, gguf_model
 from linnet.quantize.gguf_writer import GgufWriter, file_bytes
 from linnet.quantize.importance import calibrated, read_importance, write_importance
+from linnet.quantize.progress import counter
 from linnet.quantize.report import QuantizeReport, evaluated, report_of
 from linnet.quantize.stream import Importance, Written, entry_of, write_tensors
 from linnet.quantize.vocabulary import vocabulary_metadata
@@ -43,11 +44,11 @@ class Job:
     output_type: str | None
     embedding_type: str | None
     calibrate: str | Path | None
-    calibration_tokens: int
+    calibration_tokens: int | None
     importance: str | Path | None
     save_importance: str | Path | None
     eval_text: str | Path | None
-    eval_tokens: int
+    eval_tokens: int | None
     special: bool
     tokenizer: Any
     threads: int | None
@@ -55,9 +56,15 @@ class Job:
     plot: str | Path | None
     progress: Progress | None
 
-    def advance(self, stage: str, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(stage, done, total)
+    @property
+    def calibration_length(self) -> int:
+        """Most tokens to calibrate with."""
+        return 16_384 if self.calibration_tokens is None else self.calibration_tokens
+
+    @property
+    def evaluation_length(self) -> int:
+        """Most tokens to compare on."""
+        return 4096 if self.eval_tokens is None else self.eval_tokens
 
 
 def run(job: Job) -> QuantizeReport:
@@ -75,6 +82,7 @@ def run(job: Job) -> QuantizeReport:
         model, notes = with_vocabulary(checkpoint, gguf_model(checkpoint), tokenizer, job)
         chosen = choose_types(choice, model.tensors, model.spec, model.architecture)
         notes += _fallback_notes(chosen)
+        _check_importance(job, chosen)
         if not job.force:
             _check_not_lower(chosen)
         metadata = {"general.architecture": model.architecture, **model.metadata, **_of_the_file(choice)}
@@ -116,13 +124,25 @@ def _check(job: Job) -> None:
         raise InvalidRequestError("give calibrate or importance, one of the two")
     if job.save_importance is not None and job.calibrate is None:
         raise InvalidRequestError("save_importance keeps what calibrate finds; give calibrate, too")
-    for name in ("calibration_tokens", "eval_tokens"):
-        if type(getattr(job, name)) is not int or getattr(job, name) < 2:
-            raise InvalidRequestError(f"{name} is {getattr(job, name)!r}; it must be an integer from 2 on")
+    _check_texts(job)
     if job.threads is not None and (type(job.threads) is not int or not 1 <= job.threads <= 1024):
         raise InvalidRequestError(f"threads is {job.threads!r}; it must be from 1 to 1024")
     if job.calibrate is not None:
-        read_text("calibrate", _path(job.calibrate), job.calibration_tokens)
+        read_text("calibrate", _path(job.calibrate), job.calibration_length)
+
+
+def _check_texts(job: Job) -> None:
+    """What is said about texts, of which there must be one."""
+    for name, text, own in (("calibration_tokens", "calibrate", False), ("eval_tokens", "eval_text", job.model == BUILT_IN)):
+        tokens = getattr(job, name)
+        if tokens is None:
+            continue
+        if type(tokens) is not int or tokens < 2:
+            raise InvalidRequestError(f"{name} is {tokens!r}; it must be an integer from 2 on")
+        if getattr(job, text) is None and not own:
+            raise InvalidRequestError(f"{name} says how much is read of a text, and there is none; give {text}, too")
+    if job.special and job.calibrate is None and job.eval_text is None:
+        raise InvalidRequestError("special is of the texts that calibrate and eval_text name; give one of them, or leave special out")
 
 
 def _check_places(job: Job) -> None:
@@ -146,9 +166,9 @@ def _path(path: str | Path) -> Path:
 def _evaluation_text(job: Job) -> tuple[str, bool] | None:
     """The text, and whether its control tokens are themselves."""
     if job.eval_text is not None:
-        return read_text("eval_text", _path(job.eval_text), job.eval_tokens), job.special
+        return read_text("eval_text", _path(job.eval_text), job.evaluation_length), job.special
     if job.model == BUILT_IN:
-        return read_text("eval_text", locate(BUILT_IN) / "held_out.txt", job.eval_tokens), True
+        return read_text("eval_text", locate(BUILT_IN) / "held_out.txt", job.evaluation_length), True
     return None
 
 
@@ -189,6 +209,13 @@ def _some(found: list[Chosen]) -> str:
     return f"{found[0].tensor.name}{more}"
 
 
+def _check_importance(job: Job, chosen: list[Chosen]) -> None:
+    """Raises InvalidRequestError for importances that nothing would be rounded by."""
+    given = "calibrate" if job.calibrate is not None and job.save_importance is None else "importance"
+    if getattr(job, given) is not None and all(one.type in FLOATS for one in chosen):
+        raise InvalidRequestError(f"{given} is for types of few bits, and {job.type} rounds every number by itself; leave {given} out")
+
+
 def _check_not_lower(chosen: list[Chosen]) -> None:
     """Raises InvalidRequestError where matrices are quantized already to as few bits as are wanted."""
     wasted = sorted((one for one in chosen if is_quantized(one.tensor) and _is_lower(one)), key=lambda one: _bits(one.tensor.stored))
@@ -221,22 +248,16 @@ def _importance(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer | None, m
     if job.calibrate is None:
         return {}
     assert tokenizer is not None
-    text = read_text("calibrate", _path(job.calibrate), job.calibration_tokens)
-    token_ids = tokenizer.encode(text, bos=False, special=job.special)[: job.calibration_tokens]
-    found = calibrated(checkpoint, tokenizer, token_ids, model.tensors, job.threads, job.advance)
+    text = read_text("calibrate", _path(job.calibrate), job.calibration_length)
+    token_ids = tokenizer.encode(text, bos=False, special=job.special)[: job.calibration_length]
+    found = calibrated(checkpoint, tokenizer, token_ids, model.tensors, job.threads, job.progress)
     if job.save_importance is not None:
         write_importance(_path(job.save_importance), found, str(job.calibrate), job.force)
     return found.means()
 
 
 def _write(job: Job, out: Path, metadata: dict[str, Any], chosen: list[Chosen], importance: Importance) -> list[Written]:
-    total, done = sum(one.tensor.values for one in chosen), 0
-
-    def advance(values: int) -> None:
-        nonlocal done
-        done += values
-        job.advance("writing", done, total)
-
+    advance = counter(job.progress, "writing", sum(one.tensor.values for one in chosen))
     with whole_file(out, job.force) as file:
         writer = GgufWriter(file, metadata, [entry_of(one) for one in chosen])
         tensors = write_tensors(writer, chosen, importance, job.threads or default_threads(), advance)

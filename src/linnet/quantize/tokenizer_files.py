@@ -13,6 +13,7 @@ from linnet.errors import UnsupportedModelError
 from linnet.load.gguf import read_gguf
 from linnet.quantize.vocabulary import vocabulary_metadata
 from linnet.text.tokenizer import Tokenizer
+from linnet.text.tokenizer.byte_level import library_pre_tokenizer
 from linnet.text.tokenizer.pretokenizers import pre_tokenizer
 from linnet.text.tokenizer.sentencepiece_model import (
     BPE,
@@ -56,7 +57,7 @@ def _metadata(tokenizer: Tokenizer, rows: int) -> tuple[Mapping[str, Any], list[
 
 def _byte_level(metadata: Mapping[str, Any], source: str) -> str:
     """tokenizer.json."""
-    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors
+    from tokenizers import AddedToken, decoders, models, processors
     from tokenizers import Tokenizer as Library
 
     tokens, types = metadata["tokenizer.ggml.tokens"], np.asarray(metadata["tokenizer.ggml.token_type"]).tolist()
@@ -64,10 +65,7 @@ def _byte_level(metadata: Mapping[str, Any], source: str) -> str:
     merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
     vocabulary = {token: id for id, token in enumerate(tokens) if types[id] != UNUSED}
     library = Library(models.BPE(vocabulary, merges, ignore_merges=pre.ignore_merges))
-    library.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
-        + [pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    library.pre_tokenizer = library_pre_tokenizer(pre)
     library.decoder = decoders.ByteLevel()
     library.add_tokens(
         [

@@ -146,6 +146,7 @@ def bad_tools() -> list[tuple[Any, str]]:
         (forward, "type hints cannot be read"),
         (lambda x: x, "needs a name of letters"),
         (Holder, "it is no function but a type"),
+        (getattr, "its parameters cannot be read"),
     ]
 
 

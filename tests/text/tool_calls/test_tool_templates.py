@@ -13,7 +13,7 @@ from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, TextDelta
 from linnet.text.tool_calls.formats import format_of
 from linnet.text.tool_calls.history import with_calls_read
 from linnet.text.tool_calls.parser import ToolCallParser
-from linnet.text.tool_calls.tools import read_tools
+from linnet.text.tool_calls.tools import ToolCall, read_tools
 
 TEMPLATES = SHARED / "data" / "templates"
 FORMATS = {
@@ -120,12 +120,23 @@ def test_a_template_that_refuses_the_history_says_why(tokenizer: Tokenizer) -> N
         ([USER, {**CALLING, "tool_calls": "x"}], "tool_calls must be a list"),
         ([USER, {**CALLING, "tool_calls": ["x"]}], r"tool_calls\[0\] must be"),
         ([USER, {**CALLING, "tool_calls": [{"type": "custom", "function": {"name": "f"}}]}], r"tool_calls\[0\] must be"),
+        ([USER, {**CALLING, "tool_calls": [call(["a"])]}], r"tool_calls\[0\] \(get_weather\): its id must be a text"),  # type: ignore[arg-type]
+        ([USER, CALLING, {**RESULT, "tool_call_id": ["a"]}], r"messages\[2\]: no call before it has the id \"\['a'\]\""),
         ([{**USER, "tool_calls": [call("a")]}], r"messages\[0\]: only an assistant's message has tool_calls"),
     ],
 )
 def test_a_history_that_does_not_hang_together_is_refused(messages: list[dict[str, Any]], says: str) -> None:
     with pytest.raises(InvalidRequestError, match=says):
         with_calls_read(messages)
+
+
+def test_half_a_character_in_arguments_is_read_as_a_replacement_character() -> None:
+    """As models may write it, and clients send it back: no template could take it otherwise."""
+    arguments = r'{"x\udfff": ["\ud83d\ude00", "\ud83d"]}'
+    expected = {"x\ufffd": ["😀", "\ufffd"]}
+    assert ToolCall("abcdefghi", "f", arguments).arguments == expected
+    [_, message] = with_calls_read([USER, {**CALLING, "tool_calls": [call("abcdefghi", arguments)]}])
+    assert message["tool_calls"][0]["function"]["arguments"] == expected
 
 
 def test_messages_without_calls_are_as_they_were() -> None:

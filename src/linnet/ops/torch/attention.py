@@ -19,6 +19,26 @@ def attend(q: Tensor, k: Tensor, v: Tensor, part: Part, attention: Attention, sl
     """q: [sequences, queries, heads, head_dim]; k, v: [sequences, length, kv_heads, width]; slopes, sinks: float32 [heads] or None.
     Gives [sequences, queries, heads, value width].
 
+    A weight of 0 times an infinity is NaN, and among the positions that a row does not see are other requests': what is not finite becomes
+    0 in k and v, in place, and NaN in the rows that see it, which are no others' then.
+    """
+    broken = ~(k.sum((2, 3), dtype=torch.float32) + v.sum((2, 3), dtype=torch.float32)).isfinite()
+    for x in (k, v):
+        x.masked_fill_(broken[..., None, None], 0)
+    out = _attend(q, k, v, part, attention, slopes, sinks)
+    return out.masked_fill(_meets(broken, part, attention.window)[..., None, None], float("nan"))
+
+
+def _meets(broken: Tensor, part: Part, window: int | None) -> Tensor:
+    """Which rows see one of the positions, bool [sequences, length], that are broken: bool [sequences, queries]."""
+    before = torch.nn.functional.pad(broken.cumsum(1), (1, 0))  # how many there are before each position
+    until = before.gather(1, part.ends + 1)
+    return until > (0 if window is None else before.gather(1, (part.positions + 1 - window).clamp(min=0)))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, part: Part, attention: Attention, slopes: Tensor | None, sinks: Tensor | None) -> Tensor:
+    """`attend`, of finite keys and values.
+
     PyTorch's fused kernels run wherever the family needs no more than a mask, and without one where each row sees all before it. Masks
     and scores are made of some queries at a time, so that their memory does not grow with a prompt's square.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -67,19 +67,25 @@ class Store:
 
 
 class Cache:
-    """The pools of one op set: keys and values of every layer. groups: whose page tables say where those of a layer lie."""
+    """The pools of one op set: keys and values of every layer that has its own, by its number. groups: of every layer of the model,
+    whose page tables say where those of a layer lie; nothing where all are in the first."""
 
     def __init__(
-        self, attentions: Sequence[Attention], pages: Sequence[int], kv_dtype: str, device: torch.device, groups: Sequence[int] = ()
+        self,
+        attentions: Mapping[int, Attention],
+        pages: Sequence[int],
+        kv_dtype: str,
+        device: torch.device,
+        groups: Sequence[int] = (),
     ) -> None:
         if kv_dtype not in DTYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
-        self.groups, self.pages = list(groups) or [0] * len(attentions), list(pages)
-        """The group of every layer; and of each group, the number of its pages, and the number of one more, which is nobody's."""
-        counted = [(a, pages[group] + 1) for a, group in zip(attentions, self.groups, strict=True)]
+        self.groups, self.pages = {index: groups[index] if groups else 0 for index in attentions}, list(pages)
+        """The group of each layer; and of each group, the number of its pages, and the number of one more, which is nobody's."""
+        counted = {index: (a, pages[self.groups[index]] + 1) for index, a in attentions.items()}
         try:
-            self.keys = [Store(count, a.kv_heads, a.head_dim, kv_dtype, device) for a, count in counted]
-            self.values = [Store(count, a.kv_heads, a.value_head_dim, kv_dtype, device) for a, count in counted]
+            self.keys = {index: Store(count, a.kv_heads, a.head_dim, kv_dtype, device) for index, (a, count) in counted.items()}
+            self.values = {index: Store(count, a.kv_heads, a.value_head_dim, kv_dtype, device) for index, (a, count) in counted.items()}
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(
                 f"device {device} has no room for {sum(pages)} pages of KV cache; lower context, max_batch or kv_memory"
@@ -87,7 +93,7 @@ class Cache:
 
     def copy_page(self, source: int, target: int, group: int) -> None:
         places = [slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE) for page in (source, target)]
-        for own, keys, values in zip(self.groups, self.keys, self.values, strict=True):
+        for index, own in self.groups.items():
             if own == group:
-                keys.copy(*places)
-                values.copy(*places)
+                self.keys[index].copy(*places)
+                self.values[index].copy(*places)

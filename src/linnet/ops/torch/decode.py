@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -97,8 +99,7 @@ class Inputs:
         self.parts = [part]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
-        at = next((index for own, index in self.named if own is rope), -1)  # torch.compile cannot compare them
-        cosines, sines = self._angles[self.ropes.index(replace(rope, start=0)) if at < 0 else at]
+        cosines, sines = self._angles[next(index for own, index in self.named if own is rope)]  # torch.compile cannot compare them
         return cosines, sines
 
 
@@ -169,12 +170,19 @@ def cuda_graph(device: torch.device) -> Capture:
     return capture
 
 
+_compiled = count()
+
+
 def compiled(then: Capture | None = None, backend: str | Callable[..., Any] = "inductor") -> Capture:
     """Has torch.compile make one program of a step, and captures that with `then`, if with anything. The first step takes from seconds to
     minutes; the second of another size makes a program for any."""
+    name, codes = f"decoding_step_{next(_compiled)}", dict[CodeType, CodeType]()
 
     def capture(run: Run) -> Run:
-        program: Run = torch.compile(run, fullgraph=True, backend=backend)
+        # By a name of its own: what torch.compile learns of a function, as which sizes vary, would hold for the steps of every model.
+        assert isinstance(run, FunctionType)
+        code = codes.setdefault(run.__code__, run.__code__.replace(co_name=name))
+        program: Run = torch.compile(FunctionType(code, run.__globals__, name, None, run.__closure__), fullgraph=True, backend=backend)
         with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
             program()
         return program if then is None else then(program)

@@ -50,6 +50,8 @@ def parse_device(name: str) -> tuple[str, int | None]:
     kind, colon, number = name.partition(":")
     if kind not in DEVICES or (colon and not number.isdecimal()):
         raise InvalidRequestError(f"device {name!r} is not one of {', '.join(DEVICES)}, or one of them with a number, such as cuda:1")
+    if kind == "cpu" and colon:
+        raise InvalidRequestError(f"device {name!r}: processors have no numbers; say device='cpu'")
     return kind, int(number) if colon else None
 
 

@@ -161,11 +161,12 @@ class TorchOps:
         out[..., rope.start : rope.start + rope.dim] = rotated
         return out.view(x.shape)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, layer: int, attention: Attention, sinks: Tensor | None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor | None, v: Tensor | None, layer: int, attention: Attention, sinks: Tensor | None) -> Tensor:
         assert self.cache is not None
         keys, values, group = self.cache.keys[layer], self.cache.values[layer], self.cache.groups[layer]
-        keys.write(self.step.places[group], k)
-        values.write(self.step.places[group], v)
+        if k is not None and v is not None:
+            keys.write(self.step.places[group], k)
+            values.write(self.step.places[group], v)
         results = []
         for part in self.step.parts:
             queries = q[part.rows].view(*part.positions.shape, attention.heads, attention.head_dim)
@@ -190,8 +191,11 @@ class TorchOps:
             self._slopes[attention.alibi] = torch.tensor(attention.alibi, dtype=torch.float32, device=self.device)
         return self._slopes[attention.alibi]
 
-    def experts(self, x: Tensor, logits: Tensor, weights: MlpWeights, moe: Moe, correction: Tensor | None) -> Tensor:
+    def experts(
+        self, x: Tensor, logits: Tensor, weights: MlpWeights, moe: Moe, correction: Tensor | None, scale: Tensor | None = None
+    ) -> Tensor:
         chosen, shares = route(logits.float(), moe.router, correction)
+        shares = shares if scale is None else shares * scale[chosen]
         out = (self._gathered if isinstance(self.step, Inputs) else self._grouped)(x, chosen, weights, moe)
         if isinstance(weights.down.matrix, Partial):
             out = self.summed(out)
@@ -220,6 +224,8 @@ class TorchOps:
 
         def project(x: Tensor, linear: Linear) -> Tensor:
             matrices = linear.matrix[flat]
+            if isinstance(matrices, Offloaded):
+                matrices = matrices.here()
             if isinstance(matrices, Packed):
                 matrices = matrices.values(x.dtype) if self.kernels is None else self.kernels.expanded(matrices, x.dtype)
             out = torch.bmm(matrices, x[..., None])[..., 0]
@@ -270,7 +276,8 @@ class TorchOps:
 
     # ---- KV pages and sampling
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
-        self.cache = Cache([layer.attention for layer in spec.layers], pages, kv_dtype, self.device, groups)
+        attentions = {index: spec.layers[index].attention for index in spec.kv_layers}
+        self.cache = Cache(attentions, pages, kv_dtype, self.device, groups)
 
     def free_cache(self) -> None:
         self.cache = None

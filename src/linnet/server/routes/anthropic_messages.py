@@ -75,6 +75,11 @@ class CountBody(Body):
     cache_control: CacheControl = None
 
     @property
+    def form(self) -> dict[str, Any]:
+        """What the answer must be, among the options of SamplingParams."""
+        return format_options(None if self.output_config is None else self.output_config.format)
+
+    @property
     def tools_for_model(self) -> list[dict[str, Any]] | None:
         return None if self.tools is None else [tool.for_model() for tool in self.tools]
 
@@ -106,8 +111,7 @@ class MessageBody(CountBody):
     @property
     def params(self) -> SamplingParams:
         options = given_options(self, sampling_names(_NAMED_OTHERWISE))
-        form = format_options(None if self.output_config is None else self.output_config.format)
-        return SamplingParams(max_tokens=self.max_tokens, stop=self.stop_sequences or (), **options, **form)
+        return SamplingParams(max_tokens=self.max_tokens, stop=self.stop_sequences or (), **options, **self.form)
 
 
 class TokenCount(BaseModel):
@@ -153,10 +157,11 @@ async def create_message(body: MessageBody, service: ServiceOf) -> Response | Me
 
 @router.post("/v1/messages/count_tokens", responses=failures(AnthropicErrorBody))
 async def count_tokens(body: CountBody, service: ServiceOf) -> TokenCount:
-    """How many tokens the model would read, found in the cache or not: of a schema it reads none."""
-    messages = body.conversation(service)
+    """How many tokens the model would read, found in the cache or not: of a schema it reads none, but one that no answer could keep to is
+    refused, as it is with the message itself."""
+    messages, params = body.conversation(service), SamplingParams(**body.form)
     async with service.using(body, body.model) as llm:
-        tokens = await service.tokenized(llm, messages, body.tools_for_model, body.choice_for_model)
+        tokens = await service.tokenized(llm, messages, params, body.tools_for_model, body.choice_for_model)
     return TokenCount(input_tokens=len(tokens))
 
 

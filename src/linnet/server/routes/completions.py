@@ -22,7 +22,7 @@ from linnet.server.logprobs import CompletionLogprobs
 from linnet.server.merging import merged
 from linnet.server.messages import prompt_size
 from linnet.server.routes.usage import StreamedBody, UsageObject, usage
-from linnet.server.schema import SomeTokenIds, User, given_options, sampling_names, with_sampling
+from linnet.server.schema import SomeTokenIds, User, as_list, given_options, sampling_names, with_sampling
 from linnet.server.service import Service, ServiceOf
 from linnet.text.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ class CompletionBody(StreamedBody):
 
     @property
     def prompts(self) -> list[Any]:
-        return self.prompt if isinstance(self.prompt, list) and not isinstance(self.prompt[0], int) else [self.prompt]
+        return as_list(self.prompt)
 
     @property
     def params(self) -> SamplingParams:

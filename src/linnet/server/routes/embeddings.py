@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter
@@ -16,7 +16,7 @@ from linnet.errors import UnsupportedModelError
 from linnet.server.errors import ApiError
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
-from linnet.server.schema import Body, SomeTokenIds, User
+from linnet.server.schema import Body, SomeTokenIds, User, as_list
 from linnet.server.service import ServiceOf, submitted
 
 logger = logging.getLogger("linnet.server")
@@ -58,7 +58,7 @@ class EmbeddingList(BaseModel):
 @router.post("/v1/embeddings")
 async def create_embeddings(body: EmbeddingBody, service: ServiceOf) -> EmbeddingList:
     """Vectors of texts, of length 1, pooled as the model's files say."""
-    inputs: list[Any] = body.input if isinstance(body.input, list) and not isinstance(body.input[0], int) else [body.input]
+    inputs = as_list(body.input)
     service.check_size(prompt_size(None, *(text for text in inputs if isinstance(text, str))))
     async with service.using(body, body.model) as llm:
         if body.dimensions not in (None, llm.spec.hidden):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from linnet.engine.params import SamplingParams
 from linnet.outputs import Completion
 from linnet.server.answer_formats import ResponseFormat, format_options
-from linnet.server.errors import ApiError
+from linnet.server.errors import ApiError, api_error
 from linnet.server.events import EventStream, event
 from linnet.server.json_body import JsonRoute
 from linnet.server.messages import prompt_size
@@ -98,7 +98,7 @@ class ResponseObject(BaseModel):
     object: Literal["response"] = "response"
     created_at: float
     status: str
-    error: None = None
+    error: dict[str, str] | None = None
     incomplete_details: dict[str, str] | None
     instructions: str | None
     max_output_tokens: int | None
@@ -153,26 +153,32 @@ class _Answer:
         return service.generating(llm, body, *asked)
 
     async def events(self, service: Service) -> AsyncGenerator[bytes, None]:
-        number = 0
+        """Numbered. What fails once the answer has begun is its last event."""
+        number, items = 0, OutputItems()
+        try:
+            async with aclosing(self._events(items, service)) as events:
+                async for data in events:
+                    yield event({**data, "sequence_number": number}, data["type"])
+                    number += 1
+        except Exception as error:
+            if not number:
+                raise
+            failed = self.object(items.broken, None).model_copy(update=_failure(api_error(error)))
+            yield event({"type": "response.failed", "response": failed.model_dump(), "sequence_number": number}, "response.failed")
 
-        def numbered(data: dict[str, Any]) -> bytes:
-            nonlocal number
-            number += 1
-            return event({**data, "sequence_number": number - 1}, data["type"])
-
-        items = OutputItems()
+    async def _events(self, items: OutputItems, service: Service) -> AsyncGenerator[dict[str, Any], None]:
         async with service.using(self.body, self.body.model) as llm, self.generating(llm, service) as handle:
             for kind in ("created", "in_progress"):
-                yield numbered({"type": f"response.{kind}", "response": self.object([], None).model_dump()})
+                yield {"type": f"response.{kind}", "response": self.object([], None).model_dump()}
             async for chunk in handle:
                 for piece in chunk.events:
                     for data in items.add(piece):
-                        yield numbered(data)
+                        yield data
             [completion] = await handle.aresult()
         status = _status(completion)
         for data in items.end(status):
-            yield numbered(data)
-        yield numbered({"type": f"response.{status}", "response": self.object(items.items, completion).model_dump()})
+            yield data
+        yield {"type": f"response.{status}", "response": self.object(items.items, completion).model_dump()}
 
     def object(self, output: list[dict[str, Any]], completion: Completion | None) -> ResponseObject:
         """The response so far; whole, once there is a completion."""
@@ -195,6 +201,11 @@ class _Answer:
             top_p=self.params.top_p,
             usage=None if completion is None else _usage(completion),
         )
+
+
+def _failure(error: ApiError) -> dict[str, Any]:
+    """What of a response says that it failed. The codes that OpenAI has are few: of a server's faults, one."""
+    return {"status": "failed", "error": {"code": "server_error", "message": error.message}}
 
 
 def _status(completion: Completion) -> Literal["completed", "incomplete"]:

@@ -21,7 +21,8 @@ class PreTokenizer:
     add_bos: bool = False
 
 
-_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+# The parts that the patterns of many models are made of.
+SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _SPACE = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -31,12 +32,13 @@ _CJK = r"[一-龥ࠀ-一가-퟿]+"
 _BLOOM = r" ?[^(\s|.,!?…。，、।۔،)]+"
 
 
-def _llama3(digits: str) -> str:
-    return f"{_SUFFIX}|{_WORD}|{digits}|{_SIGNS}|{_SPACE}"
+def llama3_pattern(digits: str) -> str:
+    """Llama 3's, and with other `digits` Qwen's."""
+    return f"{SUFFIX}|{_WORD}|{digits}|{_SIGNS}|{_SPACE}"
 
 
-def _cased(digits: str, suffix: str = "") -> str:
-    """Words cut where capitals follow small letters; letters without case belong to both."""
+def cased_pattern(digits: str, suffix: str = "") -> str:
+    """GPT-4o's and its like: words are cut where capitals follow small letters; letters without case belong to both."""
     upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
     lead = r"[^\r\n\p{L}\p{N}]?"
     words = f"{lead}{upper}*{lower}+{suffix}|{lead}{upper}+{lower}*{suffix}"
@@ -57,10 +59,10 @@ _DEEPSEEK3 = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}
 _default = PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))
 _gpt2 = PreTokenizer((_GPT2,))
 _digits_gpt2 = PreTokenizer((r"\p{N}", _GPT2))
-_llama3_groups = PreTokenizer((_llama3(r"\p{N}{1,3}"),))
+_llama3_groups = PreTokenizer((llama3_pattern(r"\p{N}{1,3}"),))
 _llama_bpe = replace(_llama3_groups, ignore_merges=True, add_bos=True)
-_qwen2 = PreTokenizer((_llama3(r"\p{N}"),))
-_qwen35 = PreTokenizer((rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACE}",))
+_qwen2 = PreTokenizer((llama3_pattern(r"\p{N}"),))
+_qwen35 = PreTokenizer((rf"{SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{_SPACE}",))
 _deepseek_llm = PreTokenizer(
     (r"[\r\n]", rf"\s?[{_DEEPSEEK_LETTERS}]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+", r"\s+$", _CJK, r"\p{N}+"),
 )
@@ -68,24 +70,24 @@ _deepseek_coder = PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK, r"\
 _deepseek3 = PreTokenizer((r"\p{N}{1,3}", _HAN_KANA, _DEEPSEEK3))
 _falcon = PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"))
 _bloom = PreTokenizer((_BLOOM,))
-_tekken = PreTokenizer((_cased(r"\p{N}"),), ignore_merges=True, add_bos=True)
-_gpt4o = PreTokenizer((_cased(r"\p{N}{1,3}", rf"{_SUFFIX}?"),))
+_tekken = PreTokenizer((cased_pattern(r"\p{N}"),), ignore_merges=True, add_bos=True)
+_gpt4o = PreTokenizer((cased_pattern(r"\p{N}{1,3}", rf"{SUFFIX}?"),))
 _bailing = PreTokenizer(
     (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",),
 )
-_seed_coder = PreTokenizer((rf"{_SUFFIX}|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACE}",))
+_seed_coder = PreTokenizer((rf"{SUFFIX}|{_WORD}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_SPACE}",))
 _jais2_space = "".join(rf"|\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4)) + r"|\s{1,2}(?!\S)|\s{1}"
-_jais2 = PreTokenizer((rf"{_SUFFIX}|{_WORD}|\p{{N}}{{1,3}}|{_SIGNS}|\s*[\r\n]+" + _jais2_space,))
+_jais2 = PreTokenizer((rf"{SUFFIX}|{_WORD}|\p{{N}}{{1,3}}|{_SIGNS}|\s*[\r\n]+" + _jais2_space,))
 _exaone_moe = PreTokenizer(
-    (_SUFFIX + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",),
+    (SUFFIX + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+",),
 )
-_minicpm5 = PreTokenizer((r"\p{N}{1,3}", _llama3(r"\p{N}+")), ignore_merges=True)
+_minicpm5 = PreTokenizer((r"\p{N}{1,3}", llama3_pattern(r"\p{N}+")), ignore_merges=True)
 _chameleon = PreTokenizer(
     ("<sentinel:[0-9]+>", "(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z", r"([\t\n]|    |  )", r"\p{N}", r"[\p{P}!-/:-@\[-`{-~]", _GPT2),
     add_bos=True,
 )
 _youtu = PreTokenizer(
-    ("[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+", _cased(r"\p{N}", rf"{_SUFFIX}?")), ignore_merges=True
+    ("[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+", cased_pattern(r"\p{N}", rf"{SUFFIX}?")), ignore_merges=True
 )
 
 _NAMES: tuple[tuple[PreTokenizer, str], ...] = (

@@ -21,6 +21,7 @@ from linnet.text.tokenizer.added_tokens import AddedToken, AddedTokens, is_marke
 from linnet.text.tokenizer.byte_level import BYTE_OF
 from linnet.text.tokenizer.config import TokenizerConfig, read_config
 from linnet.text.tokenizer.library import library_errors
+from linnet.text.tokenizer.pretokenizers import SUFFIX, cased_pattern, llama3_pattern
 from linnet.text.tokenizer.vocabulary import LARGEST_ID, Vocabulary, end_ids
 
 _LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?(?:\n|\Z)")
@@ -49,17 +50,8 @@ def _numbered(texts: Iterable[str], first: int) -> dict[int, str]:
 
 _GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 _CL100K = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
-_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_O200K = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SUFFIX}?|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SUFFIX}?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-
-def _llama3(digits: str) -> str:
-    return rf"{_SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-
+_LLAMA3 = llama3_pattern(r"\p{N}{1,3}")
+_O200K = cased_pattern(r"\p{N}{1,3}", f"{SUFFIX}?")
 
 _LLAMA3_SPECIAL = (
     "begin_of_text end_of_text reserved_special_token_0 reserved_special_token_1 finetune_right_pad_id reserved_special_token_2 "
@@ -77,15 +69,21 @@ _BY_RANKS = {
     ),
     199998: Encoding(_O200K, {199999: _END, 200018: "<|endofprompt|>"}),
     128000: Encoding(
-        _llama3(r"\p{N}{1,3}"), _numbered([f"<|{name}|>" for name in _LLAMA3_SPECIAL], 128000), "<|end_of_text|>", "<|begin_of_text|>"
+        _LLAMA3,
+        _numbered([f"<|{name}|>" for name in _LLAMA3_SPECIAL], 128000),
+        "<|end_of_text|>",
+        "<|begin_of_text|>",
     ),
     151643: Encoding(
-        _llama3(r"\p{N}"),
+        llama3_pattern(r"\p{N}"),
         _numbered([_END, "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))], 151643),
         composed=True,
     ),
     151329: Encoding(
-        _llama3(r"\p{N}{1,3}"), _numbered(_GLM4_SPECIAL, 151329), ends=("<|user|>", "<|observation|>"), beginning=("[gMASK]", "<sop>")
+        _LLAMA3,
+        _numbered(_GLM4_SPECIAL, 151329),
+        ends=("<|user|>", "<|observation|>"),
+        beginning=("[gMASK]", "<sop>"),
     ),
 }
 

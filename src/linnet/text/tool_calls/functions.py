@@ -75,7 +75,10 @@ def tool_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
-    parameters = list(inspect.signature(function).parameters.values())
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError as error:  # of functions written in C, some do not tell
+        raise InvalidRequestError(f"tool {name}: its parameters cannot be read ({error}); define a function around it") from None
     if parameters and parameters[0].name in ("self", "cls") and parameters[0].annotation is inspect.Parameter.empty:
         del parameters[0]
     for parameter in parameters:

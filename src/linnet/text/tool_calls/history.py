@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from linnet.errors import InvalidRequestError
+from linnet.text.tool_calls.tools import read_arguments
 
 
 def with_calls_read(messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -37,7 +37,7 @@ def _check_answer(message: Mapping[str, Any], ids: set[Any] | None, where: str) 
             f"{where} is a tool's, and no message with tool_calls stands before it; put the assistant's message that called the tool there"
         )
     id = message.get("tool_call_id")
-    if id is not None and id not in ids - {None}:
+    if id is not None and (not isinstance(id, (str, int)) or id not in ids):
         raise InvalidRequestError(f"{where}: no call before it has the id {str(id)[:60]!r}; tool_call_id names the call that it answers")
 
 
@@ -61,14 +61,12 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}", parse_constant=_refused)
+            arguments = read_arguments(arguments or "{}")
         except (ValueError, RecursionError):
             arguments = None
     if not isinstance(arguments, Mapping):
         raise InvalidRequestError(f"{where} ({function['name']}): its arguments are no JSON object; send them as the model wrote them")
+    if not isinstance(call.get("id"), (str, int, type(None))):
+        raise InvalidRequestError(f"{where} ({function['name']}): its id must be a text, not a {type(call['id']).__name__}")
     made: dict[str, Any] = {"type": "function", "function": {"name": function["name"], "arguments": arguments}}
     return made if call.get("id") is None else {"id": call["id"], **made}
-
-
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")

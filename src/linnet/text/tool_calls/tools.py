@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from linnet.errors import InvalidRequestError, shortened
 
@@ -22,6 +22,7 @@ Tool: TypeAlias = Mapping[str, Any] | Callable[..., Any]
 ToolChoice: TypeAlias = str | Mapping[str, Any]
 """"auto", "none", "required", the name of a tool, or `{"type": "function", "function": {"name"}}`."""
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _FIELDS = {"name", "description", "parameters", "return", "strict"}
 
 
@@ -36,13 +37,29 @@ class ToolCall:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments, by name."""
-        arguments: dict[str, Any] = json.loads(self.arguments_json)
-        return arguments
+        return read_arguments(self.arguments_json)
 
     @property
     def message(self) -> dict[str, Any]:
         """The call as an assistant's message holds it, among its `tool_calls`."""
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+def read_arguments(text: str) -> dict[str, Any]:
+    """The arguments of a call from the JSON object that a model wrote. An escape that stands for half a character (an unpaired surrogate,
+    which JSON allows and UTF-8 cannot hold) is read as U+FFFD. Raises ValueError or RecursionError for what is no JSON object."""
+    arguments: Any = json.loads(text, parse_constant=_refuse_constant)
+    if not isinstance(arguments, dict):
+        raise ValueError("not a JSON object")
+    if _SURROGATE.search(text):
+        halves = json.dumps(arguments, ensure_ascii=False).encode("utf-16", "surrogatepass")
+        arguments = json.loads(halves.decode("utf-16", "replace"))
+    checked: dict[str, Any] = arguments
+    return checked
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def read_tools(given: Sequence[Tool]) -> list[dict[str, Any]]:
