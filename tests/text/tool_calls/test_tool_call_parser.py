@@ -109,6 +109,7 @@ MALFORMED = [
     (GEMMA, "<|tool_call>f{}"),
     (GEMMA, "<|tool_call>call:a b{}"),
     (GEMMA, "<|tool_call>call:f{x}"),
+    (GEMMA, "<|tool_call>call:f[1]"),
     (GEMMA, "<|tool_call>call:f{x:}"),
     (GEMMA, "<|tool_call>call:f{x:1,}"),
     (GEMMA, "<|tool_call>call:f{x:1 2}"),

@@ -96,7 +96,10 @@ def read_gemma(sink: Sink) -> Reading[str]:
         name += c
         c = yield
     sink.name(name)
-    yield from arguments(c if c not in SPACE else (yield from after_space()), sink.arguments)
+    c = c if c not in SPACE else (yield from after_space())
+    if c != "{":
+        raise MalformedError
+    yield from arguments(c, sink.arguments)
     sink.end()
     return (yield from _passed("<tool_call|>"))
 
