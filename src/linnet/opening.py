@@ -1,4 +1,4 @@
-"""Opening a model: from a checkpoint and options to what `LLM` runs requests with."""
+"""Opening a model: from a checkpoint and options to `Opened`, with which `LLM` runs requests."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ logger = logging.getLogger("linnet.llm")
 
 @dataclass(frozen=True)
 class Opened:
-    """A model that is ready to run. end_ids: tokens that end an answer. files: what is to be closed after the engine. name: what messages
-    call it. vocab_size: its embedding rows. generation: generation_config.json, as published. checkpoint: None of another backend."""
+    """A model that is ready to run.
+
+    end_ids: tokens that end an answer. files: what has to be closed after the engine. name: what messages call the model. vocab_size: its
+    embedding rows. generation: generation_config.json, as published. checkpoint: None with another backend than Linnet's own."""
 
     engine: Runner
     tokenizer: Tokenizer | None
@@ -47,7 +49,7 @@ class Opened:
     def answer(
         self, prompt: list[int], params: SamplingParams | None, cache: bool = True, continues: bool = False, tool_use: ToolUse | None = None
     ) -> Answer:
-        """A request that has passed every check, its grammar compiled."""
+        """An answer whose request has passed every check, and whose grammar is compiled."""
         answer = Answer(prompt, given_params(params), self.end_ids, self.tokenizer, cache, continues, tool_use)
         self.engine.check(answer.request)
         answer.constrain(self.grammars, self.vocab_size)
@@ -75,8 +77,8 @@ class Opened:
 
 
 def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
-    """Everything that can fail by a wrong option or for want of memory comes before the weights are read; whatever fails, the
-    checkpoint is closed."""
+    """Checks everything that can be wrong with options or memory before it reads the weights. If anything fails, the checkpoint is
+    closed."""
     spec, draft = checkpoint.spec, None
     with ExitStack() as files:
         files.callback(checkpoint.close)
@@ -89,7 +91,7 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
         op_set = open_op_set(options, checkpoint)
         files.callback(op_set.close)
         reader = _reader(checkpoint, options)
-        # What a model that slides sees is its context: memory must hold all of it, rather than cut it.
+        # The context decides what a model that slides sees. So memory must hold all of it; a shorter one would change the answers.
         wanted = spec.context if slides and options.context is None else options.context
         reserved = op_set.weight_bytes
         if guessing is not None:
@@ -115,7 +117,7 @@ def open_model(checkpoint: Checkpoint, options: ModelOptions) -> Opened:
 
 
 def _load(checkpoint: Checkpoint, options: ModelOptions, op_set: OpSet, draft: Draft | None, **planned: Any) -> Engine:
-    """Reads the weights. planned: what of an engine's arguments no option says as it stands."""
+    """The engine, with its weights read. planned: its arguments that do not follow directly from an option."""
     return Engine(
         op_set.ops,
         op_set.spec,
@@ -136,6 +138,6 @@ def _reader(checkpoint: Checkpoint, options: ModelOptions) -> PromptReader:
 
 
 def _end_ids(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> frozenset[int]:
-    """What ends an answer, by the model's files and its tokenizer's, of which the model may know fewer tokens."""
+    """The tokens that end an answer, by the files of the model and of the tokenizer (which may have tokens that the model does not)."""
     ends = {*checkpoint.eos_token_ids, *(tokenizer.eos_ids if tokenizer else ())}
     return frozenset(token for token in ends if token < checkpoint.spec.vocab_size)

@@ -22,7 +22,7 @@ from models import is_matrix, is_transposed
 Through = Callable[[torch.Tensor], torch.Tensor]
 
 
-KEPT = {"wpe", "embed_positions", "gate", "router", "shared_expert_gate"}
+KEPT = {"wpe", "embed_positions", "gate", "wg", "router", "shared_expert_gate"}
 """Modules whose matrices loading leaves as they are stored: learned positions, routers and gates of one output."""
 
 

@@ -32,6 +32,8 @@ LONG = "word " * 3000
         (("run", "tiny", "hi", "--logit-bias", "99999=1"), "99999"),
         (("run", "tiny", "hi", "--logprobs", "2"), "--json"),
         (("run", "tiny", "hi", "--raw", "--system", "x"), "--raw"),
+        (("run", "tiny", "hi", "--raw", "--chat-template", "chatml"), "--chat-template writes conversations, and --raw asks for none"),
+        (("trace", "tiny", "hi", "--raw", "--chat-template", "chatml"), "--chat-template writes conversations"),
         (("run", "tiny", "hi", "--weights", "q9"), "weights is 'q9'; it must be one of"),
         (("run", "tiny", "hi", "--threads", "0"), "threads is 0"),
         (("run", "tiny", "hi", "--context", "5000"), "5000"),

@@ -121,7 +121,12 @@ PREFERRED = {
     "mixtral-experts-apart": ("ffn_gate.", "ffn_up.", "ffn_down."),
     "phi-in-one": ("attn_qkv",),
 }
-OTHER_ARCHITECTURES = {"glm4-june-2024": "chatglm"}
+OTHER_ARCHITECTURES = {
+    "glm4-june-2024": "chatglm",
+    "mistral-inside": "mistral3",
+    "mistral-temperature": "mistral3",
+    "mistral-temperature-inside-tied": "mistral3",
+}
 
 
 def _adjusted(family: str, settings: Settings) -> Settings:
@@ -163,6 +168,7 @@ NOT_IN_GGUF = {
     "deepseek_v2-yarn-two-mscales": "there is one word for both",
     "dots1-upper-window": NO_WINDOW,
     "dots1-windows-by-type": NO_WINDOW,
+    "ernie4_5_moe-not-the-last": "experts are there to the last layer",
     "falcon-alibi": "the architecture rotates",
     "falcon-one-key-sequential": "the architecture's blocks lie side by side",
     "gemma2-layer-types": "every second layer has a window",
@@ -214,6 +220,8 @@ NOT_IN_LLAMA_CPP = {
     "deepseek_v3-not-normalised-biases": NO_BIAS,
     "dots1-groups-biases": NO_BIAS,
     "ernie4_5-biases": NO_BIAS,
+    "ernie4_5_moe-every-second-tied": "it wants experts in every layer past the first that has them",
+    "hunyuan_v1_moe-biases": NO_BIAS,
     "falcon-many-keys-parallel": NO_BIAS,
     "gemma-biases": NO_BIAS,
     "gemma-gqa-untied": "it has no output of its own",

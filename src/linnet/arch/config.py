@@ -87,6 +87,12 @@ class Config:
             self._values[key] = value
             self._names[self._prefix + key] = self._prefix + name
 
+    def settle(self, key: str) -> None:
+        """Takes a list that has the same value for every layer as that value."""
+        value = self._values.get(key)
+        if isinstance(value, (list, tuple)) and value and all(type(one) is int and one == value[0] for one in value):
+            self._values[key] = value[0]
+
     def integer(self, key: str, default: Any = _REQUIRED, low: int = 1, high: int = 2**31 - 1) -> int:
         value = self._get(key, default)
         if value is not default and (type(value) is not int or not low <= value <= high):

@@ -200,6 +200,13 @@ def _deepseek(spec: ModelSpec) -> Metadata:
     return {"leading_dense_block_count": dense_first, "expert_shared_count": shared, **router}
 
 
+def _sparse_layers(spec: ModelSpec) -> Metadata:
+    """The first layer with experts, and how many lie between two such."""
+    sparse = [index for index, layer in enumerate(spec.layers) if isinstance(layer.mlp, Moe)] or [len(spec.layers)]
+    step = sparse[1] - sparse[0] if len(sparse) > 1 else 1
+    return {"leading_dense_block_count": sparse[0], "interleave_moe_layer_step": step}
+
+
 def _latent(spec: ModelSpec) -> Metadata:
     attention = spec.layers[0].attention
     latent, scaling = attention.latent, attention.ropes[0].scaling
@@ -219,6 +226,15 @@ def _two_bases(spec: ModelSpec) -> Metadata:
     """Layers with a window have a base of their own."""
     nearby = [layer for layer in spec.layers if layer.attention.window is not None]
     return {"rope.freq_base_swa": nearby[0].attention.ropes[0].theta} if nearby else {}
+
+
+def _ministral3(spec: ModelSpec) -> Metadata:
+    """A multiplier of 1 says that cosines and sines are not scaled."""
+    rope, temperature = spec.main_rope, spec.layers[0].attention.temperature
+    values: Metadata = {} if temperature is None else {"attention.temperature_scale": temperature.beta}
+    if rope is not None and isinstance(rope.scaling, YarnScaling) and rope.scaling.attention_factor == 1:
+        values |= {"rope.scaling.yarn_log_multiplier": 1.0, "rope.scaling.attn_factor": 1.0}
+    return values
 
 
 def _alibi(spec: ModelSpec) -> Metadata:
@@ -254,6 +270,7 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "deepseek": (_expert_width, _deepseek),
     "deepseek2": (_expert_width, _deepseek, _latent),
     "dots1": (_expert_width, _deepseek),
+    "ernie4_5-moe": (_expert_width, _shared_width, _sparse_layers),
     "exaone4": (_sliding_layers,),
     "gemma3": (_two_bases, _window_period),
     "gemma4": (_two_bases, _sliding_layers, _expert_width, _gemma4),
@@ -261,8 +278,10 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
+    "hunyuan-moe": (_expert_width, _shared_width),
     "minimax-m2": (_expert_width,),
     "granitemoe": (_granite, _mixture_width, _shared_width),
+    "mistral3": (_ministral3,),
     "mpt": (_alibi,),
     "olmo2": (_two_bases, _sliding_layers),
     "qwen": (_both_widths,),

@@ -23,9 +23,15 @@ UNREAD = (
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
-    config.ignore(UNREAD)
     if config.integer("num_experts", 1) != 1:
         raise config.error("num_experts", "1")
+    spec = hunyuan_spec(config, "hunyuan_v1_dense")
+    return spec, table(spec, None if config.format == "gguf" else config.flag("attention_bias", False))
+
+
+def hunyuan_spec(config: Config, family: str) -> ModelSpec:
+    """Its decoder, dense."""
+    config.ignore(UNREAD)
     if not config.flag("use_qk_norm", True):
         raise config.error("use_qk_norm", "true")
     sizes, norm = read_sizes(config), Norm(config.number("rms_norm_eps", 1e-5))
@@ -33,8 +39,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     attention = Attention(sizes.heads, sizes.kv_heads, sizes.head_dim, (rope,), scale, None, norm, norm, norm_rotated=True)
     layer = Layer(attention, Mlp(sizes.width, config.activation()), norm, norm)
     tied = config.flag("tie_word_embeddings", False)
-    spec = ModelSpec("hunyuan_v1_dense", sizes.vocab, sizes.hidden, longest(rope), (layer,) * sizes.layers, norm, tied)
-    return spec, table(spec, None if config.format == "gguf" else config.flag("attention_bias", False))
+    return ModelSpec(family, sizes.vocab, sizes.hidden, longest(rope), (layer,) * sizes.layers, norm, tied)
 
 
 def _rope(config: Config, head_dim: int) -> Rope:

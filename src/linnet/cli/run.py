@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_system, figures, read_prompt
+from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_raw, figures, read_prompt
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, write
@@ -44,7 +44,7 @@ def run(
     The answer streams to standard output, or with --num-beams comes at the end; a last line on standard error says how
     long it took. A model without a chat template completes the prompt as it stands.
     """
-    check_system(system, raw)
+    check_raw(raw, system, load.get("chat_template"))
     for name in ("logprobs", "prompt_logprobs"):
         if name in sampling and not as_json:
             raise InvalidRequestError(f"--{name.replace('_', '-')} is printed only with --json; add it")
