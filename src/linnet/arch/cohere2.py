@@ -1,4 +1,4 @@
-"""Command R7B, Command A and Aya Vision's text model (Cohere 2024-2025): Command-R's block; three layers with a window and rotary
+"""Command R7B, Command A and Tiny Aya (Cohere 2024-2026): Command-R's block; three layers with a window and rotary
 positions for each that sees everything and has none."""
 
 from __future__ import annotations
