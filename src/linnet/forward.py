@@ -105,6 +105,8 @@ def residual(ops: Ops, layer: Layer, x: X, normed: X, branch: X) -> X:
 def attention(ops: Ops, spec: Attention, w: AttentionWeights, h: X, index: int) -> X:
     """Project, normalise and rotate per head, attend over the pages, project back: X [n, hidden]."""
     q, k, v = latent_heads(ops, spec, spec.latent, w, h) if spec.latent else heads(ops, spec, w, h)
+    if spec.temperature is not None:
+        q = ops.weigh(q, ops.embed(w.temperatures, "positions"))
     return project(ops, ops.attend(q, k, v, index if spec.kv_layer is None else spec.kv_layer, spec, w.sinks), w.output)
 
 

@@ -25,6 +25,7 @@ from linnet.arch.spec import (
     Positions,
     Rope,
     Router,
+    Temperature,
 )
 from linnet.errors import ModelFileError
 from linnet.weights import AttentionWeights, LayerWeights, MlpWeights, Weights
@@ -116,6 +117,8 @@ IMPOSSIBLE = [
     (with_router(active=9, groups=1, active_groups=1), "9 active experts of the 8"),
     (with_router(active_groups=5), "5 active groups of 4"),
     (with_router(groups=0), "groups is 0"),
+    (with_attention(temperature=Temperature(0.1, 0)), "layer 1: length is 0"),
+    (with_attention(temperature=Temperature(float("nan"), 8)), "layer 1: temperature grows by nan"),
     (replace(SPEC, layers=(replace(LAYER, parallel=True, mlp_post_norm=NORM),)), "attention and mlp are parallel"),
     (replace(SPEC, layers=(replace(LAYER, mlp=replace(MOE, experts=2**17 + 4)),)), "131076 experts in all layers together"),
 ]
@@ -147,7 +150,7 @@ def test_every_field_that_a_spec_may_read_is_one_of_the_weights() -> None:
     spec = replace(SPEC, layers=layers, embedding=embedding, tied=False, backout=0)
     read = set(outer_fields(spec)) | {"layers." + field for layer in layers for field in layer_fields(layer)}
     known = {"layers." + path for path in paths(LayerWeights)} | {path for path in paths(Weights) if path != "layers"}
-    assert read == known
+    assert read | {"layers.attention.temperatures"} == known  # which are computed
 
 
 def paths(kind: Any) -> set[str]:

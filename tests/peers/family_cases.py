@@ -121,7 +121,12 @@ PREFERRED = {
     "mixtral-experts-apart": ("ffn_gate.", "ffn_up.", "ffn_down."),
     "phi-in-one": ("attn_qkv",),
 }
-OTHER_ARCHITECTURES = {"glm4-june-2024": "chatglm"}
+OTHER_ARCHITECTURES = {
+    "glm4-june-2024": "chatglm",
+    "mistral-inside": "mistral3",
+    "mistral-temperature": "mistral3",
+    "mistral-temperature-inside-tied": "mistral3",
+}
 
 
 def _adjusted(family: str, settings: Settings) -> Settings:

@@ -26,6 +26,7 @@ _KEYS = {
     "attention.key_length_swa": "sliding_head_dim",
     "attention.kv_lora_rank": "kv_lora_rank",
     "attention.q_lora_rank": "q_lora_rank",
+    "attention.temperature_scale": "llama_4_scaling_beta",
     "attention.value_length": "value_head_dim",
     "attention.value_length_mla": "v_head_dim",
     "attention.layer_norm_epsilon": "layer_norm_eps",

@@ -228,6 +228,15 @@ def _two_bases(spec: ModelSpec) -> Metadata:
     return {"rope.freq_base_swa": nearby[0].attention.ropes[0].theta} if nearby else {}
 
 
+def _ministral3(spec: ModelSpec) -> Metadata:
+    """A multiplier of 1 says that cosines and sines are not scaled."""
+    rope, temperature = spec.main_rope, spec.layers[0].attention.temperature
+    values: Metadata = {} if temperature is None else {"attention.temperature_scale": temperature.beta}
+    if rope is not None and isinstance(rope.scaling, YarnScaling) and rope.scaling.attention_factor == 1:
+        values |= {"rope.scaling.yarn_log_multiplier": 1.0, "rope.scaling.attn_factor": 1.0}
+    return values
+
+
 def _alibi(spec: ModelSpec) -> Metadata:
     """The slope of the last head is 2 to the power of less this, if heads are a power of two; else that of the last of such a number."""
     slopes = spec.layers[0].attention.alibi
@@ -272,6 +281,7 @@ _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
     "hunyuan-moe": (_expert_width, _shared_width),
     "minimax-m2": (_expert_width,),
     "granitemoe": (_granite, _mixture_width, _shared_width),
+    "mistral3": (_ministral3,),
     "mpt": (_alibi,),
     "olmo2": (_two_bases, _sliding_layers),
     "qwen": (_both_widths,),

@@ -96,6 +96,7 @@ _RENAMED = {
     "gpt2": _GPT2_ABSENT,
     "gpt_bigcode": _GPT2_ABSENT,
     "mpt": _GPT2_ABSENT,
+    "ministral3": "rope_theta rope_scaling",
     "nemotron": "layer_norm_eps",
     "olmo3": "head_dim rope_theta rope_scaling",
     "starcoder2": "head_dim layer_norm_eps",

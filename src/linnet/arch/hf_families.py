@@ -224,6 +224,15 @@ def _gpt_bigcode(spec: ModelSpec, fields: Fields) -> Values:
     return {**_gpt2(spec, fields), "multi_query": spec.layers[0].attention.kv_heads == 1}
 
 
+def _ministral3(spec: ModelSpec, fields: Fields) -> Values:
+    rope, temperature = spec.main_rope, spec.layers[0].attention.temperature
+    assert rope is not None
+    assert temperature is not None
+    kept = {"original_max_position_embeddings": temperature.length, "llama_4_scaling_beta": temperature.beta}
+    scaling = ways_to_scale(rope)[0] or {"rope_type": "default"}
+    return {**_window(spec, fields), "rope_parameters": {**scaling, "rope_theta": rope.theta, **kept}}
+
+
 def _mpt(spec: ModelSpec, fields: Fields) -> Values:
     layer = spec.layers[0]
     slopes = layer.attention.alibi
@@ -285,6 +294,7 @@ FAMILIES: dict[str, tuple[str, _Make]] = {
     "granite": ("GraniteForCausalLM", _granite),
     "hunyuan_v1_dense": ("HunYuanDenseV1ForCausalLM", _attention_bias),
     "llama": ("LlamaForCausalLM", _biases),
+    "ministral3": ("Ministral3ForCausalLM", _ministral3),
     "mistral": ("MistralForCausalLM", _window),
     "mixtral": ("MixtralForCausalLM", _mixtral),
     "mpt": ("MptForCausalLM", _mpt),

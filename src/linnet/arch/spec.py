@@ -118,6 +118,14 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class Temperature:
+    """What rotated queries are multiplied by, the more the further on: 1 + beta * log(1 + floor(position / length)) (Llama 4)."""
+
+    beta: float
+    length: int
+
+
+@dataclass(frozen=True)
 class Attention:
     """Causal grouped-query attention.
 
@@ -134,6 +142,7 @@ class Attention:
         times value_gate_scale (nanochat); None: it has none.
     keys_as_values: the values are the projected keys, before key_norm and rotation; there is no projection of values (Gemma 4).
     value_norm: over each value head, never the whole row; without a weight (Gemma 4).
+    temperature: of the queries, once they are rotated (Ministral 3).
     kv_layer: the number of an earlier layer, alike in window and shape, whose keys and values this one reads; it then has none of
         its own, and what belongs to them is None here (Gemma 3n).
     """
@@ -157,6 +166,7 @@ class Attention:
     value_gate_scale: float = 1.0
     keys_as_values: bool = False
     value_norm: Norm | None = None
+    temperature: Temperature | None = None
     kv_layer: int | None = None
 
     @property

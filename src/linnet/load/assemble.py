@@ -15,7 +15,7 @@ from linnet.arch.spec import ModelSpec
 from linnet.arch.table import Row, Stored, Table, dimensions
 from linnet.errors import ModelFileError, UnsupportedModelError
 from linnet.load.convert import check_decoder, loaded_as
-from linnet.load.field import Cut, Slot, WeightOps, load_field, sinusoidal_table, slot_of
+from linnet.load.field import Cut, Slot, WeightOps, load_field, sinusoidal_table, slot_of, temperature_table
 from linnet.load.source import Source
 from linnet.tensors import FLOATS, TYPES, TensorType
 from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
@@ -69,6 +69,11 @@ def assemble(
     positions = spec.embedding.positions
     if positions is not None and positions.kind == "sinusoidal":
         outside["positions"] = ops.matrix(sinusoidal_table(positions.count, spec.hidden))
+    temperatures = {layer.attention.temperature for layer in spec.layers if layer.attention.temperature is not None}
+    tables = {temperature: ops.matrix(temperature_table(spec.context, temperature)) for temperature in temperatures}
+    for layer, fields in zip(spec.layers, layers, strict=True):
+        if layer.attention.temperature is not None:
+            fields["attention.temperatures"] = tables[layer.attention.temperature]
     outside["layers"] = tuple(_nested(LayerWeights, fields) for fields in layers)
     weights: Weights = _nested(Weights, outside)
     return weights

@@ -13,8 +13,8 @@ from linnet.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """`patterns` in order. `ignore_merges`: a word that is a token is that token, whatever the merges say.
-    `add_bos`: what holds where the file does not say."""
+    """patterns: applied in order. ignore_merges: a word that is a token stays whole in spite of the merges. add_bos: the default if a file
+    does not say."""
 
     patterns: tuple[str, ...]
     ignore_merges: bool = False
