@@ -57,8 +57,8 @@ LONG = "word " * 3000
     ],
     ids=lambda value: " ".join(map(str, value[:6]))[:60] if isinstance(value, tuple) else "",
 )
-def test_one_line_and_exit_code_2(linnet, arguments, named):
-    expect_refusal(linnet(*arguments), named)
+def test_one_line_and_exit_code_2(linnet_here, arguments, named):
+    expect_refusal(linnet_here(*arguments), named)
 
 
 @pytest.mark.parametrize(("closed", "code"), [("<&-", 2), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 2)])

@@ -85,8 +85,8 @@ def vocabulary(tmp_path):
         ((), "Missing argument 'MODEL'"),
     ],
 )
-def test_refusals_are_one_line(linnet, vocabulary, arguments, named):
-    done = linnet("inspect", *arguments)
+def test_refusals_are_one_line(linnet_here, vocabulary, arguments, named):
+    done = linnet_here("inspect", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert named in done.stderr

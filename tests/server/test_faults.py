@@ -188,7 +188,8 @@ def test_what_is_submitted_when_its_client_has_left_is_cancelled() -> None:
 def test_web_sockets_that_close_end_their_answers(own: Server) -> None:
     before = counter(own, CANCELLED)
     with ExitStack() as stack:
-        sockets = [stack.enter_context(websocket(f"ws://127.0.0.1:{own.port}/api/ws")) for _ in range(8)]
+        # max_queue: a client that stops reading at so many messages never reads the server's farewell, and waits ten seconds for it
+        sockets = [stack.enter_context(websocket(f"ws://127.0.0.1:{own.port}/api/ws", max_queue=None)) for _ in range(8)]
         for socket in sockets:
             socket.send(json.dumps({"prompt": "Once", "max_tokens": 900, "ignore_eos": True}))
         assert "text" in json.loads(sockets[0].recv(60))

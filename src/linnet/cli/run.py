@@ -16,6 +16,7 @@ from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, write
 from linnet.errors import InvalidRequestError
+from linnet.model_options import PROCESSOR_BATCH
 
 if TYPE_CHECKING:
     from linnet.outputs import Chunk, Completion
@@ -53,7 +54,8 @@ def run(
     from linnet.llm import LLM
 
     opened_at = time.perf_counter()
-    with LLM(model, **load) as llm:
+    beams = sampling.get("num_beams", 1)
+    with LLM(model, **load, max_batch=beams if beams > PROCESSOR_BATCH else None) as llm:
         load_s = time.perf_counter() - opened_at
         params = shell_params(sampling, llm.generation_config)
         asked = as_prompt(llm, model, text, system, raw, load)

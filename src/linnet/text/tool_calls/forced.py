@@ -1,4 +1,4 @@
-"""Calls that a model has to make: what its answer is begun with, and a grammar of the rest, in the form of the model's own format."""
+"""Calls that a model is required to make, in its own format: the text that the answer begins with, and a grammar for the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PARTS = {
 
 
 def opening_of(format: Format) -> str:
-    """What an answer that must be a call is begun with."""
+    """The text that the engine puts at the beginning of an answer that must be a call."""
     return _PARTS[format.name][0]
 
 
@@ -48,12 +48,12 @@ _OPEN = {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", 
 
 
 def _closed(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Without arguments that no function has, where the schema does not speak of them."""
+    """The schema with additionalProperties false, unless it says something about them itself."""
     return parameters if parameters.keys() & _OPEN else {**parameters, "additionalProperties": False}
 
 
 def _without_nullable(schema: Any) -> Any:
-    """OpenAPI's `nullable`, which schemas of Python functions have, as JSON Schema says it."""
+    """The schema with OpenAPI's `nullable`, which schemas of Python functions use, rewritten as JSON Schema."""
     if isinstance(schema, list):
         return [_without_nullable(part) for part in schema]
     if not isinstance(schema, Mapping):
