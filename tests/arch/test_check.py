@@ -28,6 +28,7 @@ from linnet.arch.spec import (
     Rope,
     Router,
     ShortConvolution,
+    Temperature,
 )
 from linnet.errors import ModelFileError
 from linnet.weights import AttentionWeights, ConvolutionWeights, DeltaNetWeights, LayerWeights, MlpWeights, Weights
@@ -133,6 +134,8 @@ IMPOSSIBLE = [
     (with_mixer(ShortConvolution(32, 65)), "a convolution of 65 taps"),
     (with_mixer(ShortConvolution(0, 3)), "width is 0"),
     (replace(with_mixer(ShortConvolution(32, 3)), bidirectional_prompt=True), "a prompt whose tokens see each other, in recurrent layers"),
+    (with_attention(temperature=Temperature(0.1, 0)), "layer 1: length is 0"),
+    (with_attention(temperature=Temperature(float("nan"), 8)), "layer 1: temperature grows by nan"),
     (replace(SPEC, layers=(replace(LAYER, parallel=True, mlp_post_norm=NORM),)), "attention and mlp are parallel"),
     (replace(SPEC, layers=(replace(LAYER, mlp=replace(MOE, experts=2**17 + 4)),)), "131076 experts in all layers together"),
 ]
@@ -165,7 +168,7 @@ def test_every_field_that_a_spec_may_read_is_one_of_the_weights() -> None:
     spec = replace(SPEC, layers=layers, embedding=embedding, tied=False, backout=0)
     read = set(outer_fields(spec)) | {"layers." + field for layer in layers for field in layer_fields(layer)}
     known = {"layers." + path for path in paths(LayerWeights)} | {path for path in paths(Weights) if path != "layers"}
-    assert read == known
+    assert read | {"layers.attention.temperatures"} == known  # which are computed
 
 
 def paths(kind: Any) -> set[str]:

@@ -233,7 +233,7 @@ def test_keys_that_switch_nothing_on_are_ignored():
 
 
 def test_an_unknown_architecture_is_named():
-    with pytest.raises(UnsupportedModelError, match=r"'mamba'.*llama, mistral"):
+    with pytest.raises(UnsupportedModelError, match=r"'mamba'.*llama, ministral"):
         spec_of({"model_type": "mamba"})
     with pytest.raises(ModelFileError, match="model_type is missing"):
         spec_of({})

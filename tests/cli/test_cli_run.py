@@ -178,6 +178,8 @@ def test_beams_come_at_the_end_best_first(linnet, llm):
     assert record["beam_score"] == expected[0].beam_score
     shown = linnet("run", "tiny", QUESTION, "--num-beams", "3", "--n", "2").stdout
     assert shown == f"[1/2]\n{expected[0].text}\n[2/2]\n{expected[1].text}\n"
+    more = linnet("run", "tiny", QUESTION, "--num-beams", "20", "--max-tokens", "2")  # than a batch has unless told
+    assert (more.returncode, more.stdout) == (0, "7 +\n")
     refused = linnet("run", "tiny", QUESTION, "--num-beams", "3", "--early-stopping", "soon")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "early_stopping is 'soon'; it must be one of False, True, never" in refused.stderr

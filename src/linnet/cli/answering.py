@@ -19,10 +19,12 @@ PROMPT_HELP = "what to say; left out or -: standard input, less its last line en
 RAW_HELP = "complete the prompt as it stands, without the chat template"
 
 
-def check_system(system: str | None, raw: bool) -> None:
-    """Raises InvalidRequestError where there is a system message and nobody to write it."""
-    if system is not None and raw:
+def check_raw(raw: bool, system: str | None, chat_template: str | None) -> None:
+    """Raises InvalidRequestError where there is a system message and nobody to write it, or a template that nobody asks."""
+    if raw and system is not None:
         raise InvalidRequestError("--system is written by the chat template, which --raw leaves out; drop one of them")
+    if raw and chat_template is not None:
+        raise InvalidRequestError("--chat-template writes conversations, and --raw asks for none; drop one of them")
 
 
 def read_prompt(argument: str | None) -> str:
