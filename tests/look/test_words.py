@@ -32,6 +32,7 @@ from linnet.arch.spec import (
     RopeScaling,
     Router,
     ShortConvolution,
+    Temperature,
     YarnScaling,
 )
 from linnet.look.phrases import joined, number, numbers
@@ -60,6 +61,7 @@ ATTENTION = Attention(
     softcap=50.0,
     latent=Latent(32, 4, NORM, 48),
     value_gate=12,
+    temperature=Temperature(0.1, 8192),
 )
 MOE = Moe(8, Mlp(32, "silu"), Router(2, groups=4, active_groups=2), Mlp(64, "gelu"))
 LAYER = Layer(ATTENTION, MOE, NORM, NORM, NORM, NORM, NORM, NORM)
