@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import islice, repeat
 from typing import TypeAlias
@@ -113,6 +114,8 @@ class Stepping:
     def drop(self, request: Request) -> None:
         """Ends a request, wherever it stands, and frees what it held."""
         if not request.done:
+            with suppress(ValueError):  # one that no step has taken in yet must not fill the queue until the next
+                self.arrived.remove(request)
             for sequence in request.sequences:
                 self.scheduler.remove(sequence)
             self.scheduler.end_trunk(request)
