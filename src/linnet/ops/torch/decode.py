@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
+from threading import Lock
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -138,6 +139,10 @@ class DecodeSteps:
         return self.build().float()
 
 
+_capturing = Lock()
+"""PyTorch captures one graph at a time, and a process may have several models, each with threads."""
+
+
 def cuda_graph(device: torch.device) -> Capture:
     """Captures CUDA graphs on the device, which is the current one whenever they run. They share one pool of memory, and so one stream:
     only one of them runs at a time, and its result is read before the next. A step that no graph can hold runs as it is, which the log
@@ -155,10 +160,10 @@ def cuda_graph(device: torch.device) -> Capture:
         try:
             # Other threads may do as they please meanwhile; a capture that fails would not come back to the current stream by itself.
             captured = torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local")
-            with torch.cuda.stream(current), captured:
+            with _capturing, torch.cuda.stream(current), captured:
                 result = run()
         except RuntimeError as error:
-            logger.warning("a decoding step is asked for op by op, more slowly: no CUDA graph holds it (%s)", str(error).splitlines()[0])
+            logger.warning("a decoding step is asked for op by op, more slowly: no CUDA graph holds it (%s)", str(error).split("\n", 1)[0])
             return run
 
         def replay() -> Tensor:

@@ -112,7 +112,7 @@ class TorchOps:
                 yield
         except torch.OutOfMemoryError as error:
             rows, wanted = len(batch.tokens), len(batch.rows)
-            reason = str(error).splitlines()[0]
+            reason = str(error).split("\n", 1)[0]
             raise OutOfMemoryError(
                 f"device {self.device} has no room for a step of {rows} tokens with logits of {wanted} ({reason}); "
                 "lower prefill_chunk or max_batch"

@@ -7,6 +7,7 @@ matrix that makes it is a `Partial`, and the op set adds the terms up. Everythin
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,8 @@ class Share:
         if cut is None:
             return raw
         axis, parts, (start, stop) = cut
+        if axis == -1 and slot.field.endswith("_norm.weight"):  # [heads, head_dim] in some files
+            raw = RawTensor(raw.name, (prod(raw.shape),), raw.type, raw.data)
         each = raw.shape[axis] // parts
         return cut_axis(raw, axis, start * each, stop * each)
 
@@ -90,7 +93,7 @@ class Share:
         field, _, kind = slot.field.rpartition(".")
         field = slot.field if kind == "sinks" else field
         axis = -2 if kind == "matrix" else -1
-        if field.endswith("_norm") and slot.field_shape[-1] == attention.head_dim:
+        if field.endswith("_norm") and prod(slot.field_shape) == attention.head_dim:
             return None  # one for all heads
         if field in BY_QUERY_HEADS:
             return axis, attention.heads, self._heads(attention.heads)

@@ -21,14 +21,22 @@ _PARTS = {
 
 def opening_of(format: Format) -> str:
     """The text that the engine puts at the beginning of an answer that must be a call."""
-    return _PARTS[format.name][0]
+    return _parts(format)[0]
+
+
+def _parts(format: Format) -> tuple[str, str, str]:
+    if format.name not in _PARTS:
+        raise InvalidRequestError(
+            f"a call as {format.name} writes it is no JSON, and cannot be demanded or held to a schema; leave tool_choice and strict out"
+        )
+    return _PARTS[format.name]
 
 
 def grammar_of_calls(format: Format, tools: Sequence[Mapping[str, Any]], strict: Container[str] | None = None) -> str:
     """A Lark grammar of one call of one of the tools, after the opening, its arguments by the tool's schema; or, of an answer that opens
     a call by itself, by the schemas of those that are `strict`. Raises InvalidRequestError that names the tool whose schema cannot be
     kept."""
-    _, middle, closing = _PARTS[format.name]
+    _, middle, closing = _parts(format)
     calls = " | ".join(f"call_{index}" for index in range(len(tools)))
     rules = [f"start: {calls}" if strict is None else f'start: call | "\\n" call\ncall: {calls}']
     for index, tool in enumerate(tools):

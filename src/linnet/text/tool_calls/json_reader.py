@@ -20,7 +20,7 @@ MAX_SCALAR = 1000
 
 _ESCAPED = frozenset('"\\/bfnrt')
 _HEX = frozenset("0123456789abcdefABCDEF")
-_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
+SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
 _IN_SCALAR = frozenset("+-.0123456789Eaeflnrstu")
 
 
@@ -73,7 +73,7 @@ def value(c: str, depth: int = 0) -> Reading[str]:
         while c in _IN_SCALAR and len(scalar) < MAX_SCALAR:
             scalar += c
             c = yield
-        if not _SCALAR.fullmatch(scalar):
+        if not SCALAR.fullmatch(scalar):
             raise MalformedError
         return c if c not in SPACE else (yield from after_space())
     return (yield from after_space())

@@ -140,6 +140,9 @@ class ToolCallParser:
     def arguments_end(self) -> None:
         self._call.reading_arguments = False
 
+    def arguments(self, text: str) -> None:
+        self._call.arguments.append(text)
+
     def end(self) -> None:
         if self._call.name is None:
             raise MalformedError
