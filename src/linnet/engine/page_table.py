@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from linnet.engine.batch import Tables
-from linnet.engine.pages import GONE, PageGroup, PagePool, first_page, pages_for, pages_to_write
+from linnet.engine.pages import GONE, PageGroup, PagePool, first_page, pages_for, pages_to_write, passed_over
 from linnet.engine.request import Sequence
 from linnet.ops.base import PAGE_SIZE
 
@@ -94,6 +94,13 @@ class PageTable:
             pages[index] = fresh
         self.entries[number, sequence.slot, index] = fresh
         return True
+
+    def drop_passed_over(self, sequence: Sequence, start: int) -> None:
+        """Frees the states that the step from `start` on, which is over, went past without bringing them to their pages' ends."""
+        for group, pages in zip(self.pool.groups, sequence.pages, strict=True):
+            for index in passed_over(group.window, start, sequence.computed):
+                group.free([pages[index]])
+                pages[index] = GONE
 
     def give_back(self, sequence: Sequence) -> None:
         """Frees pages that no layer sees any longer."""

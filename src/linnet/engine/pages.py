@@ -187,6 +187,14 @@ def pages_to_write(window: int | None, first: int, end: int) -> range:
     return range(max(first, end - 2) if window == STATE else first, end)
 
 
+def passed_over(window: int | None, start: int, end: int) -> range:
+    """Which page, if any, a step from position `start` to before `end` left as it was though it went on past it: a state in the middle of
+    its page, which nothing goes on from any longer."""
+    page = start // PAGE_SIZE
+    left = window == STATE and start % PAGE_SIZE and page < pages_for(end) - 2
+    return range(page, page + bool(left))
+
+
 def first_page(position: int, window: int | None) -> int:
     """The first page that is of use to positions from `position` on, or to the one before, which may be computed again."""
     return 0 if window is None else max(0, position - max(window, 1)) // PAGE_SIZE

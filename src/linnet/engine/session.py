@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linnet.engine.pages import GONE, Pages, first_page, most_pages, pages_for, pages_to_write
+from linnet.engine.pages import GONE, Pages, first_page, most_pages, pages_for, pages_to_write, passed_over
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError
 from linnet.ops.base import PAGE_SIZE, Batch
@@ -159,6 +159,7 @@ class Session:
     def _step(self, wanted: int) -> NDArray[np.float32]:
         """Runs the next tokens of each sequence: the logits [sequences, rows, vocab] after those that are among the last `wanted`."""
         sequences, length = len(self._tokens), self.length
+        self._pages.cut_states(self._computed)
         if self._pages.lack(self._computed):
             self._pages.empty()
             self._computed = 0
@@ -180,6 +181,7 @@ class Session:
             rows=_int32([index * count + row for index in range(sequences) for row in range(count - rows, count)]),
         )
         logits = self._engine.run(batch).reshape(sequences, rows, self._engine.spec.vocab_size)
+        self._pages.drop_passed_over(start, end)
         self._computed = end
         return logits
 
@@ -228,6 +230,23 @@ class _Pages:
             for group, pages in zip(self._groups, held, strict=True):
                 group.free_promised(pages)
                 pages.clear()
+
+    def cut_states(self, start: int) -> None:
+        """Gives back the states of positions from `start` on, which were rolled back."""
+        for number, pages in self._states():
+            self._groups[number].free_promised(pages[pages_for(start) :])
+            del pages[pages_for(start) :]
+
+    def drop_passed_over(self, start: int, end: int) -> None:
+        """Gives back the states that a step which is over went past without bringing them to their pages' ends."""
+        for number, pages in self._states():
+            for index in passed_over(self._groups[number].window, start, end):
+                self._groups[number].free_promised([pages[index]])
+                pages[index] = GONE
+
+    def _states(self) -> Iterator[tuple[int, list[int]]]:
+        """Of each sequence, the group and the pages of its states."""
+        return ((number, held[number]) for held in self._held for number, group in enumerate(self._groups) if group.has_states)
 
     def lack(self, start: int) -> bool:
         """Whether pages are gone that tokens from position `start` on would see."""
