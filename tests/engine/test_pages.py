@@ -54,7 +54,7 @@ def test_a_page_is_as_large_as_the_core_makes_it(kv_dtype: str, head_dim: int, v
 def test_layers_that_read_the_keys_and_values_of_others_take_no_pages() -> None:
     near, far = Attention(4, 2, 16, (), 1.0, window=40), Attention(4, 1, 32, (), 1.0)
     attentions = (near, far, replace(near, kv_layer=0), replace(far, kv_layer=1), replace(far, kv_layer=1))
-    spec = replace(SPEC, layers=tuple(replace(LAYER, attention=attention) for attention in attentions))
+    spec = replace(SPEC, layers=tuple(replace(LAYER, mixer=attention) for attention in attentions))
     alone = replace(spec, layers=spec.layers[:2])
     assert layer_groups(spec).windows == layer_groups(alone).windows == (None, 40)
     assert layer_groups(spec).of_layer == (1, 0, 1, 0, 0)
