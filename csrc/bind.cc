@@ -102,7 +102,7 @@ Owned run(Recorded r, int result, Cache* cache, Array1<int32_t> tokens, Array1<i
   require(positions.shape(0) == n && previous.shape(0) == n && sequence.shape(0) == n && (int64_t)prompt_lengths.shape(0) == s.sequences,
           "the arrays of a batch differ in length");
   check_cache(r, cache);
-  check_batch(r, s, cache ? cache->pages : std::vector<int64_t>((size_t)s.groups, std::numeric_limits<int32_t>::max()));
+  check_batch(r, s, cache);
   for (size_t i = 1; i < n; i++) s.for_prompt |= s.sequence[i] == s.sequence[i - 1];
   require(rotations.size() == r.rotations.size(), "rotations are missing");
   for (size_t i = 0; i < rotations.size(); i++) {
@@ -144,18 +144,21 @@ void bind_types(nb::module_& m) {
       .def(
           "__init__",
           [](Cache* c, std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes, std::vector<int64_t> groups, std::vector<int64_t> pages,
-             int type) {
+             int type, std::vector<int64_t> states) {
             require(type >= 0 && type <= (int)KvType::F32 && groups.size() == shapes.size(), "no such type of cache");
+            require(states.empty() || states.size() == shapes.size(), "not one size of a state for each layer");
             for (int64_t count : pages) require(count > 0, "a cache of no pages");
             for (int64_t group : groups) require(group >= 0 && group < (int64_t)pages.size(), "a layer of no group");
             std::vector<Cache::Shape> made;
-            for (auto [kv_heads, head_dim, value_dim] : shapes) {
-              require(kv_heads > 0 && head_dim > 0 && value_dim > 0, "a cache of no width");
-              made.push_back({kv_heads, head_dim, value_dim});
+            for (size_t i = 0; i < shapes.size(); i++) {
+              auto [kv_heads, head_dim, value_dim] = shapes[i];
+              int64_t state = states.empty() ? 0 : states[i];
+              require(state > 0 || (kv_heads > 0 && head_dim > 0 && value_dim > 0), "a cache of no width");
+              made.push_back({kv_heads, head_dim, value_dim, state});
             }
             new (c) Cache(made, groups, pages, (KvType)type);
           },
-          "shapes"_a, "groups"_a, "pages"_a, "type"_a)
+          "shapes"_a, "groups"_a, "pages"_a, "type"_a, "states"_a = std::vector<int64_t>())
       .def_ro("pages", &Cache::pages)
       .def(
           "copy_page",
@@ -272,13 +275,38 @@ void bind_whole_work(nb::class_<Recording>& tape) {
                     (!v || r.tape.width_of(*v) == kv_heads * value_dim),
                 "attend: shapes differ");
         for (const VectorPointer& each : {slopes, sinks}) require(!each || (int)each->size() == heads, "attend: one number per head");
-        r.attended.push_back({(size_t)layer, {kv_heads, head_dim, value_dim}});
+        r.cached.push_back({(size_t)layer, {kv_heads, head_dim, value_dim}});
         r.bidirectional |= bidirectional;
         return record_attend(r.tape, {kv_heads, head_dim, value_dim}, {layer, heads, scale, softcap, window, bidirectional}, q,
                              k.value_or(-1), v.value_or(-1), slopes, sinks);
       },
       "q"_a, "k"_a.none(), "v"_a.none(), "layer"_a, "heads"_a, "kv"_a, "scale"_a, "softcap"_a, "window"_a, "bidirectional"_a,
       "slopes"_a.none(), "sinks"_a.none());
+  tape.def(
+      "convolve",
+      [](Recorded r, int x, VectorPointer weight, VectorPointer bias, int layer, int taps, int64_t start, int64_t state) {
+        r.of_batch({x});
+        int64_t width = r.tape.width_of(x);
+        require(layer >= 0 && taps > 0 && taps <= kMostTaps && (int64_t)weight->size() == width * taps &&
+                    (!bias || (int64_t)bias->size() == width) && start >= 0 && start + (taps - 1) * width <= state,
+                "convolve: shapes differ");
+        r.cached.push_back({(size_t)layer, {1, 0, 0, state}});
+        return record_convolve(r.tape, {layer, width, taps, start}, x, weight, bias);
+      },
+      "x"_a, "weight"_a, "bias"_a.none(), "layer"_a, "taps"_a, "start"_a, "state"_a);
+  tape.def("delta_rule", [](Recorded r, int q, int k, int v, int rate, int strength, VectorPointer decay, int layer,
+                            std::tuple<int64_t, int64_t, int64_t, int64_t> heads, int64_t state) {
+    auto [key_heads, value_heads, key_dim, value_dim] = heads;
+    r.of_batch({q, k, v, rate, strength});
+    int64_t start = state - value_heads * key_dim * value_dim;
+    require(layer >= 0 && key_heads > 0 && value_heads > 0 && value_heads % key_heads == 0 && key_dim > 0 && value_dim > 0 && start >= 0 &&
+                r.tape.width_of(q) == key_heads * key_dim && r.tape.width_of(k) == key_heads * key_dim &&
+                r.tape.width_of(v) == value_heads * value_dim && r.tape.width_of(rate) == value_heads &&
+                r.tape.width_of(strength) == value_heads && (int64_t)decay->size() == value_heads,
+            "delta_rule: shapes differ");
+    r.cached.push_back({(size_t)layer, {1, 0, 0, state}});
+    return record_delta_rule(r.tape, {layer, key_heads, value_heads, key_dim, value_dim, start}, q, k, v, rate, strength, decay);
+  });
   tape.def(
       "experts",
       [](Recorded r, int x, int logits, std::vector<MatrixPointer> matrices, std::vector<VectorPointer> biases,

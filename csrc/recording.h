@@ -20,8 +20,8 @@ struct Recording {
   Tape tape;
   int64_t most_tokens = std::numeric_limits<int64_t>::max(), most_positions = std::numeric_limits<int64_t>::max();
   int64_t most_rows = std::numeric_limits<int64_t>::max();
-  std::vector<int64_t> rotations;                         // floats of one sequence's frequencies, for those that a step gives
-  std::vector<std::pair<size_t, Cache::Shape>> attended;  // layers of the cache
+  std::vector<int64_t> rotations;                       // floats of one sequence's frequencies, for those that a step gives
+  std::vector<std::pair<size_t, Cache::Shape>> cached;  // layers of the cache that it reads and writes
   bool bidirectional = false;
 
   explicit Recording(std::shared_ptr<Context> c) : context(std::move(c)) {}
@@ -38,9 +38,9 @@ struct Recording {
   }
 };
 
-// Throw as `require` does: a cache that has not the layers which attend, or of another shape; rows that reach outside the tape's
-// constants, the page tables or the cache. pages: how many there are in each group.
+// Throw as `require` does: a cache that has not the layers which the tape reads, or of another shape; rows that reach outside the tape's
+// constants, the page tables or the cache (null: there is none).
 void check_cache(const Recording& recording, const Cache* cache);
-void check_batch(const Recording& recording, const StepView& step, const std::vector<int64_t>& pages);
+void check_batch(const Recording& recording, const StepView& step, const Cache* cache);
 
 }  // namespace linnet

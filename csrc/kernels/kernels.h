@@ -9,6 +9,7 @@ namespace linnet {
 
 constexpr int kMostGroups = 2, kMostTokens = 4;  // of any instruction set's block tiles
 constexpr int kTypes = 40;                       // one more than the largest GGUF type id with kernels
+constexpr int kMostTaps = 64;                    // of a convolution: MAX_TAPS in arch/check.py
 constexpr int kDrawBlock = 128;                  // logits of which the draw of a token looks at the largest first
 constexpr int kPage = 32;                        // positions per KV page: PAGE_SIZE in ops/base.py
 
@@ -39,6 +40,14 @@ struct QueryRow {
   int64_t position;  // its own, which `slope` measures from
   float slope;       // ALiBi's; 0: none
   float sink;        // a score that takes part in the softmax and has no value; -infinity: none
+};
+
+// A token's step of the gated delta rule in some columns of a head's state S, rows of which are `stride` apart.
+struct DeltaRule {
+  const float *q, *k;    // [key_dim]
+  float kept, strength;  // what S is multiplied by, and how much of the error goes into it
+  int key_dim;
+  int64_t stride;
 };
 
 struct Kernels {
@@ -91,6 +100,11 @@ struct Kernels {
   // Online softmax of `count` query rows of one KV head over pages first_page.. of one sequence. scratch: attend_scratch floats.
   void (*attend)(const AttentionShape& shape, const QueryRow* rows, int count, const PageView* pages, int64_t page_count,
                  int64_t first_page, float* scratch);
+
+  // y[i] = the sum of weights[tap * stride + i] * inputs[tap][i], plus bias[i]; bias null: without.
+  void (*convolve)(const float* const* inputs, int taps, const float* weights, int64_t stride, const float* bias, int64_t count, float* y);
+  // S = kept S; S += k (strength (v - k S))^T; out = q S: `columns` of S, v and out.
+  void (*delta_rule)(const DeltaRule& rule, float* state, const float* v, int columns, float* out);
 };
 
 namespace scalar {

@@ -12,6 +12,7 @@ void set_elementwise_kernels(Kernels&);
 void set_attention_kernels(Kernels&);
 void set_store_kernels(Kernels&);
 void set_draw_kernels(Kernels&);
+void set_recurrent_kernels(Kernels&);
 void set_encoders(Kernels&);
 
 #define LINNET_NAME_OF(x) #x
@@ -30,6 +31,7 @@ const Kernels& table() {
     set_attention_kernels(kernels);
     set_store_kernels(kernels);
     set_draw_kernels(kernels);
+    set_recurrent_kernels(kernels);
     set_encoders(kernels);
     ready = true;
   }

@@ -130,6 +130,7 @@ Cache::Cache(const std::vector<Shape>& shapes, const std::vector<int64_t>& group
   for (size_t i = 0; i < shapes.size(); i++) {
     AttentionShape sizes = shape_of(shapes[i], type);
     Layer l{shapes[i], groups[i], key_bytes(sizes), value_bytes(sizes), nullptr, 0};
+    if (l.state) l.kv_heads = 1, l.key_bytes = sizeof(float) * (size_t)l.state, l.value_bytes = 0;
     l.bytes = (size_t)(pages[(size_t)l.group] * l.kv_heads) * (l.key_bytes + l.value_bytes);
     layers.push_back(l);
   }
@@ -149,6 +150,10 @@ void Cache::copy_page(int64_t source, int64_t target, int64_t group) {
     size_t bytes = (size_t)l.kv_heads * (l.key_bytes + l.value_bytes);
     std::memcpy(keys(l, target, 0), keys(l, source, 0), bytes);
   }
+}
+
+bool Cache::has_states(int64_t group) const {
+  return std::any_of(layers.begin(), layers.end(), [=](const Layer& l) { return l.group == group && l.state; });
 }
 
 void Cache::release_all() {

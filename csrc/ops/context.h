@@ -60,15 +60,20 @@ struct Vector : std::vector<float> {
   using std::vector<float>::vector;
 };
 
-// Keys and values of every layer in pages; see kernels.h for the layout of a page. Layers of one group have the pages of their
-// sequences, and so their numbers, in common.
+// Keys and values of every layer in pages, or of a recurrent one states; see kernels.h for the layout of a page. Layers of one group have
+// the pages of their sequences, and so their numbers, in common.
 struct Cache {
   struct Shape {
     int64_t kv_heads, head_dim, value_dim;
+    int64_t state = 0;  // floats; else none, and there are keys and values
+
+    bool operator==(const Shape& o) const {
+      return kv_heads == o.kv_heads && head_dim == o.head_dim && value_dim == o.value_dim && state == o.state;
+    }
   };
   struct Layer : Shape {
     int64_t group;
-    size_t key_bytes, value_bytes;  // of one page and head
+    size_t key_bytes, value_bytes;  // of one page and head; a state stands where keys would
     uint8_t* data;
     size_t bytes;
   };
@@ -81,6 +86,8 @@ struct Cache {
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
   void copy_page(int64_t source, int64_t target, int64_t group);
+  bool has_states(int64_t group) const;
+  float* state(const Layer& l, int64_t page) const { return (float*)keys(l, page, 0); }
   uint8_t* keys(const Layer& l, int64_t page, int64_t head) const {
     return l.data + (size_t)(page * l.kv_heads + head) * (l.key_bytes + l.value_bytes);
   }

@@ -22,6 +22,16 @@ struct AttendShape {
   bool bidirectional;
 };
 
+struct ConvolveShape {
+  int layer;
+  int64_t width, taps, start;  // start: of its inputs in a state
+};
+
+struct DeltaShape {
+  int layer;
+  int64_t key_heads, value_heads, key_dim, value_dim, start;  // start: of S in a state
+};
+
 struct RouterShape {
   int active, scoring;  // scoring: 0 softmax, 1 sigmoid, 2 softmax over the chosen
   bool normalise;
@@ -46,6 +56,9 @@ int record_take(Tape&, int x);
 int record_softcap(Tape&, int x, float cap);
 // k, v: -1 where other work of the tape has written the pages before.
 int record_attend(Tape&, const Cache::Shape&, const AttendShape&, int q, int k, int v, VectorPointer slopes, VectorPointer sinks);
+
+int record_convolve(Tape&, const ConvolveShape&, int x, VectorPointer weight, VectorPointer bias);
+int record_delta_rule(Tape&, const DeltaShape&, int q, int k, int v, int rate, int strength, VectorPointer decay);
 
 struct ExpertWeights {
   MatrixPointer gate, up, down;  // gate: null where the blocks are plain

@@ -30,7 +30,14 @@ class Matrix:
 class Cache:
     pages: list[int]
     bytes: int
-    def __init__(self, shapes: Sequence[tuple[int, int, int]], groups: Sequence[int], pages: Sequence[int], type: int) -> None: ...
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int, int]],
+        groups: Sequence[int],
+        pages: Sequence[int],
+        type: int,
+        states: Sequence[int] = (),
+    ) -> None: ...
     def copy_page(self, source: int, target: int, group: int) -> None: ...
 
 class Tape:
@@ -53,6 +60,19 @@ class Tape:
     def take(self, x: int) -> int: ...
     def softcap(self, x: int, cap: float) -> int: ...
     def linear(self, x: int, w: Matrix, bias: Vector | None) -> int: ...
+    def convolve(self, x: int, weight: Vector, bias: Vector | None, layer: int, taps: int, start: int, state: int) -> int: ...
+    def delta_rule(
+        self,
+        q: int,
+        k: int,
+        v: int,
+        rate: int,
+        strength: int,
+        decay: Vector,
+        layer: int,
+        heads: tuple[int, int, int, int],
+        state: int,
+    ) -> int: ...
     def attend(
         self,
         q: int,

@@ -51,6 +51,12 @@ def open_draft(checkpoint: Checkpoint, options: ModelOptions, model: Checkpoint,
     if not PrefixCache.suits(checkpoint.spec):
         family = checkpoint.spec.family
         raise InvalidRequestError(f"draft {checkpoint.name!r}: a {family} model reads prompts both ways and cannot guess; leave it out")
+    for one in (model, checkpoint):
+        if one.spec.is_recurrent:
+            raise InvalidRequestError(
+                f"draft {checkpoint.name!r}: {one.name!r} has recurrent layers, which cannot take back what was guessed wrong; "
+                "leave draft out"
+            )
     _check_vocabulary(checkpoint, model, tokenizer)
     draft = Draft(checkpoint, open_op_set(own, checkpoint), own)
     _check_memory(draft, model, op_set)

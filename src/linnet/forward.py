@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from linnet.arch.spec import Attention, Latent, Layer, Mlp, ModelSpec, Moe, Norm, PerLayer
+from linnet.arch.spec import Layer, Mlp, ModelSpec, Moe, PerLayer
+from linnet.mixers import mixed, norm, project
 from linnet.ops.base import Ops
-from linnet.weights import PLAIN, AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
+from linnet.weights import LayerWeights, MlpWeights, Weights
 
 X = Any
 
@@ -83,7 +84,7 @@ def add_per_layer(ops: Ops, spec: PerLayer, w: LayerWeights, x: X, own: X) -> X:
 def sequential_layer(ops: Ops, layer: Layer, w: LayerWeights, x: X, index: int) -> X:
     """Attention, then the feed-forward block on its sum: X [n, hidden]."""
     h = norm(ops, x, w.attention_norm, layer.attention_norm)
-    a = norm(ops, attention(ops, layer.attention, w.attention, h, index), w.attention_post_norm, layer.attention_post_norm)
+    a = norm(ops, mixed(ops, layer, w, h, index), w.attention_post_norm, layer.attention_post_norm)
     x = norm(ops, residual(ops, layer, x, h, a), w.attention_sum_norm, layer.attention_sum_norm)
     h = norm(ops, x, w.mlp_norm, layer.mlp_norm)
     m = norm(ops, feed_forward(ops, layer, w, x, h), w.mlp_post_norm, layer.mlp_post_norm)
@@ -93,58 +94,13 @@ def sequential_layer(ops: Ops, layer: Layer, w: LayerWeights, x: X, index: int) 
 def parallel_layer(ops: Ops, layer: Layer, w: LayerWeights, x: X, index: int) -> X:
     """Attention and the feed-forward block side by side on the same input: X [n, hidden]."""
     h = norm(ops, x, w.attention_norm, layer.attention_norm)
-    a = attention(ops, layer.attention, w.attention, h, index)
+    a = mixed(ops, layer, w, h, index)
     m = feed_forward(ops, layer, w, x, h if layer.mlp_norm is None else norm(ops, x, w.mlp_norm, layer.mlp_norm))
     return residual(ops, layer, x, h, ops.add(a, m))
 
 
 def residual(ops: Ops, layer: Layer, x: X, normed: X, branch: X) -> X:
     return ops.add(normed if layer.residual == "normed" else x, branch, layer.residual_scale, layer.branch_scale)
-
-
-def attention(ops: Ops, spec: Attention, w: AttentionWeights, h: X, index: int) -> X:
-    """Project, normalise and rotate per head, attend over the pages, project back: X [n, hidden]."""
-    q, k, v = latent_heads(ops, spec, spec.latent, w, h) if spec.latent else heads(ops, spec, w, h)
-    if spec.temperature is not None:
-        q = ops.weigh(q, ops.embed(w.temperatures, "positions"))
-    return project(ops, ops.attend(q, k, v, index if spec.kv_layer is None else spec.kv_layer, spec, w.sinks), w.output)
-
-
-def heads(ops: Ops, spec: Attention, w: AttentionWeights, h: X) -> tuple[X, X | None, X | None]:
-    """Queries [n, query_width], keys [n, key_width] and values [n, value_width], ready to attend; no keys and values where an earlier
-    layer's are read."""
-    q = project(ops, h, w.query)
-    if spec.kv_layer is not None:
-        return turned(ops, spec, q, w.query_norm, spec.query_norm, spec.heads), None, None
-    k = project(ops, h, w.key)
-    v = k if spec.keys_as_values else project(ops, h, w.value)
-    v = norm(ops, v, PLAIN, spec.value_norm, spec.kv_heads)
-    if spec.value_gate is not None:
-        gate = ops.activate(project(ops, ops.columns(h, 0, spec.value_gate), w.value_gate), "sigmoid")
-        v = ops.add(v, ops.weigh(ops.embed(w.value_embedding, "tokens"), gate), 1.0, spec.value_gate_scale)
-    q = turned(ops, spec, q, w.query_norm, spec.query_norm, spec.heads)
-    return q, turned(ops, spec, k, w.key_norm, spec.key_norm, spec.kv_heads), v
-
-
-def turned(ops: Ops, spec: Attention, x: X, w: NormWeights, normed: Norm | None, heads: int) -> X:
-    """Queries or keys, normalised and rotated per head."""
-    groups = heads if spec.norm_heads else 1
-    x = x if spec.norm_rotated else norm(ops, x, w, normed, groups)
-    for rope in spec.ropes:
-        x = ops.rotate(x, rope, spec.head_dim)
-    return norm(ops, x, w, normed, groups) if spec.norm_rotated else x
-
-
-def latent_heads(ops: Ops, spec: Attention, latent: Latent, w: AttentionWeights, h: X) -> tuple[X, X, X]:
-    """The same from latent projections. Keys and values are stored expanded, so that prompts and decoding compute alike."""
-    down = h if w.query_down is None else norm(ops, project(ops, h, w.query_down), w.query_down_norm, latent.norm)
-    q, shared = project(ops, down, w.query), project(ops, h, w.shared_key)
-    compressed = norm(ops, project(ops, h, w.key_value_down), w.key_value_norm, latent.norm)
-    k, v = project(ops, compressed, w.key), project(ops, compressed, w.value)
-    k = ops.append_shared(k, shared, spec.kv_heads)
-    for rope in spec.ropes:
-        q, k = ops.rotate(q, rope, spec.head_dim), ops.rotate(k, rope, spec.head_dim)
-    return q, k, v
 
 
 def feed_forward(ops: Ops, layer: Layer, w: LayerWeights, x: X, h: X) -> X:
@@ -168,17 +124,7 @@ def feed_forward(ops: Ops, layer: Layer, w: LayerWeights, x: X, h: X) -> X:
 
 def mlp(ops: Ops, spec: Mlp, w: MlpWeights | None, h: X) -> X:
     """Gated or plain feed-forward block: X [n, hidden]."""
-    assert w is not None  # assemble() proved it, here and wherever a Linear is asked for
+    assert w is not None
     if spec.gated:
         return project(ops, ops.gate(project(ops, h, w.gate), project(ops, h, w.up), spec.activation), w.down)
     return project(ops, ops.activate(project(ops, h, w.up), spec.activation), w.down)
-
-
-def project(ops: Ops, x: X, linear: Linear | None) -> X:
-    assert linear is not None
-    return ops.linear(x, linear.matrix, linear.bias)
-
-
-def norm(ops: Ops, x: X, w: NormWeights, spec: Norm | None, groups: int = 1) -> X:
-    """X itself where the family does not normalise."""
-    return x if spec is None else ops.norm(x, w, spec, groups)

@@ -173,9 +173,9 @@ class ModelOptions(Options):
         that is asked of a model whose positions are not absolute."""
         if self.overflow != "slide" and not (own and self.overflow == "auto"):
             return False
-        relative = [layer for layer in spec.layers if layer.attention.ropes or layer.attention.alibi is not None]
+        relative = [attention for attention in spec.attentions if attention.ropes or attention.alibi is not None]
         if relative or spec.embedding.positions is None:
-            kind = "ALiBi" if relative and relative[0].attention.alibi is not None else "rotary" if relative else "no"
+            kind = "ALiBi" if relative and relative[0].alibi is not None else "rotary" if relative else "no"
             raise InvalidRequestError(
                 f"overflow='slide' is for models with absolute positions, and this one ({spec.family}) has {kind} positions; leave it out"
             )
@@ -185,8 +185,8 @@ class ModelOptions(Options):
 def longest_context(spec: ModelSpec) -> float:
     """How far a model's positions reach: its context, or past it where dynamic scaling stretches them."""
     longest = float(spec.context)
-    for layer in spec.layers:
-        for rope in layer.attention.ropes:
+    for attention in spec.attentions:
+        for rope in attention.ropes:
             if isinstance(rope.scaling, DynamicScaling):
                 longest = max(longest, spec.context * rope.scaling.factor)
     return longest

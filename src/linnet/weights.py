@@ -44,8 +44,9 @@ class AttentionWeights:
     """`query`, `key` and `value` project the layer's input, or what the latent projections made of it.
 
     sinks: [heads]. query_down, key_value_down, shared_key: see `Latent`. value_embedding: a table [vocab, value width];
-    value_gate: a projection of the input's leading columns to one number per KV head. temperatures: a table [context, 1] by position.
-    key is None where an earlier layer's keys and values are read, and so is value, or where keys serve as values.
+    value_gate: a projection of the input's leading columns to one number per KV head. gate: to the width of what the heads give.
+    temperatures: a table [context, 1] by position. key is None where an earlier layer's keys and values are read, and so is value, or
+    where keys serve as values.
     """
 
     query: Linear
@@ -63,11 +64,49 @@ class AttentionWeights:
     value_embedding: Any | None = None
     value_gate: Linear | None = None
     temperatures: Any | None = None
+    gate: Linear | None = None
+
+
+@dataclass(frozen=True)
+class FilterWeights:
+    """Of a convolution over positions: weight [width, 1, taps], the last tap that of a position itself; bias [width] or None."""
+
+    weight: Any
+    bias: Any | None = None
+
+
+@dataclass(frozen=True)
+class DeltaNetWeights:
+    """See `GatedDeltaNet`. gate: to the width of the values; rate, strength: to one number for each value head; decay: [value_heads]."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    query_filter: FilterWeights
+    key_filter: FilterWeights
+    value_filter: FilterWeights
+    rate: Linear
+    strength: Linear
+    decay: Any
+    gate: Linear
+    output: Linear
+    norm: NormWeights = PLAIN
+
+
+@dataclass(frozen=True)
+class ConvolutionWeights:
+    """See `ShortConvolution`."""
+
+    value: Linear
+    input_gate: Linear
+    output_gate: Linear
+    filter: FilterWeights
+    output: Linear
 
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """The tensors of one decoder layer. `mlp` is the dense block, or the shared one of a mixture.
+    """The tensors of one decoder layer, of the mixer that it has. `mlp` is the dense block, or the shared one of a mixture.
 
     router: [experts, hidden]; router_correction, expert_scale: [experts]; shared_gate: [1, hidden]. router_norm, experts_norm,
     experts_post_norm, shared_post_norm: see `Moe.branch_norm`. per_layer_gate: [own width, hidden], per_layer_projection its inverse in
@@ -75,7 +114,9 @@ class LayerWeights:
     input_scale, first_scale: [1], what a remixed layer multiplies its input and the first layer's by.
     """
 
-    attention: AttentionWeights
+    attention: AttentionWeights | None = None
+    delta_net: DeltaNetWeights | None = None
+    convolution: ConvolutionWeights | None = None
     mlp: MlpWeights | None = None
     experts: MlpWeights | None = None
     router: Linear | None = None

@@ -18,6 +18,7 @@ from harness import Model, Session, difference, load, random_tokens
 from recorded_graph import Graphs
 
 from linnet import LLM, SamplingParams
+from linnet.engine.page_plan import layer_groups
 from linnet.errors import MissingDependencyError
 from linnet.forward import forward
 from linnet.load.checkpoint import open_checkpoint
@@ -29,9 +30,11 @@ from linnet.tensors import TYPES
 from models import NAMED, Draw
 
 NAMES = """llama-dynamic mistral-window gemma2-window chatglm-plain deepseek_v2-plain gpt_oss-plain nanochat-plain falcon-alibi gpt2-plain
-mixtral-plain""".split()
+mixtral-plain lfm2-biases qwen3_next-plain qwen3_5-biases-tied""".split()
 DRAWS = [draw for draw in NAMED if str(draw) in NAMES]
 Saved = Callable[[Draw], Path]
+[MIXTRAL] = [draw for draw in DRAWS if draw.family == "mixtral"]
+RECURRENT = [draw for draw in DRAWS if draw.family in ("lfm2", "qwen3_5")]
 
 
 @pytest.mark.parametrize(("draw", "kv_dtype"), [*((draw, "f32") for draw in DRAWS), (DRAWS[0], "q8_0")], ids=str)
@@ -81,7 +84,7 @@ def one_token_each(count: int, pages: int = 1, groups: int = 1) -> Batch:
 
 @pytest.mark.parametrize(
     ("draw", "weights", "kv_dtype"),
-    [*((draw, None, "bf16") for draw in DRAWS), (DRAWS[0], "q4_0", "q8_0"), (DRAWS[-1], "q8_0", "f16")],
+    [*((draw, None, "bf16") for draw in DRAWS), (DRAWS[0], "q4_0", "q8_0"), (MIXTRAL, "q8_0", "f16")],
     ids=str,
 )
 def test_a_captured_step_asks_the_host_for_nothing(draw: Draw, weights: str | None, kv_dtype: str, saved: Saved) -> None:
@@ -110,6 +113,22 @@ def test_rows_that_fill_a_batch_up_write_to_nobodys_page() -> None:
         for store in (*ops.cache.keys.values(), *ops.cache.values.values()):
             written = (store.rows != 7).flatten(1).any(1).nonzero()[:, 0].tolist()
             assert written == [2 * PAGE_SIZE - 1, 4 * PAGE_SIZE]  # where the sequences are, and the first place past all pages
+
+
+@pytest.mark.parametrize("draw", RECURRENT, ids=str)
+def test_their_states_are_on_nobodys_page(draw: Draw, saved: Callable[[Draw], Path]) -> None:
+    ops = TorchOps(torch.device("cpu"), torch.float32, Graphs())
+    model = load(saved(draw), ops)
+    ops.allocate_cache(model.spec, [4, 4], "f32", layer_groups(model.spec).of_layer)
+    step = ops.stepper(model.spec, partial(forward, ops, model.spec, model.weights))
+    assert ops.cache is not None
+    assert len(ops.cache.states) == 2
+    for _ in range(2):
+        for states in ops.cache.states.values():
+            states.rows.fill_(7)
+        step(one_token_each(3, pages=2, groups=2))
+        for states in ops.cache.states.values():
+            assert (states.rows != 7).any(1).nonzero()[:, 0].tolist() == [1, 4]
 
 
 @pytest.mark.slow
@@ -228,6 +247,19 @@ def test_a_step_is_one_program(monkeypatch: pytest.MonkeyPatch) -> None:
     traced = answers(2)
     monkeypatch.undo()
     assert answers(2) == traced
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draw", RECURRENT, ids=str)
+def test_recurrent_layers_are_traced_too(draw: Draw, saved: Callable[[Draw], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.compiler.reset()
+    prompts = [random_tokens(length, VOCABULARY) for length in (30, 3, 33)]
+    begin, found = TorchOps.__init__, []
+    for capture in (compiled(backend="eager"), None):
+        monkeypatch.setattr(TorchOps, "__init__", lambda self, device, dtype, *_, capture=capture: begin(self, device, dtype, capture))
+        with LLM(saved(draw), ops="torch", kv_dtype="f32", context=128) as llm:
+            found.append(llm.generate(prompts, SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True)))
+    assert [one.token_ids for one in found[0]] == [one.token_ids for one in found[1]]
 
 
 @pytest.mark.slow

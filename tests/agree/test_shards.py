@@ -75,7 +75,16 @@ def divides(draw: Draw, path: Path, size: int) -> bool:
     return True
 
 
-NAMES = ["llama-gqa", "llama-biases", "falcon-alibi", "mistral-window", "gpt_oss-plain"]
+NAMES = [
+    "llama-gqa",
+    "llama-biases",
+    "falcon-alibi",
+    "mistral-window",
+    "gpt_oss-plain",
+    "cohere-query-key-norms",
+    "stablelm-12b",
+    "stablelm-mqa-norm",
+]
 CHOSEN = list(dict.fromkeys([*FIRST, *(draw for draw in NAMED if str(draw) in NAMES)]))
 
 

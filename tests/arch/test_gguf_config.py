@@ -56,7 +56,7 @@ def test_means_what_config_json_means(architecture):
     expected = build(Config({"model_type": architecture, **HF, "head_dim": 24, "rope_theta": 5e5}, "config.json"))[0]
     interleaved = architecture == "llama"
     rope = replace(rope_of(expected), interleaved=interleaved)
-    layers = tuple(replace(layer, attention=replace(layer.attention, ropes=(rope,))) for layer in expected.layers)
+    layers = tuple(replace(layer, mixer=replace(layer.attention, ropes=(rope,))) for layer in expected.layers)
     assert found == replace(expected, layers=layers)
 
 

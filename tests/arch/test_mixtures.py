@@ -32,7 +32,7 @@ def turned(spec: ModelSpec) -> ModelSpec:
 
     def layer(layer: Layer) -> Layer:
         ropes = tuple(replace(rope, interleaved=True) for rope in layer.attention.ropes)
-        return replace(layer, attention=replace(layer.attention, ropes=ropes))
+        return replace(layer, mixer=replace(layer.attention, ropes=ropes))
 
     return replace(spec, layers=tuple(map(layer, spec.layers)))
 

@@ -61,7 +61,7 @@ def test_mistakes_are_named(page: dict[str, Any]) -> None:
         LLM.from_state_dict(spec, state)
     with pytest.raises(InvalidRequestError, match=r"a table goes with a ModelSpec, and config is a dict"):
         LLM.from_state_dict({"model_type": "llama"}, state, table=table)
-    wrong = replace(spec, layers=(replace(spec.layers[0], attention=replace(spec.layers[0].attention, alibi=(0.5,))),))
+    wrong = replace(spec, layers=(replace(spec.layers[0], mixer=replace(spec.layers[0].attention, alibi=(0.5,))),))
     with pytest.raises(ModelFileError, match=r"spec: no such mine model can be: layer 0: 1 alibi slopes for 4 heads"):
         LLM.from_state_dict(wrong, state, table=table)
     state["blocks.1.down.weight"] = state.pop("blocks.1.up.bias")

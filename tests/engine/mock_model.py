@@ -16,10 +16,12 @@ from linnet.arch.spec import ModelSpec
 from linnet.engine.draft_model import DraftModel
 from linnet.engine.engine import Engine
 from linnet.engine.page_plan import LayerGroups
+from linnet.engine.pages import STATE
 from linnet.engine.params import SamplingParams
 from linnet.engine.request import Output, Request
 from linnet.ops.base import PAGE_SIZE, Batch, Step
 from linnet.ops.sampling import sample
+from linnet.ops.states import state_runs
 from linnet.weights import Linear, Weights
 
 VOCAB = 50
@@ -29,7 +31,7 @@ CONTEXT = 200
 class MockOps:
     """The part of `Ops` that a model without layers uses. Its pages hold the tokens themselves, so a page that two
     sequences share, or that is freed too early, changes what is generated. windows: how many of the last tokens its logits see in
-    the pages of each group, the widest first."""
+    the pages of each group, the widest first. A state is how many tokens there were so far, and which."""
 
     name = "mock"
     keeps_bits = True
@@ -42,10 +44,12 @@ class MockOps:
         self.longest: list[int] = []  # most rows of one sequence
         self.sequences: list[int] = []
         self.fail: Exception | None = None
+        self.interrupt = False  # once, when pages and states have been written
         self.copies = 0
 
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
-        self.pages = [np.full((count, PAGE_SIZE), -1, np.int64) for count in pages]
+        sizes = [1 + CONTEXT if window == STATE else PAGE_SIZE for window in self.windows]
+        self.pages = [np.full((count, size), -1, np.int64) for count, size in zip(pages, sizes, strict=True)]
 
     def free_cache(self) -> None:
         self.pages = []
@@ -78,13 +82,32 @@ class MockOps:
     def embed(self, table: Any, source: str, offset: int = 0) -> NDArray[np.int64]:
         batch = self.batch
         assert source == "tokens"
-        for stored, table in zip(self.pages, batch.page_table, strict=True):
+        self.told: dict[tuple[int, int], list[int]] = {}  # by group and row: what a state said after it
+        for group, (stored, table) in enumerate(zip(self.pages, batch.page_table, strict=True)):
+            if self.windows[group] == STATE:
+                self._pass_states(group, stored)
+                continue
             pages = table[batch.sequence, batch.positions // PAGE_SIZE]
             assert (pages >= 0).all()
             stored[pages, batch.positions % PAGE_SIZE] = batch.tokens
         return np.arange(len(batch.tokens))
 
+    def _pass_states(self, group: int, stored: NDArray[np.int64]) -> None:
+        for run in state_runs(self.batch, group):
+            count, tokens = (0, []) if run.source is None else (stored[run.source, 0], stored[run.source, 1:].tolist())
+            assert count == self.batch.positions[run.rows.start], "a state of another position"
+            history = [*tokens[:count], *self.batch.tokens[run.rows].tolist()]
+            for row in range(run.rows.start, run.rows.stop):
+                count += 1
+                self.told[group, row] = history[:count]
+            for row, page in run.saved:
+                after = self.told[group, run.rows.start + row]
+                stored[page, : 1 + len(after)] = [len(after), *after]
+
     def take(self, x: Any) -> Any:
+        if self.interrupt:
+            self.interrupt = False
+            raise KeyboardInterrupt
         return x[self.batch.rows]
 
     def logits(self, x: Any, matrix: Any, bias: Any, output: spec.Output) -> NDArray[np.float32]:
@@ -95,11 +118,13 @@ class MockOps:
             if self.bidirectional:
                 last = max(last, batch.prompt_lengths[sequence] - 2)
             histories = [
-                stored[table[sequence]].ravel()[: last + 1][-(window or 0) :]
-                for stored, table, window in zip(self.pages, batch.page_table, self.windows, strict=True)
+                self.told[group, row] if window == STATE else stored[table[sequence]].ravel()[: last + 1][-(window or 0) :].tolist()
+                for group, (stored, table, window) in enumerate(zip(self.pages, batch.page_table, self.windows, strict=True))
             ]
-            widest = histories[0].tolist()
-            assert all(history.tolist() == widest[-len(history) :] for history in histories)
+            widest = histories[0]
+            for history in histories:
+                seen = min(len(history), len(widest))
+                assert history[-seen:] == widest[-seen:]
             result[:] = mock_logits(widest, int(batch.rope_lengths[sequence]))
         return out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from mock_model import CONTEXT, VOCAB, MockOps, mock_engine, mock_logits, reques
 from speculating import GivenCosts, mock_draft
 from test_counters import assert_they_add_up
 
-from linnet.engine.pages import GONE, PageGroup, most_pages
+from linnet.engine.pages import GONE, STATE, PageGroup, most_pages
 from linnet.engine.request import Request
 from linnet.engine.session import Session
 from linnet.errors import LinnetError, OutOfMemoryError
@@ -58,7 +59,22 @@ class EngineMachine(RuleBasedStateMachine):
         batch=st.integers(1, 5),
         prefixes=st.booleans(),
         slides=st.booleans(),
-        windows=st.sampled_from([(None,), (None,), (1,), (70,), (None, 40), (None, 1), (70, 33), (None, 64, 5)]),
+        windows=st.sampled_from(
+            [
+                (None,),
+                (None,),
+                (1,),
+                (70,),
+                (None, 40),
+                (None, 1),
+                (70, 33),
+                (None, 64, 5),
+                (STATE,),
+                (None, STATE),
+                (70, STATE),
+                (None, 5, STATE),
+            ]
+        ),
         errs=st.sampled_from([None, None, 0.0, 0.3, 1.0]),
     )
     def open(
@@ -73,6 +89,7 @@ class EngineMachine(RuleBasedStateMachine):
     ) -> None:
         """errs: how often a draft model is wrong; None: there is none."""
         self.chunk, self.batch = chunk, batch
+        errs = None if STATE in windows else errs  # a state cannot be taken back
         self.engine = mock_engine(
             context=SHORT if slides and chunk >= 32 else CONTEXT,  # all of it is computed again for each token
             pages=pages[: len(windows)],
@@ -105,7 +122,7 @@ class EngineMachine(RuleBasedStateMachine):
         options = {**options, "cache": options["cache"] or self.chunk < 32}
         if options["num_beams"] > 1:
             options |= {"n": min(options["n"], options["num_beams"]), "speculation": "auto"}
-        elif options["speculation"] == "draft" and self.engine.speculator.draft is None:
+        elif self.engine.pool.has_states or (options["speculation"] == "draft" and self.engine.speculator.draft is None):
             options["speculation"] = "auto"
         return options
 
@@ -122,9 +139,10 @@ class EngineMachine(RuleBasedStateMachine):
             self.pages_are_accounted_for()
 
     @precondition(lambda self: self.live())
-    @rule(which=st.integers(0, 20), fails=st.sampled_from([None, None, "a step", "the draft model"]))
+    @rule(which=st.integers(0, 20), fails=st.sampled_from([None, None, "a step", "the draft model", "Ctrl-C"]))
     def disturb(self, which: int, fails: str | None) -> None:
-        """A request is cancelled, or a step fails; or the draft model in its next step, and the engine goes on without."""
+        """A request is cancelled, or a step fails, or is interrupted when it is all but done; or the draft model in its next step, and the
+        engine goes on without."""
         live, draft = self.live(), self.engine.speculator.draft
         if fails is None:
             self.engine.cancel(live[which % len(live)])
@@ -132,6 +150,11 @@ class EngineMachine(RuleBasedStateMachine):
             self.ops.fail = MemoryError("no memory")
             self.engine._drive(lambda: False)
             self.ops.fail = None
+        elif fails == "Ctrl-C":
+            self.ops.interrupt = True
+            with suppress(KeyboardInterrupt):
+                self.engine._drive(lambda: False)
+            self.ops.interrupt = False
         elif draft is not None:
             draft.ops.fail = MemoryError("no memory")  # type: ignore[attr-defined]
 
@@ -193,11 +216,12 @@ class EngineMachine(RuleBasedStateMachine):
         assert group.free_count == group.count - len(holders) - unused >= 0
         for sequence in scheduler.running:
             row, pages = scheduler.page_table.entries[number, sequence.slot], sequence.pages[number]
-            assert all(entry == page if page != GONE else entry >= 0 for entry, page in zip(row, pages, strict=False))
+            assert all(entry == page if page != GONE else entry >= 0 or group.has_states for entry, page in zip(row, pages, strict=False))
             assert (row[len(pages) :] == -1).all()
             assert len(pages) - pages.count(GONE) <= sequence.need[number]
             assert len(pages) * PAGE_SIZE >= sequence.computed
-            self.pages_hold(pages, self.ops.pages[number], sequence, sequence.computed)
+            holds = self.states_hold if group.has_states else self.pages_hold
+            holds(pages, self.ops.pages[number], sequence, sequence.computed)
             if number == 0 and self.engine.speculator.draft is not None:
                 self.pages_hold(pages, self.engine.speculator.draft.ops.pages[0], sequence, sequence.draft_computed)  # type: ignore[attr-defined]
 
@@ -208,6 +232,12 @@ class EngineMachine(RuleBasedStateMachine):
                 first = index * PAGE_SIZE
                 count = min(PAGE_SIZE, computed - first)
                 assert stored[page, :count].tolist() == sequence.tokens[sequence.start + first :][:count]
+
+    def states_hold(self, pages: list[int], stored: np.ndarray, sequence: Any, computed: int) -> None:
+        for index, page in enumerate(pages[: -(-computed // PAGE_SIZE)]):
+            if page != GONE:
+                count = min((index + 1) * PAGE_SIZE, computed)
+                assert stored[page, : 1 + count].tolist() == [count, *sequence.tokens[sequence.start :][:count]]
 
     @invariant()
     def counters_add_up(self) -> None:

@@ -21,7 +21,7 @@ from linnet.ops.base import PAGE_SIZE
 
 
 def windowed(*windows: int | None) -> list:
-    return [replace(LAYER, attention=replace(LAYER.attention, window=window)) for window in windows]
+    return [replace(LAYER, mixer=replace(LAYER.attention, window=window)) for window in windows]
 
 
 def test_layers_that_see_equally_far_are_a_group() -> None:

@@ -69,7 +69,7 @@ def test_rows_of_some_layers() -> None:
 
 
 def test_a_field_that_no_row_fills_is_named() -> None:
-    sinks = replace(DENSE, attention=replace(ATTEND, sinks=True))
+    sinks = replace(DENSE, mixer=replace(ATTEND, sinks=True))
     assert refused(DENSE_ROWS, DENSE_STATE, sinks).endswith("spec and table disagree: no row fills layers.0.attention.sinks")
     learned = {"embedding": replace(spec_of(DENSE).embedding, positions=Positions(64))}
     assert refused(DENSE_ROWS, DENSE_STATE, **learned).endswith("no row fills positions")

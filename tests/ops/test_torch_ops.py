@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 
 from linnet import LLM, SamplingParams
 from linnet.arch.spec import Attention
+from linnet.bench.device import wait
 from linnet.cli.options import model_group, with_options
 from linnet.errors import InvalidRequestError, MissingDependencyError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
@@ -19,7 +21,7 @@ from linnet.ops.reference import KV_TYPES, rounded
 from linnet.ops.torch import attention as attention_module
 from linnet.ops.torch.attention import attend
 from linnet.ops.torch.cache import Cache, Store
-from linnet.ops.torch.devices import DEVICES, VENDORS, dtype_of, free_memory, open_device, open_devices
+from linnet.ops.torch.devices import DEVICES, VENDORS, check_compiler, dtype_of, free_memory, open_device, open_devices, open_kernels
 from linnet.ops.torch.ops import TorchOps
 from linnet.ops.torch.step import Part
 
@@ -191,6 +193,31 @@ def test_types_by_what_the_device_is_fast_at(monkeypatch: pytest.MonkeyPatch) ->
         dtype_of(gpu, "bf16")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
     assert (free_memory(gpu), free_memory(CPU)) == (123, None)
+
+
+@pytest.mark.parametrize(("capability", "reason"), [(6, "knows no GPUs as old as 'cuda:1'"), (9, "does not run .it needs a C compiler")])
+def test_where_triton_does_not_run(capability: int, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Before Volta, or where it cannot compile what launches kernels (here: for want of a driver), PyTorch's own operations run."""
+    pytest.importorskip("triton")
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, device.index))
+    if capability == 9:
+        monkeypatch.setattr("triton.runtime.driver", None)
+    assert open_kernels(gpu) is None
+    assert re.search(f"Triton {reason}.*: PyTorch's own operations", caplog.text)
+    with pytest.raises(MissingDependencyError, match=f"needs Triton on this device, which {reason}"):
+        check_compiler(gpu)
+
+
+def test_the_device_that_is_measured_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch would wait for the current one."""
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for device in (torch.device("cuda", 1), torch.device("mps")):
+        wait(device)
+    assert waited == [torch.device("cuda", 1), "mps"]
 
 
 def test_the_pool_is_planned_by_the_memory_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

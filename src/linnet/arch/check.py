@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from math import inf
 
 from linnet.arch.sizes import MAX_HEAD_DIM, MAX_LAYERS
-from linnet.arch.spec import Attention, FactorScaling, Latent, Layer, LongScaling, Mlp, ModelSpec, Moe, Rope
+from linnet.arch.spec import Attention, FactorScaling, GatedDeltaNet, Latent, Layer, LongScaling, Mixer, Mlp, ModelSpec, Moe, Rope
 from linnet.errors import ModelFileError
 
 MAX_EXPERTS = 2**17
 """Of all layers together: each has tensors, whose names are made before it is known whether a file has them."""
+
+MAX_TAPS = 64
+"""Positions that a convolution looks at: the kernels keep them side by side."""
 
 MAX_COMPUTED_POSITIONS = 2**28
 """Entries of a table of sinusoidal positions: 1 GiB."""
@@ -28,11 +31,12 @@ def _problems(spec: ModelSpec) -> Iterator[str]:
     for index, layer in enumerate(spec.layers):
         first.setdefault(layer, index)
     for index, layer in enumerate(spec.layers):
-        yield from _shared_keys(spec, index, layer.attention)
+        if isinstance(layer.mixer, Attention):
+            yield from _shared_keys(spec, index, layer.mixer)
         if layer.per_layer != spec.layers[0].per_layer:
             yield f"layer {index} has other per-layer embeddings than the first"
     for layer, index in first.items():
-        for problem in (*_layer(layer), *_attention(layer.attention, spec.hidden), *_feed_forward(layer.mlp)):
+        for problem in (*_layer(layer), *_mixer(layer.mixer, spec.hidden), *_feed_forward(layer.mlp)):
             yield f"layer {index}: {problem}"
 
 
@@ -43,6 +47,8 @@ def _outside(spec: ModelSpec, layers: int) -> Iterator[str]:
     experts = sum(layer.mlp.experts for layer in spec.layers if isinstance(layer.mlp, Moe))
     if experts > MAX_EXPERTS:
         yield f"{experts} experts in all layers together; there may be {MAX_EXPERTS}"
+    if spec.is_recurrent and spec.bidirectional_prompt:
+        yield "a prompt whose tokens see each other, in recurrent layers"
     if spec.backout is not None and not 0 <= spec.backout < layers:
         yield f"backout is layer {spec.backout} of {layers}"
     embedding, positions = spec.embedding, spec.embedding.positions
@@ -78,6 +84,23 @@ def _layer(layer: Layer) -> Iterator[str]:
     after = (layer.attention_post_norm, layer.mlp_post_norm, layer.attention_sum_norm, layer.mlp_sum_norm)
     if layer.parallel and any(norm is not None for norm in after):
         yield "attention and mlp are parallel, and one has a norm after it"
+
+
+def _mixer(mixer: Mixer, hidden: int) -> Iterator[str]:
+    if isinstance(mixer, Attention):
+        yield from _attention(mixer, hidden)
+        return
+    if not 2 <= mixer.taps <= MAX_TAPS:
+        yield f"a convolution of {mixer.taps} taps; there may be 2 to {MAX_TAPS}"
+    if isinstance(mixer, GatedDeltaNet):
+        yield from _sizes(mixer, "key_heads", "value_heads")
+        for name in ("key_dim", "value_dim"):
+            if not 1 <= getattr(mixer, name) <= MAX_HEAD_DIM:
+                yield f"{name} is {getattr(mixer, name)}; it must be 1 to {MAX_HEAD_DIM}"
+        if mixer.key_heads > 0 and mixer.value_heads % mixer.key_heads:
+            yield f"{mixer.value_heads} value_heads do not share {mixer.key_heads} key_heads evenly"
+    else:
+        yield from _sizes(mixer, "width")
 
 
 def _attention(attention: Attention, hidden: int) -> Iterator[str]:
@@ -126,8 +149,8 @@ def _latent(attention: Attention, latent: Latent) -> Iterator[str]:
     if any(rope.start != attention.head_dim - latent.rope_dim or rope.dim > latent.rope_dim for rope in attention.ropes):
         yield f"a rope that is not over the {latent.rope_dim} shared entries, the last of a head"
     norms = attention.query_norm or attention.key_norm or attention.value_norm
-    if norms or attention.keys_as_values or attention.value_gate is not None:
-        yield "latent attention with query_norm, key_norm, value_norm, value_gate or keys_as_values"
+    if norms or attention.keys_as_values or attention.value_gate is not None or attention.gated:
+        yield "latent attention with query_norm, key_norm, value_norm, value_gate, keys_as_values or gated"
 
 
 def _feed_forward(mlp: Mlp | Moe) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Command R7B, Command A and Aya Vision's text model (Cohere 2024-2025): Command-R's block; three layers with a window and rotary
+"""Command R7B, Command A and Tiny Aya (Cohere 2024-2026): Command-R's block; three layers with a window and rotary
 positions for each that sees everything and has none."""
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
         if not config.flag(key, True):
             raise config.error(key, "true")
     config.called(sliding_window_pattern="layer_switch", partial_rotary_factor="rotary_pct")
+    config.ignore(["use_parallel_embedding"])  # how training divided it
     if not gguf:
         config.assume(logit_scale=0.0625, max_position_embeddings=8192, sliding_window=4096)
     sizes = read_sizes(config)
     rope = read_rope(config, sizes.head_dim, interleaved=True)
     norm, mlp = Norm(config.number("layer_norm_eps", 1e-5), "layer"), Mlp(sizes.width, config.activation())
-    window, period = config.integer("sliding_window"), config.integer("sliding_window_pattern", 4)
+    window = config.integer("sliding_window")
+    period = config.integer("sliding_window_pattern", config.integer("_sliding_window_pattern", 4))
 
     def layer(slides: bool) -> Layer:
         ropes, ours = ((rope,), window) if slides else ((), None)

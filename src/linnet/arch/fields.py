@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Moe, Norm
+from collections.abc import Iterable
+
+from linnet.arch.spec import Attention, GatedDeltaNet, Layer, Mixer, Mlp, ModelSpec, Moe, Norm
 
 Fields = dict[str, bool]
 """Paths through `Weights` or `LayerWeights` -> whether the forward cannot do without."""
@@ -30,7 +32,7 @@ def outer_fields(spec: ModelSpec) -> Fields:
 
 def layer_fields(layer: Layer) -> Fields:
     """Those of one layer."""
-    found = _attention(layer.attention)
+    found = _mixer(layer.mixer)
     for name in ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm", "attention_sum_norm", "mlp_sum_norm"):
         found |= _norm(name, getattr(layer, name))
     if layer.remixed:
@@ -44,6 +46,24 @@ def layer_fields(layer: Layer) -> Fields:
     return found | _moe(layer.mlp)
 
 
+def _mixer(mixer: Mixer) -> Fields:
+    if isinstance(mixer, Attention):
+        return _attention(mixer)
+    if isinstance(mixer, GatedDeltaNet):
+        linears, filters = ("query", "key", "value", "rate", "strength", "gate", "output"), ("query_filter", "key_filter", "value_filter")
+        return {**_layered("delta_net", linears, filters), **_norm("delta_net.norm", mixer.norm), "delta_net.decay": True}
+    return _layered("convolution", ("value", "input_gate", "output_gate", "output"), ("filter",))
+
+
+def _layered(place: str, linears: Iterable[str], filters: Iterable[str]) -> Fields:
+    found: Fields = {}
+    for name in linears:
+        found |= _linear(f"{place}.{name}")
+    for name in filters:
+        found |= {f"{place}.{name}.weight": True, f"{place}.{name}.bias": False}
+    return found
+
+
 def _attention(attention: Attention) -> Fields:
     found: Fields = _linear("attention.query") | _linear("attention.output") | _norm("attention.query_norm", attention.query_norm)
     if attention.kv_layer is None:
@@ -52,6 +72,8 @@ def _attention(attention: Attention) -> Fields:
             found |= _linear("attention.value")
     if attention.sinks:
         found["attention.sinks"] = True
+    if attention.gated:
+        found |= _linear("attention.gate")
     if attention.value_gate is not None:
         found |= {**_linear("attention.value_gate"), "attention.value_embedding": True}
     latent = attention.latent

@@ -34,6 +34,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
 
 def _check(config: Config, width: int) -> None:
     """Raises UnsupportedModelError for what Hunyuan's own code has options for and transformers' does not."""
+    config.ignore(["num_media_embeds"])
     for key, runs in {"moe_intermediate_size": width, "num_shared_expert": 1}.items():
         config.settle(key)
         if config.integer(key, runs) != runs:

@@ -41,9 +41,13 @@ def _check(config: Config) -> None:
             raise UnsupportedModelError(f"{config.where}: {config.name(key)} is false; only true runs")
     if (kind := config.text("qk_norm_type", "per_layer")) != "per_layer":
         raise UnsupportedModelError(f"{config.where}: {config.name('qk_norm_type')} is {kind!r}; only per_layer runs")
+    for key in ("layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta"):
+        if config.number(key, 1.0) != 1.0:
+            raise UnsupportedModelError(f"{config.where}: {config.name(key)} is {config.number(key):g}; only 1 runs")
     if any(kind != 1 for kind in config.items("attn_type_list") or []):
         raise UnsupportedModelError(f"{config.where}: {config.name('attn_type_list')} has layers without softmax attention")
     config.ignore(["use_mtp", "num_mtp_modules", "mtp_transformer_layers"])  # of layers that are not published
+    config.ignore(["mlp_intermediate_size", "swa_rope_theta"])  # of MiniMax' earlier models
 
 
 def table(spec: ModelSpec) -> Table:

@@ -23,7 +23,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     spec = llama_spec(config, "mistral", config.optional_integer("sliding_window", 4096 if first else None))
     if config.text("model_type") == "ministral":
         layer, sliding = spec.layers[0], sliding_layers(config, len(spec.layers), lambda layer: True)
-        everywhere = replace(layer, attention=replace(layer.attention, window=None))
+        everywhere = replace(layer, mixer=replace(layer.attention, window=None))
         spec = replace(spec, family="ministral", layers=tuple(layer if slides else everywhere for slides in sliding))
     temperature = _temperature(config)
     if temperature is not None:
@@ -43,7 +43,7 @@ def _temperature(config: Config) -> Temperature | None:
 
 
 def _growing(layer: Layer, temperature: Temperature) -> Layer:
-    return replace(layer, attention=replace(layer.attention, temperature=temperature))
+    return replace(layer, mixer=replace(layer.attention, temperature=temperature))
 
 
 def table(spec: ModelSpec) -> Table:

@@ -45,6 +45,8 @@ def read_router(
     config.ignore(_TRAINING)
     runs = scoring.replace("_chosen", "")
     name = config.text("scoring_func", runs)
+    if scoring == "sigmoid" and name == "noaux_tc":  # dots.llm1 says both in one
+        name = runs
     number = config.integer("expert_gating_func", 0, low=0)
     if name != runs or number not in (0, _GATING_FUNCTIONS[scoring]):
         key, value = ("scoring_func", repr(name)) if name != runs else ("expert_gating_func", str(number))

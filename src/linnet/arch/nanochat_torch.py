@@ -32,7 +32,7 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     plain = replace(plain, remixed="x0_lambdas" in config.tensors)
     sharpened = replace(plain.attention, scale=plain.attention.scale * generation.sharpening**2, value_gate_scale=generation.gate_scale)
     layers = tuple(
-        replace(plain, attention=replace(sharpened, window=window, value_gate=gate))
+        replace(plain, mixer=replace(sharpened, window=window, value_gate=gate))
         for window, gate in zip(windows(config, context, sizes.layers, generation), gates, strict=True)
     )
     embedding, output = Embedding(norm=norm, smear=_columns(config, _SMEAR_GATE)), Output(softcap=SOFTCAP)

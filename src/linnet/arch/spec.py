@@ -145,6 +145,7 @@ class Attention:
     temperature: of the queries, once they are rotated (Ministral 3).
     kv_layer: the number of an earlier layer, alike in window and shape, whose keys and values this one reads; it then has none of
         its own, and what belongs to them is None here (Gemma 3n).
+    gated: whether what the heads give is multiplied by the sigmoid of a projection of the layer's input (Qwen 3 Next).
     """
 
     heads: int
@@ -168,6 +169,7 @@ class Attention:
     value_norm: Norm | None = None
     temperature: Temperature | None = None
     kv_layer: int | None = None
+    gated: bool = False
 
     @property
     def query_width(self) -> int:
@@ -189,6 +191,66 @@ class Attention:
     def output_width(self) -> int:
         """Width of what attention gives: every query head's mix of values."""
         return self.heads * self.value_head_dim
+
+
+@dataclass(frozen=True)
+class GatedDeltaNet:
+    """Linear attention by the gated delta rule (Yang et al. 2024): a matrix S [key_dim, value_dim] for each value head in place of keys
+    and values, so that a token costs the same wherever it stands.
+
+    Queries, keys and values pass a causal convolution of `taps` positions for each column, then SiLU. Queries and keys are divided by their
+    length (1e-6 is added to its square), queries also by sqrt(key_dim). For each value head there is a decay
+    g = exp(-decay * softplus(rate)) and a strength b = sigmoid(strength): S = g S; S += key (b (value - key S))^T; the head gives query S,
+    which is normalised and multiplied by the SiLU of its gate.
+    Value heads share `key_heads` query and key heads, neighbours the same.
+    norm: over each head of the result; its weight is [value_dim].
+    """
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    taps: int
+    norm: Norm
+
+    @property
+    def key_width(self) -> int:
+        return self.key_heads * self.key_dim
+
+    @property
+    def value_width(self) -> int:
+        return self.value_heads * self.value_dim
+
+    @property
+    def tap_widths(self) -> tuple[int, int, int]:
+        """Columns that are convolved: of queries, keys and values."""
+        return self.key_width, self.key_width, self.value_width
+
+    @property
+    def state_size(self) -> int:
+        """Entries of a sequence's state: the last inputs of the convolutions, then S of every head."""
+        return (self.taps - 1) * sum(self.tap_widths) + self.value_heads * self.key_dim * self.value_dim
+
+
+@dataclass(frozen=True)
+class ShortConvolution:
+    """A causal convolution of `taps` positions for each of `width` columns, between two gates (LFM2, Liquid AI 2025):
+    output_gate * convolved(input_gate * value), all three projections of the layer's input."""
+
+    width: int
+    taps: int
+
+    @property
+    def state_size(self) -> int:
+        """Entries of a sequence's state: the last inputs."""
+        return (self.taps - 1) * self.width
+
+
+Recurrent: TypeAlias = GatedDeltaNet | ShortConvolution
+"""What remembers a sequence in a state of fixed size, rather than in keys and values of every position."""
+
+Mixer: TypeAlias = Attention | Recurrent
+"""How a layer's tokens learn of those before them."""
 
 
 @dataclass(frozen=True)
@@ -266,9 +328,10 @@ class Layer:
     remixed: the input is first a learned mix of itself and of the first layer's input (nanochat).
     per_layer: the same in every layer of a model, or in none.
     rescaled: the output is multiplied by a learned number (Gemma 4).
+    mixer: attention, or what stands in its place; what is said of attention above goes for it too.
     """
 
-    attention: Attention
+    mixer: Mixer
     mlp: Mlp | Moe
     attention_norm: Norm | None
     mlp_norm: Norm | None
@@ -283,6 +346,12 @@ class Layer:
     remixed: bool = False
     per_layer: PerLayer | None = None
     rescaled: bool = False
+
+    @property
+    def attention(self) -> Attention:
+        """The mixer of a layer that is known to have attention."""
+        assert isinstance(self.mixer, Attention)
+        return self.mixer
 
 
 @dataclass(frozen=True)
@@ -342,15 +411,27 @@ class ModelSpec:
     backout: int | None = None
 
     @property
+    def attentions(self) -> list[Attention]:
+        """Of those layers that have one."""
+        return [layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention)]
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether any layer has a state, which goes forward only: it cannot be had again of an earlier position."""
+        return len(self.attentions) < len(self.layers)
+
+    @property
     def main_rope(self) -> Rope | None:
         """That of a layer which sees everything, if there is one: where ropes differ, it alone scales."""
-        everywhere = sorted(self.layers, key=lambda layer: layer.attention.window is not None)
-        return next((rope for layer in everywhere for rope in layer.attention.ropes), None)
+        everywhere = sorted(self.attentions, key=lambda attention: attention.window is not None)
+        return next((rope for attention in everywhere for rope in attention.ropes), None)
 
     @property
     def kv_layers(self) -> tuple[int, ...]:
-        """The numbers of the layers that have keys and values of their own."""
-        return tuple(index for index, layer in enumerate(self.layers) if layer.attention.kv_layer is None)
+        """The numbers of the layers that have keys and values, or a state, of their own."""
+        return tuple(
+            index for index, layer in enumerate(self.layers) if not isinstance(layer.mixer, Attention) or layer.mixer.kv_layer is None
+        )
 
     @property
     def dense_block(self) -> Mlp:

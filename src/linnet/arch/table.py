@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, TypeAlias
 
-from linnet.arch.spec import Latent, Layer, Mlp, ModelSpec, Moe
+from linnet.arch.spec import Attention, GatedDeltaNet, Latent, Layer, Mixer, Mlp, ModelSpec, Moe
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Stored:
     output). by_layer: the tensor is a vector with an entry for every layer, of which the field is one (nanochat).
     shape: in the file, where that splits or joins axes: GGUF has a matrix of one row as a vector, and some projections as a
     matrix for each head, each transposed if `transposed`; None: the field's own.
+    apply: what is done to a vector's entries on loading, in float32.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Stored:
     unit_rows: bool = False
     by_layer: bool = False
     shape: tuple[int, ...] | None = None
+    apply: Literal["exp", "negative"] | None = None
 
 
 How: TypeAlias = str | Stored
@@ -83,22 +85,14 @@ class Table:
 
 def dimensions(spec: ModelSpec, layer: Layer) -> dict[str, int]:
     """What the symbols in `Row.shape` stand for in one layer."""
-    attention, mlp = layer.attention, layer.mlp
+    mlp = layer.mlp
     sizes = {
         "vocab": spec.vocab_size,
         "hidden": spec.hidden,
         "embedding": spec.hidden if spec.embedding.width is None else spec.embedding.width,
-        "query": attention.query_width,
-        "key": attention.key_width,
-        "value": attention.value_width,
-        "attention": attention.output_width,
-        "head": attention.head_dim,
-        "heads": attention.heads,
-        "kv_heads": attention.kv_heads,
         "layers": len(spec.layers),
+        **_mixer_dimensions(layer.mixer),
     }
-    if attention.latent is not None:
-        sizes |= _latent_dimensions(attention.latent, attention.kv_heads, attention.head_dim)
     if layer.per_layer is not None:
         sizes |= {"per_layer": layer.per_layer.width, "all_layers": layer.per_layer.width * len(spec.layers)}
     if spec.embedding.positions is not None:
@@ -111,6 +105,24 @@ def dimensions(spec: ModelSpec, layer: Layer) -> dict[str, int]:
     return sizes
 
 
+def _mixer_dimensions(mixer: Mixer) -> dict[str, int]:
+    if isinstance(mixer, Attention):
+        sizes = {
+            "query": mixer.query_width,
+            "key": mixer.key_width,
+            "value": mixer.value_width,
+            "attention": mixer.output_width,
+            "head": mixer.head_dim,
+            "heads": mixer.heads,
+            "kv_heads": mixer.kv_heads,
+        }
+        return sizes if mixer.latent is None else sizes | _latent_dimensions(mixer.latent, mixer.kv_heads, mixer.head_dim)
+    if isinstance(mixer, GatedDeltaNet):
+        sizes = {"key": mixer.key_width, "value": mixer.value_width, "value_head": mixer.value_dim, "value_heads": mixer.value_heads}
+        return {**sizes, "taps": mixer.taps}
+    return {"convolved": mixer.width, "taps": mixer.taps}
+
+
 def _latent_dimensions(latent: Latent, kv_heads: int, head_dim: int) -> dict[str, int]:
     return {
         "rank": latent.rank,
@@ -118,6 +130,10 @@ def _latent_dimensions(latent: Latent, kv_heads: int, head_dim: int) -> dict[str
         "shared_key": latent.rope_dim,
         "key": kv_heads * (head_dim - latent.rope_dim),  # of what is projected for each head; the shared part comes after it
     }
+
+
+def has_attention(layer: Layer) -> bool:
+    return isinstance(layer.mixer, Attention)
 
 
 def is_dense(layer: Layer) -> bool:

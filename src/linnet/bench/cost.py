@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
-from linnet.arch.spec import ModelSpec, Moe
+from linnet.arch.spec import Attention, GatedDeltaNet, ModelSpec, Moe
 from linnet.bench.cases import Case
 from linnet.bench.machine import Machine
 from linnet.engine.page_plan import KV_BYTES
@@ -43,8 +43,10 @@ class Cost:
         """Of one token of a prompt, on average: weights, and queries times keys and weights times values of what it sees. The
         logits are those of the last token alone."""
         seen = 0.0
-        for attention in (layer.attention for layer in self.spec.layers):
+        for attention in self.spec.attentions:
             seen += (attention.query_width + attention.output_width) * _mean_seen(length, attention.window)
+        for net in (layer.mixer for layer in self.spec.layers if isinstance(layer.mixer, GatedDeltaNet)):
+            seen += 3 * net.value_width * net.key_dim  # what the state says of the key, its update, and what the query reads
         return self.layer_multiply_adds + seen + self.output_multiply_adds / length
 
     def prompt_seconds(self, length: int, machine: Machine) -> float | None:
@@ -59,9 +61,11 @@ class Cost:
         """Read by one step that generates a token for every request of a case, on average over its answers."""
         length = case.input_len + case.output_len / 2
         cached = 0.0
-        for attention in (layer.attention for layer in self.spec.layers):
+        for attention in self.spec.attentions:
             cached += (attention.key_width + attention.value_width) * min(length, attention.window or length)
-        return self.step_bytes + self._expert_bytes(case.batch_size) + case.batch_size * cached * KV_BYTES[self.kv_dtype]
+        states = sum(4 * layer.mixer.state_size for layer in self.spec.layers if not isinstance(layer.mixer, Attention))
+        each = cached * KV_BYTES[self.kv_dtype] + states
+        return self.step_bytes + self._expert_bytes(case.batch_size) + case.batch_size * each
 
     def _expert_bytes(self, rows: int) -> float:
         """Read of experts by a step of so many rows, were each to choose at random: those that nobody chooses are not read."""

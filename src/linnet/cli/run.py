@@ -6,12 +6,11 @@ import json
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_raw, figures, read_prompt
+from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_raw, figures, logprob_record, read_prompt
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, write
@@ -121,7 +120,7 @@ def _record(model: str, completions: list[Completion], load_s: float) -> dict[st
     record["timings"] = {"load_s": load_s, **record["timings"]}
     if completions[0].prompt_logprobs is not None:
         record["prompt_token_ids"] = completions[0].prompt_token_ids
-        record["prompt_logprobs"] = [entry and asdict(entry) for entry in completions[0].prompt_logprobs]
+        record["prompt_logprobs"] = [entry and logprob_record(entry) for entry in completions[0].prompt_logprobs]
     if len(records) > 1:
         record["choices"] = [{"index": completion.index, **choice} for completion, choice in zip(completions, records, strict=True)]
     return record

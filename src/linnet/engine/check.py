@@ -37,13 +37,18 @@ def check_beams(params: SamplingParams, max_batch: int) -> None:
         )
 
 
-def check_request(request: Request, vocab: int, context: int, slides: bool, drafts: bool, max_batch: int) -> None:
+def check_request(request: Request, vocab: int, context: int, slides: bool, drafts: bool, max_batch: int, recurrent: bool = False) -> None:
     """Raises InvalidRequestError or ContextLengthError where an engine of this context and batch can never honour it. drafts: whether
-    there is a draft model."""
+    there is a draft model; recurrent: whether the model has recurrent layers."""
     prompt, params = request.prompt, request.params
     check_tokens(request, vocab)
     if params.speculation == "draft" and not drafts:
         raise InvalidRequestError("speculation='draft' needs a draft model, and there is none; open the model with draft=, or use 'auto'")
+    if recurrent and params.speculation in ("lookup", "draft"):
+        raise InvalidRequestError(
+            f"speculation is {params.speculation!r}, and this model has recurrent layers, which cannot take back what was guessed wrong; "
+            "leave it at 'auto' or 'off'"
+        )
     check_beams(params, max_batch)
     total = len(prompt) + most_tokens(request, context, slides)
     if slides:

@@ -103,7 +103,8 @@ class Engine(Runner):
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
         self._admission.check_open()
-        check_request(request, self.spec.vocab_size, self.context, self.slides, self.speculator.draft is not None, self.max_batch)
+        drafts = self.speculator.draft is not None
+        check_request(request, self.spec.vocab_size, self.context, self.slides, drafts, self.max_batch, self.pool.has_states)
         beams = self._width(request)
         for group, need in zip(self.pool.groups, self._need(request), strict=True):
             needed, there = beams * need, group.count - group.promised

@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from linnet.arch.spec import Attention, ModelSpec
-from linnet.engine.pages import most_pages
+from linnet.arch.spec import Attention, Mixer, ModelSpec
+from linnet.engine.pages import STATE, most_pages
 from linnet.errors import OutOfMemoryError
 from linnet.machine_memory import available_memory
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
@@ -30,7 +30,8 @@ MEMORY_SHARE = 0.4
 class LayerGroups:
     """Layers that see equally far back are a group: they have the pages of a sequence in common, and give them back together.
 
-    windows: how many positions back each group sees, the widest first; None: all. of_layer: the group of every layer.
+    windows: how many positions back each group sees, the widest first; None: all; STATE, at last: recurrent layers. of_layer: the group
+    of every layer.
     """
 
     windows: tuple[int | None, ...]
@@ -40,7 +41,7 @@ class LayerGroups:
 def layer_groups(spec: ModelSpec, draft: ModelSpec | None = None) -> LayerGroups:
     """The groups of a model's layers. The first keeps every page where a draft model has its own keys and values under the same numbers,
     since that may have to read what it missed; of a prompt that sees both ways nothing is given back."""
-    seen = [layer.attention.window for layer in spec.layers]
+    seen = [layer.mixer.window if isinstance(layer.mixer, Attention) else STATE for layer in spec.layers]
     if spec.bidirectional_prompt or not seen:
         return LayerGroups((None,), (0,) * len(seen))
     windows = sorted(set(seen), key=lambda window: (window is not None, -(window or 0)))
@@ -54,17 +55,19 @@ def group_bytes(spec: ModelSpec, kv_dtype: str, draft: ModelSpec | None = None) 
     each = [0] * len(groups.windows)
     each[0] += 0 if draft is None else page_bytes(draft, kv_dtype)
     for index in spec.kv_layers:
-        each[groups.of_layer[index]] += _layer_bytes(spec.layers[index].attention, kv_dtype)
+        each[groups.of_layer[index]] += _layer_bytes(spec.layers[index].mixer, kv_dtype)
     return each
 
 
 def page_bytes(spec: ModelSpec, kv_dtype: str) -> int:
-    """Bytes of one page in every layer that has keys and values of its own."""
-    return sum(_layer_bytes(spec.layers[index].attention, kv_dtype) for index in spec.kv_layers)
+    """Bytes of one page in every layer that has keys and values, or a state, of its own."""
+    return sum(_layer_bytes(spec.layers[index].mixer, kv_dtype) for index in spec.kv_layers)
 
 
-def _layer_bytes(attention: Attention, kv_dtype: str) -> int:
-    """Keys and values of PAGE_SIZE positions, the values of a head padded to VALUE_LANES."""
+def _layer_bytes(attention: Mixer, kv_dtype: str) -> int:
+    """Keys and values of PAGE_SIZE positions, the values of a head padded to VALUE_LANES; or a state, in float32."""
+    if not isinstance(attention, Attention):
+        return 4 * attention.state_size
     padded = -(-attention.value_head_dim // VALUE_LANES) * VALUE_LANES
     if kv_dtype != "q8_0":
         return int(attention.kv_heads * (attention.head_dim + padded) * KV_BYTES[kv_dtype]) * PAGE_SIZE

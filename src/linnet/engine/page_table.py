@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from linnet.engine.batch import Tables
-from linnet.engine.pages import GONE, PageGroup, PagePool, first_page, pages_for
+from linnet.engine.pages import GONE, PageGroup, PagePool, first_page, pages_for, pages_to_write
 from linnet.engine.request import Sequence
 from linnet.ops.base import PAGE_SIZE
 
@@ -67,6 +67,13 @@ class PageTable:
             sequence.pages = self.pool.no_pages()
             self.entries[:, sequence.slot] = -1
 
+    def pages_to_own(self, sequence: Sequence, number: int, group: PageGroup, count: int) -> range:
+        """Which pages of a group the next `count` positions of a sequence are written to; those that are passed over are GONE."""
+        pages, computed = sequence.pages[number], sequence.computed
+        written = pages_to_write(group.window, computed // PAGE_SIZE, pages_for(computed + count))
+        pages += [GONE] * (written.start - len(pages))
+        return written
+
     def own(self, sequence: Sequence, number: int, group: PageGroup, index: int) -> bool:
         """Sees to it that nobody else reads the page at `index` in that group from now on; False where it takes a page to do so, and none
         is free."""
@@ -92,7 +99,7 @@ class PageTable:
         """Frees pages that no layer sees any longer."""
         for group, pages in zip(self.pool.groups, sequence.pages, strict=True):
             unseen = first_page(sequence.computed, group.window)
-            if unseen and pages[unseen - 1] != GONE:
+            if unseen and (pages[unseen - 1] != GONE or (group.has_states and pages.count(GONE) < unseen)):
                 group.free(pages[:unseen])
                 pages[:unseen] = [GONE] * unseen
 

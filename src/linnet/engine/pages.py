@@ -11,13 +11,17 @@ from linnet.ops.base import PAGE_SIZE
 GONE = -1
 """Stands in a sequence's pages for one that no layer of the group sees any longer."""
 
+STATE = 0
+"""The window of recurrent layers. A page of theirs is one state, after the last of its positions that came, and of use to the next
+position alone; a step leaves those of the last two pages that it comes to (see `Ops.allocate_cache`)."""
+
 Pages: TypeAlias = "list[list[int]]"
 """The pages of a sequence: of each group, in order of position."""
 
 
 class PageGroup:
-    """Pages 0 to count - 1 of layers that see `window` positions back (None: all), each free or held by one or several. The page freed
-    last is given out first, so untouched memory stays untouched.
+    """Pages 0 to count - 1 of layers that see `window` positions back (None: all; or STATE), each free or held by one or several. The page
+    freed last is given out first, so untouched memory stays untouched.
 
     A page may be kept under a name: it is then found by it, and outlives its last holder until nothing else is free; of such pages
     the one that was let go first is given out first. To the caller they are as free as any.
@@ -37,6 +41,10 @@ class PageGroup:
     @property
     def free_count(self) -> int:
         return self.count - len(self._holders) + len(self._returned) + len(self._idle) - (self.promised - self._redeemed)
+
+    @property
+    def has_states(self) -> bool:
+        return self.window == STATE
 
     @property
     def idle_count(self) -> int:
@@ -129,6 +137,11 @@ class PagePool:
         self.groups = tuple(PageGroup(count, window) for count, window in zip(counts, windows, strict=True))
 
     @property
+    def has_states(self) -> bool:
+        """Whether any layer is recurrent: what such a layer computed cannot be taken back, nor computed a second time."""
+        return any(group.has_states for group in self.groups)
+
+    @property
     def count(self) -> int:
         return sum(group.count for group in self.groups)
 
@@ -163,10 +176,17 @@ def pages_for(positions: int) -> int:
 
 def most_pages(positions: int, window: int | None, rows: int) -> int:
     """Most pages that a sequence of so many positions holds at once, with at most `rows` of them in a step: those of a step, and what
-    the first of these sees, wherever they lie on the pages."""
-    return pages_for(positions) if window is None else min(pages_for(positions), pages_for(window + rows) + 1)
+    the first of these sees, wherever they lie on the pages; of states that which a step starts from, and the two that it leaves."""
+    if window is None:
+        return pages_for(positions)
+    return min(pages_for(positions), 3 if window == STATE else pages_for(window + rows) + 1)
+
+
+def pages_to_write(window: int | None, first: int, end: int) -> range:
+    """Which pages a step writes whose rows lie on pages `first` to `end` - 1."""
+    return range(max(first, end - 2) if window == STATE else first, end)
 
 
 def first_page(position: int, window: int | None) -> int:
     """The first page that is of use to positions from `position` on, or to the one before, which may be computed again."""
-    return 0 if window is None else max(0, position - window) // PAGE_SIZE
+    return 0 if window is None else max(0, position - max(window, 1)) // PAGE_SIZE

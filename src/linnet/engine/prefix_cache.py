@@ -26,14 +26,14 @@ class PrefixCache:
     def __init__(self, pool: PagePool, spec: ModelSpec) -> None:
         self.pool = pool
         self._model = secrets.token_bytes(32)
-        ropes = {rope: None for layer in spec.layers for rope in layer.attention.ropes}
+        ropes = {rope: None for attention in spec.attentions for rope in attention.ropes}
         self._varying = [rope for rope in ropes if is_length_dependent(rope)]
 
     @staticmethod
     def suits(spec: ModelSpec) -> bool:
         """Whether keys and values depend on the tokens before them alone; with a prompt that sees both ways, or positions that count
         from its end, they depend on all of it."""
-        counted = any(rope.positions != "absolute" for layer in spec.layers for rope in layer.attention.ropes)
+        counted = any(rope.positions != "absolute" for attention in spec.attentions for rope in attention.ropes)
         return not spec.bidirectional_prompt and not counted
 
     def find(self, sequence: Sequence, rope_length: int) -> tuple[Pages, int]:
@@ -68,7 +68,8 @@ class PrefixCache:
         if _shares(sequence):
             for index in range(sequence.named, sequence.computed // PAGE_SIZE):
                 for group, pages in zip(self.pool.groups, sequence.pages, strict=True):
-                    group.keep(pages[index], self._name(sequence, index, rope_length))
+                    if pages[index] != GONE:
+                        group.keep(pages[index], self._name(sequence, index, rope_length))
         sequence.named = sequence.computed // PAGE_SIZE
 
     def _name(self, sequence: Sequence, index: int, rope_length: int) -> bytes:

@@ -116,7 +116,7 @@ class Scheduler:
     def fork(self, first: Sequence) -> None:
         """Once the first sample has computed the prompt: the others wait for their turn to go on from its last token."""
         request = first.request
-        if request.cache and first.computed > 1:
+        if request.cache and first.computed > 1 and not self.pool.has_states:  # there is no state before the last token
             request.trunk = [pages[: pages_for(first.computed - 1)] for pages in first.pages]
             self.pool.hold(request.trunk)
             self.trunks.append(request)
@@ -142,6 +142,12 @@ class Scheduler:
             self._stop(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
+
+    def put_back(self, sequence: Sequence) -> None:
+        """Has a running sequence wait, to be computed again with the tokens that it has."""
+        self._stop(sequence)
+        sequence.computed = sequence.named = 0
+        self.add(sequence)
 
     def end_trunk(self, request: Request) -> None:
         """Samples that have not begun by now compute the prompt themselves, as far as it is not found."""
@@ -197,7 +203,8 @@ class Scheduler:
             else:
                 break  # it is alone, but for beams beside it, and fits: see Engine.check
         self.waiting.remove(sequence)
-        sequence.pages = [held + group.allocate(count) for group, held, count in zip(pool.groups, pages, fresh, strict=True)]
+        taken = [0 if group.has_states else count for group, count in zip(pool.groups, fresh, strict=True)]  # which page it is shows later
+        sequence.pages = [held + group.allocate(count) for group, held, count in zip(pool.groups, pages, taken, strict=True)]
         sequence.computed, sequence.named = computed, computed // PAGE_SIZE
         self._run(sequence, rope_length)
         if not sequence.begun:
@@ -209,12 +216,12 @@ class Scheduler:
         return True
 
     def _has_room(self, sequence: Sequence, fresh: list[int], copies: bool) -> bool:
-        """Whether there is a slot, and so many fresh pages of each group with one for each sequence that may need one next; copies: so
-        does this one."""
+        """Whether there is a slot, and so many fresh pages of each group with one for each sequence that may need one next (of states,
+        those that it may hold); copies: so does this one."""
         wanted = [count + copies for count in fresh]
         for other in self.running:
-            for number, (pages, most) in enumerate(zip(other.pages, other.need, strict=True)):
-                wanted[number] += _held(pages) < most
+            for number, (group, pages, most) in enumerate(zip(self.pool.groups, other.pages, other.need, strict=True)):
+                wanted[number] += min(max(0, most - _held(pages)), most if group.has_states else 1)
         return self._has_slot(sequence.request) and self.pool.has(wanted)
 
     def _overtakes(self, sequence: Sequence) -> bool:
@@ -242,9 +249,8 @@ class Scheduler:
         """Sees to it that the next `count` positions of a sequence have pages that nobody else reads; False where it had to give up
         its own."""
         self.page_table.begin_anew(sequence)
-        first, end = sequence.computed // PAGE_SIZE, pages_for(sequence.computed + count)
         for number, group in enumerate(self.pool.groups):
-            for index in range(first, end):
+            for index in self.page_table.pages_to_own(sequence, number, group, count):
                 while not self.page_table.own(sequence, number, group, index):
                     if self._reclaim() is sequence:
                         return False
@@ -256,9 +262,7 @@ class Scheduler:
             self.end_trunk(self.trunks[-1])
             return None
         victim = self.running[-1]
-        self._stop(victim)
-        victim.computed = victim.named = 0
-        self.add(victim)
+        self.put_back(victim)
         self.preemptions += 1
         return victim
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linnet.engine.pages import GONE, Pages, first_page, most_pages, pages_for
+from linnet.engine.pages import GONE, Pages, first_page, most_pages, pages_for, pages_to_write
 from linnet.engine.prefix_cache import PrefixCache
 from linnet.errors import ClosedError, ContextLengthError, InvalidRequestError
 from linnet.ops.base import PAGE_SIZE, Batch
@@ -89,7 +89,7 @@ class Session:
                 end = wanted - (self.length - self._computed)
                 logits[:, end - found.shape[1] : end] = found
         except BaseException:
-            self._cut(before, prompt)
+            self._cut(before, prompt, broken=True)
             raise
         return logits[0] if self.batch is None else logits
 
@@ -183,9 +183,12 @@ class Session:
         self._computed = end
         return logits
 
-    def _cut(self, length: int, prompt: int) -> None:
+    def _cut(self, length: int, prompt: int, broken: bool = False) -> None:
+        """broken: whether a step may have been left half-way."""
         for tokens in self._tokens:
             del tokens[length:]
+        if self._engine.pool.has_states and (broken or self._computed > length):  # a page that is full still has its state
+            self._computed = min(self._computed, length) // PAGE_SIZE * PAGE_SIZE
         self._computed = min(self._computed, length)
         self._prompt = prompt
 
@@ -236,17 +239,20 @@ class _Pages:
         end = pages_for(stop)
         for held in self._held:
             for number, pages in enumerate(held):
-                self._let_go(number, pages, end)
-                for index in range(start // PAGE_SIZE, end):
+                self._let_go(number, pages, start, end)
+                written = pages_to_write(self._groups[number].window, start // PAGE_SIZE, end)
+                pages += [GONE] * (written.start - len(pages))
+                for index in written:
                     self._own(number, pages, index, filled=start > index * PAGE_SIZE)
         tables = [[held[number][:end] for held in self._held] for number in range(len(self._groups))]
         return np.maximum(_int32(tables), 0)  # any page will do for what nothing reads
 
-    def _let_go(self, number: int, pages: list[int], end: int) -> None:
-        """Gives the first pages back where there are to be `end` in all, more than may be held."""
-        gone = end - self._most[number]
-        if gone > 0 and pages[gone - 1] != GONE:
-            self._groups[number].free_promised(pages[:gone])
+    def _let_go(self, number: int, pages: list[int], start: int, end: int) -> None:
+        """Gives the first pages back where there are to be `end` in all, more than may be held, for a step from position `start` on."""
+        group = self._groups[number]
+        gone = min(end - self._most[number], first_page(start, group.window))
+        if gone > 0 and (pages[gone - 1] != GONE or (group.has_states and any(page != GONE for page in pages[:gone]))):
+            group.free_promised(pages[:gone])
             pages[:gone] = [GONE] * gone
 
     def _own(self, number: int, pages: list[int], index: int, filled: bool) -> None:

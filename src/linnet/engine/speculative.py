@@ -75,7 +75,8 @@ class Speculator:
 
     What a guess is worth follows from how many of the like came in this sequence; what it costs, from how long steps of so many rows
     took. Guesses ride with decoding sequences only: a step that reads prompts has no time to spare. They count as prompts' tokens do
-    against what a step may hold, and take free pages only. keeps_bits: whether the op set gives a row the same bits among others; where it
+    against what a step may hold, and take free pages only. Where layers are recurrent, nothing is guessed: a state cannot be taken back.
+    keeps_bits: whether the op set gives a row the same bits among others; where it
     does not, guessing may change tokens as any batch may, and is left to those who ask for it, by name or by a draft model.
     """
 
@@ -88,7 +89,9 @@ class Speculator:
     def extend(self, plan: list[Chunk]) -> list[Chunk]:
         """The planned step with what is guessed."""
         count = len(plan)
-        if not _decodes(plan) or not self.costs.is_known(count):  # else this step is measured without guesses
+        if (
+            self.scheduler.pool.has_states or not _decodes(plan) or not self.costs.is_known(count)
+        ):  # else this step is measured without guesses
             return plan
         worth = self.costs.seconds(count) / count
         rows, left = count, min(self.scheduler.prefill_chunk, self.scheduler.logit_rows - count)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice, repeat
 from typing import TypeAlias
@@ -56,13 +56,18 @@ class Stepping:
             request = self.arrived.popleft()
             if not request.done:  # cancelled meanwhile
                 self.scheduler.add(request.sequences[0])
-        begun = time.perf_counter()
         plan: list[Chunk] = []
+        with self._all_or_nothing(plan):
+            self._run_due(plan)
+
+    def _run_due(self, plan: list[Chunk]) -> None:
+        """Plans a step and runs it. plan: where it is noted, empty at first."""
+        begun = time.perf_counter()
         try:
-            plan = self.scheduler.plan()
+            plan += self.scheduler.plan()
             if not plan:
                 return
-            plan = self.speculator.extend(plan)
+            plan[:] = self.speculator.extend(plan)
             self._note(plan)
             ready = time.perf_counter()
             results = self._run(plan)
@@ -74,6 +79,11 @@ class Stepping:
             return
         computed = time.perf_counter()
         self.speculator.record(plan, computed - ready)
+        self._take(plan, results)
+        self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
+
+    def _take(self, plan: list[Chunk], results: list[tuple[list[Chunk], Logits, Drawn]]) -> None:
+        """What follows from a step's results."""
         for part, result, drawn in results:
             row = 0
             for chunk in part:
@@ -84,7 +94,21 @@ class Stepping:
         for request in dict.fromkeys(chunk.sequence.request for chunk in plan):
             if request.beams is not None and request.beams.is_due and not request.done:
                 self._serve(request, partial(self._advance_beams, request, request.beams))
-        self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
+
+    @contextmanager
+    def _all_or_nothing(self, plan: list[Chunk]) -> Iterator[None]:
+        """Ctrl-C in whoever has the turn ends a step anywhere. Keys and values are then written a second time, and are the same; states of
+        recurrent layers would go on a second time, so that their sequences begin again."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            if self.scheduler.pool.has_states:
+                for sequence in (chunk.sequence for chunk in plan):
+                    if sequence.slot >= 0:
+                        self.scheduler.put_back(sequence)
+            raise
 
     def _run(self, plan: list[Chunk]) -> list[tuple[list[Chunk], Logits, Drawn]]:
         """The rows that those of the plan get who want logits, and those who want hidden states: one forward each; and the tokens that

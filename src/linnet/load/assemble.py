@@ -11,14 +11,24 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from linnet.arch.fields import layer_fields, outer_fields
-from linnet.arch.spec import ModelSpec
+from linnet.arch.spec import Attention, ModelSpec
 from linnet.arch.table import Row, Stored, Table, dimensions
 from linnet.errors import ModelFileError, UnsupportedModelError
 from linnet.load.convert import check_decoder, loaded_as
 from linnet.load.field import Cut, Slot, WeightOps, load_field, sinusoidal_table, slot_of, temperature_table
 from linnet.load.source import Source
 from linnet.tensors import FLOATS, TYPES, TensorType
-from linnet.weights import AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights, Weights
+from linnet.weights import (
+    AttentionWeights,
+    ConvolutionWeights,
+    DeltaNetWeights,
+    FilterWeights,
+    LayerWeights,
+    Linear,
+    MlpWeights,
+    NormWeights,
+    Weights,
+)
 
 log = logging.getLogger("linnet.load")
 
@@ -69,11 +79,11 @@ def assemble(
     positions = spec.embedding.positions
     if positions is not None and positions.kind == "sinusoidal":
         outside["positions"] = ops.matrix(sinusoidal_table(positions.count, spec.hidden))
-    temperatures = {layer.attention.temperature for layer in spec.layers if layer.attention.temperature is not None}
+    temperatures = {attention.temperature for attention in spec.attentions if attention.temperature is not None}
     tables = {temperature: ops.matrix(temperature_table(spec.context, temperature)) for temperature in temperatures}
     for layer, fields in zip(spec.layers, layers, strict=True):
-        if layer.attention.temperature is not None:
-            fields["attention.temperatures"] = tables[layer.attention.temperature]
+        if isinstance(layer.mixer, Attention) and layer.mixer.temperature is not None:
+            fields["attention.temperatures"] = tables[layer.mixer.temperature]
     outside["layers"] = tuple(_nested(LayerWeights, fields) for fields in layers)
     weights: Weights = _nested(Weights, outside)
     return weights
@@ -212,7 +222,11 @@ def _nested(kind: Any, fields: Mapping[str, Any]) -> Any:
     return kind(**direct)
 
 
-_PARTS: dict[str, Any] = {"attention": AttentionWeights, "mlp": MlpWeights, "experts": MlpWeights}
-_PARTS |= {field.name: NormWeights for kind in (AttentionWeights, LayerWeights, Weights) for field in fields(kind) if "norm" in field.name}
+_PARTS: dict[str, Any] = {"attention": AttentionWeights, "delta_net": DeltaNetWeights, "convolution": ConvolutionWeights}
+_PARTS |= {"mlp": MlpWeights, "experts": MlpWeights}
+_KINDS = (AttentionWeights, DeltaNetWeights, ConvolutionWeights, LayerWeights, Weights)
+_PARTS |= {field.name: NormWeights for kind in _KINDS for field in fields(kind) if "norm" in field.name}
+_PARTS |= {field.name: FilterWeights for kind in _KINDS for field in fields(kind) if "filter" in field.name}
 _PARTS |= dict.fromkeys("query key value query_down key_value_down shared_key value_gate up down gate router shared_gate".split(), Linear)
-_PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate per_layer_gate per_layer_projection".split(), Linear)
+_PARTS |= dict.fromkeys("rate strength input_gate output_gate per_layer_gate per_layer_projection".split(), Linear)
+_PARTS |= dict.fromkeys("output embedding_projection output_projection smear_gate".split(), Linear)

@@ -24,7 +24,15 @@ log = logging.getLogger("linnet.load")
 TABLES = ("embedding", "positions", "attention.value_embedding", "per_layer_embedding")
 """Matrices whose field is not called so."""
 
-KEPT = ("router.matrix", "shared_gate.matrix", "attention.value_gate.matrix", "smear_gate.matrix", "positions")
+KEPT = (
+    "router.matrix",
+    "shared_gate.matrix",
+    "attention.value_gate.matrix",
+    "delta_net.rate.matrix",
+    "delta_net.strength.matrix",
+    "smear_gate.matrix",
+    "positions",
+)
 """Matrices that are never re-encoded: a fraction of a model's bytes, and whatever their rounding shifts, experts among it, shifts
 the answer."""
 
@@ -158,6 +166,9 @@ def _as_wanted(raw: RawTensor, slot: Slot) -> RawTensor:
         raw = _part(raw, stored.part, slot.is_stack and len(slot.names) == 1)
     if stored.plus:
         raw = RawTensor(raw.name, raw.shape, F32, (dequantize(raw) + np.float32(stored.plus)).reshape(-1).view(np.uint8))
+    if stored.apply is not None:
+        values = (np.exp if stored.apply == "exp" else np.negative)(dequantize(raw), dtype=np.float32)
+        raw = RawTensor(raw.name, raw.shape, F32, values.reshape(-1).view(np.uint8))
     if stored.unit_rows:
         values = dequantize(raw)
         values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), np.float32(1e-12))

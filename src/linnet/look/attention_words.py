@@ -1,4 +1,4 @@
-"""Attention and its rotary positions in words."""
+"""Attention and its rotary positions, and the mixers that may stand in its place, in words."""
 
 from __future__ import annotations
 
@@ -9,15 +9,28 @@ from linnet.arch.spec import (
     Attention,
     DynamicScaling,
     FactorScaling,
+    GatedDeltaNet,
     Latent,
     LinearScaling,
     Llama3Scaling,
     LongScaling,
+    Mixer,
     Rope,
     RopeScaling,
     YarnScaling,
 )
 from linnet.look.phrases import norm_words, number
+
+
+def mixer_facts(mixer: Mixer, context: int) -> dict[str, list[str]]:
+    """By topic. context: what the model was made for."""
+    if isinstance(mixer, Attention):
+        return {"attention": attention_facts(mixer), "rotary": rotary_facts(mixer, context)}
+    state = f"a state of {mixer.state_size} numbers, whatever the length"
+    if isinstance(mixer, GatedDeltaNet):
+        keys, values = f"{mixer.key_heads} query and key heads of {mixer.key_dim}", f"{mixer.value_heads} value heads of {mixer.value_dim}"
+        return {"gated delta rule": [keys, values, f"each column convolved over {mixer.taps} positions", norm_words(mixer.norm), state]}
+    return {"short convolution": [f"{mixer.width} columns over {mixer.taps} positions, between two gates", state]}
 
 
 def attention_facts(attention: Attention) -> list[str]:
@@ -46,6 +59,8 @@ def attention_facts(attention: Attention) -> list[str]:
         facts.append(
             f"values plus value embeddings, gated by the first {attention.value_gate} columns, times {number(attention.value_gate_scale)}"
         )
+    if attention.gated:
+        facts.append("what the heads give is gated by the layer's input")
     facts.append("sees all that came before" if attention.window is None else f"sees the last {attention.window} tokens")
     return facts
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from linnet.arch.spec import Attention, Mlp, ModelSpec, Moe
+from linnet.arch.spec import Attention, GatedDeltaNet, Mixer, Mlp, ModelSpec, Moe
 from linnet.choosing import SHORTEST
 from linnet.engine.page_plan import KV_BYTES, cache_budget, cache_bytes
 from linnet.errors import ContextLengthError
@@ -63,7 +63,7 @@ def step_bytes(spec: ModelSpec, rows: int, wanted: int) -> int:
     """Bytes that a step of so many rows works in, `wanted` of which get logits: the values of the widest point of the widest layer, all of
     which are there at once (csrc/ops/tape.h: what stands in one task); beside them what the largest mixture computes for its experts,
     which is kept from step to step (csrc/ops/experts.cc); and the logits."""
-    widest = max(max(_attention_width(layer.attention), _block_width(layer.mlp, spec.hidden)) for layer in spec.layers)
+    widest = max(max(_mixer_width(layer.mixer), _block_width(layer.mlp, spec.hidden)) for layer in spec.layers)
     per_layer = spec.layers[0].per_layer
     inputs = 0 if per_layer is None else per_layer.width * len(spec.layers)  # of all layers, kept through all of them
     widest = inputs + max(widest, 4 * inputs)  # projected, scaled, normalised, and those of the table
@@ -71,8 +71,12 @@ def step_bytes(spec: ModelSpec, rows: int, wanted: int) -> int:
     return 4 * (rows * (2 * spec.hidden + widest) + max(mixtures, default=0) + wanted * spec.vocab_size)
 
 
-def _attention_width(attention: Attention) -> int:
-    """Queries and keys as they were projected, normalised and rotated, and values."""
+def _mixer_width(attention: Mixer) -> int:
+    """Queries and keys as they were projected, normalised and rotated, and values; or as they were projected, convolved and normalised."""
+    if isinstance(attention, GatedDeltaNet):
+        return 4 * 2 * attention.key_width + 3 * attention.value_width
+    if not isinstance(attention, Attention):
+        return 3 * attention.width
     query, key = (1 + (norm is not None) + len(attention.ropes) for norm in (attention.query_norm, attention.key_norm))
     return query * attention.query_width + key * attention.key_width + attention.value_width
 

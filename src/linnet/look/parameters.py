@@ -9,12 +9,24 @@ from math import prod
 from linnet.arch.spec import ModelSpec, Moe
 from linnet.load.field import Slot
 
-PARTS = ("embedding", "attention", "feed-forward", "experts", "router", "norms", "output", "per-layer embeddings", "mixing factors")
+PARTS = (
+    "embedding",
+    "attention",
+    "recurrence",
+    "feed-forward",
+    "experts",
+    "router",
+    "norms",
+    "output",
+    "per-layer embeddings",
+    "mixing factors",
+)
 
 # The first name of a field's path, and the part it is of; a norm is one wherever it stands.
 _OF = {
     **dict.fromkeys(("embedding", "embedding_projection", "positions", "smear_gate", "smear_scale"), "embedding"),
     "attention": "attention",
+    **dict.fromkeys(("delta_net", "convolution"), "recurrence"),
     "mlp": "feed-forward",
     "experts": "experts",
     **dict.fromkeys(("per_layer_embedding", "per_layer_projection", "per_layer_gate"), "per-layer embeddings"),

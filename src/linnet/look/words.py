@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from linnet.arch.spec import Layer, ModelSpec, Norm, PerLayer
-from linnet.look.attention_words import attention_facts, rotary_facts
+from linnet.look.attention_words import mixer_facts
 from linnet.look.mlp_words import ACTIVATIONS, mlp_facts
 from linnet.look.phrases import joined, norm_words, number, numbers
 
@@ -54,8 +54,7 @@ def layer_sections(layers: Sequence[Layer], context: int) -> list[Section]:
 
 def layer_facts(layer: Layer, context: int) -> Facts:
     facts = {
-        "attention": attention_facts(layer.attention),
-        "rotary": rotary_facts(layer.attention, context),
+        **mixer_facts(layer.mixer, context),
         **mlp_facts(layer.mlp),
         "per-layer embedding": per_layer_facts(layer.per_layer),
         "norms": norm_facts(layer),

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output, Rope
 from linnet.tensors import RawTensor, TensorType
-from linnet.weights import MlpWeights, NormWeights
+from linnet.weights import FilterWeights, MlpWeights, NormWeights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,6 +166,16 @@ class Ops(Protocol):
         bidirectional prompt: at least up to the prompt's last but one): X [n, heads * value_head_dim]. k and v None: those pages have
         been written, in this step too. sinks: [heads] or None."""
 
+    def convolve(self, x: Any, weights: FilterWeights, layer: int, taps: int, start: int = 0) -> Any:
+        """Each column of X convolved over positions: y[p] = sum of weight[tap] * x[p - taps + 1 + tap] + bias, with zeros before position
+        0: X [n, width]. The inputs before this step's rows are [taps - 1, width] from entry `start` of the layer's states on (see
+        `StateRun` in ops/states.py), and are left there for the next."""
+
+    def delta_rule(self, q: Any, k: Any, v: Any, rate: Any, strength: Any, decay: Any, layer: int, mixer: GatedDeltaNet) -> Any:
+        """What `GatedDeltaNet` says from "a decay g" on to "query S": X [n, value_width]. q, k: X [n, key_width]; v: X [n, value_width];
+        rate, strength: X [n, value_heads], the latter as b; decay: [value_heads]. S of each head, [key_dim, value_dim], are the last
+        entries of the layer's states."""
+
     def experts(self, x: Any, logits: Any, weights: MlpWeights, moe: Moe, correction: Any | None, scale: Any | None = None) -> Any:
         """The mixture of experts that `logits` [n, experts] choose (see `Router`), without the shared block: X [n, hidden].
         correction, scale: [experts] where the router is corrected, or rescaled."""
@@ -200,7 +210,9 @@ class Ops(Protocol):
     # ---- KV pages and sampling
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         """Makes pools of PAGE_SIZE positions a page for every one of `spec.kv_layers`; `kv_dtype` is one of KV_DTYPES. Layers of a group
-        share page tables. pages: how many of each group; groups: that of every layer, or nothing where all are in the first."""
+        share page tables. pages: how many of each group; groups: that of every layer, or nothing where all are in the first. A page of a
+        recurrent layer is one state, float32, after the last of its positions that came: a step starts from that on the page of the
+        position before its rows, and writes those on the last two pages of its rows."""
 
     def free_cache(self) -> None:
         """Gives the pool back."""

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from linnet import _core
 from linnet.arch.rope import effective_length, inverse_frequencies, is_length_dependent
-from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, Mixer, ModelSpec, Moe, Norm, Output, Rope
 from linnet.control_group import processor_quota
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
 from linnet.tensors import RawTensor, TensorType
-from linnet.weights import Linear, MlpWeights, NormWeights
+from linnet.weights import FilterWeights, Linear, MlpWeights, NormWeights
 
 Value = int
 """What X is here: the number of a value on the tape being recorded."""
@@ -129,6 +129,16 @@ class NativeOps:
         bidirectional, pool = self.spec.bidirectional_prompt, self.pools[layer]
         return self.tape.attend(q, k, v, pool, attention.heads, kv, attention.scale, softcap, window, bidirectional, slopes, sinks)
 
+    def convolve(self, x: Value, weights: FilterWeights, layer: int, taps: int, start: int = 0) -> Value:
+        state = state_size(self.spec.layers[layer].mixer)
+        return self.tape.convolve(x, weights.weight, weights.bias, self.pools[layer], taps, start, state)
+
+    def delta_rule(
+        self, q: Value, k: Value, v: Value, rate: Value, strength: Value, decay: _core.Vector, layer: int, mixer: GatedDeltaNet
+    ) -> Value:
+        heads = (mixer.key_heads, mixer.value_heads, mixer.key_dim, mixer.value_dim)
+        return self.tape.delta_rule(q, k, v, rate, strength, decay, self.pools[layer], heads, mixer.state_size)
+
     def experts(
         self,
         x: Value,
@@ -179,11 +189,11 @@ class NativeOps:
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
-        attentions = [spec.layers[index].attention for index in spec.kv_layers]
-        shapes = [(attention.kv_heads, attention.head_dim, attention.value_head_dim) for attention in attentions]
+        mixers = [spec.layers[index].mixer for index in spec.kv_layers]
+        shapes, states = [cache_shape(mixer) for mixer in mixers], [state_size(mixer) for mixer in mixers]
         own = [groups[index] if groups else 0 for index in spec.kv_layers]
         try:
-            self.cache = _core.Cache(shapes, own, pages, KV_TYPES[kv_dtype])
+            self.cache = _core.Cache(shapes, own, pages, KV_TYPES[kv_dtype], states)
         except MemoryError:
             message = f"there is no memory for a KV cache of {sum(pages)} pages; lower kv_memory, context or max_batch"
             raise OutOfMemoryError(message) from None
@@ -208,6 +218,16 @@ class NativeOps:
         allowed: NDArray[np.uint32] | None = None,
     ) -> int:
         return _core.sample(self.context, logits, temperature, top_k, top_p, min_p, uniform, allowed)
+
+
+def cache_shape(mixer: Mixer) -> tuple[int, int, int]:
+    """KV heads, their width, and that of their values."""
+    return (mixer.kv_heads, mixer.head_dim, mixer.value_head_dim) if isinstance(mixer, Attention) else (1, 0, 0)
+
+
+def state_size(mixer: Mixer) -> int:
+    """0: there are keys and values."""
+    return 0 if isinstance(mixer, Attention) else mixer.state_size
 
 
 def arithmetic_peaks(threads: int) -> tuple[str, float, float]:

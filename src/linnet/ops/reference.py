@@ -15,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.rope import angles, rotary_positions
-from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope, Router
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output, Rope, Router
 from linnet.errors import InvalidRequestError
 from linnet.load.dequantize import dequantize
 from linnet.load.encode import encoded
 from linnet.ops.base import PAGE_SIZE, Batch, Step
 from linnet.ops.cache_types import KV_TYPES, rounded
 from linnet.ops.sampling import sample
+from linnet.ops.states import state_runs
 from linnet.tensors import F16, RawTensor, TensorType
-from linnet.weights import MlpWeights, NormWeights
+from linnet.weights import FilterWeights, MlpWeights, NormWeights
 
 X = NDArray[np.float32]
 
@@ -37,6 +38,20 @@ class LayerCache:
     keys: X
     values: X
 
+    def copy(self, source: int, target: int) -> None:
+        self.keys[target], self.values[target] = self.keys[source], self.values[source]
+
+
+@dataclass
+class LayerStates:
+    """The states of one recurrent layer, float32 [pages, state_size]."""
+
+    group: int
+    states: X
+
+    def copy(self, source: int, target: int) -> None:
+        self.states[target] = self.states[source]
+
 
 class ReferenceOps:
     """`Ops` in NumPy. Matrices and vectors are float32 arrays; X is a float32 array [rows, width]."""
@@ -45,7 +60,7 @@ class ReferenceOps:
     keeps_bits = True
 
     def __init__(self) -> None:
-        self.cache: dict[int, LayerCache] = {}
+        self.cache: dict[int, LayerCache | LayerStates] = {}
         self.kv_type = F16
         self.spec: ModelSpec
         self.batch: Batch
@@ -120,6 +135,7 @@ class ReferenceOps:
 
     def attend(self, q: X, k: X | None, v: X | None, layer: int, attention: Attention, sinks: X | None) -> X:
         cache, batch = self.cache[layer], self.batch
+        assert isinstance(cache, LayerCache)
         tables = batch.page_table[cache.group, batch.sequence]  # [n, widest]
         pages = tables[np.arange(len(q)), batch.positions // PAGE_SIZE]
         assert (pages >= 0).all(), "a position without a page"
@@ -133,6 +149,41 @@ class ReferenceOps:
         out = np.empty((len(q), attention.output_width), np.float32)
         for row, position, end, table, result in zip(q, batch.positions.tolist(), last.tolist(), tables, out, strict=True):
             result[:] = attend_row(row, position, end, table, cache, attention, sinks)
+        return out
+
+    def convolve(self, x: X, weights: FilterWeights, layer: int, taps: int, start: int = 0) -> X:
+        cache, (count, width) = self.cache[layer], x.shape
+        assert isinstance(cache, LayerStates)
+        weight, out = weights.weight.reshape(width, taps), np.empty((count, width), np.float32)
+        entries = slice(start, start + (taps - 1) * width)
+        for run in state_runs(self.batch, cache.group):
+            past = np.zeros((taps - 1, width), np.float32) if run.source is None else cache.states[run.source, entries].reshape(-1, width)
+            inputs, result = np.concatenate([past, x[run.rows]]), out[run.rows]
+            result[:] = 0
+            for tap in range(taps):
+                result += weight[:, tap] * inputs[tap : tap + len(result)]
+            for row, page in run.saved:
+                cache.states[page, entries] = inputs[row + 1 : row + taps].ravel()
+        return out if weights.bias is None else out + weights.bias
+
+    def delta_rule(self, q: X, k: X, v: X, rate: X, strength: X, decay: X, layer: int, mixer: GatedDeltaNet) -> X:
+        cache, shape, out = self.cache[layer], (mixer.value_heads, mixer.key_dim, mixer.value_dim), np.empty_like(v)
+        assert isinstance(cache, LayerStates)
+        shares = mixer.value_heads // mixer.key_heads
+        kept = np.exp(-decay * np.logaddexp(np.float32(0), rate))  # g, [n, value_heads]
+        for run in state_runs(self.batch, cache.group):
+            state = np.zeros(shape, np.float32)
+            if run.source is not None:
+                state[:] = cache.states[run.source, -state.size :].reshape(shape)
+            saved = dict(run.saved)
+            for number, row in enumerate(range(run.rows.start, run.rows.stop)):
+                query, key = (np.repeat(x[row].reshape(mixer.key_heads, -1, 1), shares, axis=0) for x in (q, k))
+                state *= kept[row, :, None, None]
+                error = v[row].reshape(mixer.value_heads, -1) - (key * state).sum(axis=1)
+                state += key * (strength[row, :, None] * error)[:, None]
+                out[row] = (query * state).sum(axis=1).ravel()
+                if number in saved:
+                    cache.states[saved[number], -state.size :] = state.ravel()
         return out
 
     def experts(self, x: X, logits: X, weights: MlpWeights, moe: Moe, correction: X | None, scale: X | None = None) -> X:
@@ -194,7 +245,10 @@ class ReferenceOps:
         self.kv_type = KV_TYPES[kv_dtype]
         self.cache = {}
         for index in spec.kv_layers:
-            attention, group = spec.layers[index].attention, groups[index] if groups else 0
+            attention, group = spec.layers[index].mixer, groups[index] if groups else 0
+            if not isinstance(attention, Attention):
+                self.cache[index] = LayerStates(group, np.zeros((pages[group], attention.state_size), np.float32))
+                continue
             keys, values = (
                 np.zeros((pages[group], PAGE_SIZE, attention.kv_heads, width), np.float32)
                 for width in (attention.head_dim, attention.value_head_dim)
@@ -207,7 +261,7 @@ class ReferenceOps:
     def copy_page(self, source: int, target: int, group: int) -> None:
         for layer in self.cache.values():
             if layer.group == group:
-                layer.keys[target], layer.values[target] = layer.keys[source], layer.values[source]
+                layer.copy(source, target)
 
     sample = staticmethod(sample)
 

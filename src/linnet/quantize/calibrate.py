@@ -1,4 +1,4 @@
-"""What every matrix of a model is multiplied with on a text: the native op set, one op at a time, with an observer between.
+"""Shows what every matrix of a model is multiplied with on a text: runs the native op set one op at a time, with an observer in between.
 
 So prompts run at the speed of native kernels, and mixtures of experts expert by expert.
 """
@@ -25,7 +25,7 @@ from linnet.weights import Linear, MlpWeights, NormWeights, Weights
 
 X = NDArray[np.float32]
 Observer = Callable[[Any, X], object]
-"""Called with a matrix and what it multiplies, float32 [rows, columns]."""
+"""Called with a matrix and its input, float32 [rows, columns]."""
 
 
 def run_observed(
@@ -45,7 +45,7 @@ def run_observed(
 
 
 def _batch(ids: Sequence[int]) -> Batch:
-    """One sequence from its beginning, all rows wanted: no op then needs another number of rows than the batch has."""
+    """A batch of one sequence from its beginning, with the logits of all rows wanted: so every op has as many rows as the batch."""
     count = len(ids)
     tokens, rows, length = np.array(ids, np.int32), np.arange(count, dtype=np.int32), np.array([count], np.int32)
     pages = np.arange(-(-count // PAGE_SIZE), dtype=np.int32)[None, None]
@@ -54,7 +54,7 @@ def _batch(ids: Sequence[int]) -> Batch:
 
 
 class ObservedOps:
-    """`Ops` over arrays: each op is a tape of its own, with its inputs as constants. Gives no logits."""
+    """`Ops` over NumPy arrays: every op is recorded and run as a tape of its own, with its inputs as constants. Gives no logits."""
 
     name = "native"
     keeps_bits = True
@@ -86,7 +86,7 @@ class ObservedOps:
         return step
 
     def __getattr__(self, name: str) -> Callable[..., X]:
-        """Every op that needs no word here: what it computes is the native op set's."""
+        """Every op without a method here: computed by the native op set."""
         return partial(self._run, name)
 
     def _run(self, name: str, *arguments: Any) -> X:

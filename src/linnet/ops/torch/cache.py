@@ -1,4 +1,4 @@
-"""Pages of keys and values on a device, and what their types keep of a number."""
+"""Pages of keys and values on a device, and what their types keep of a number; and of the states of recurrent layers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from linnet.arch.spec import Attention
+from linnet.arch.spec import Attention, Mixer
 from linnet.errors import InvalidRequestError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
+from linnet.ops.torch.recurrent import States
 
 DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "q8_0": torch.int8}
 assert set(DTYPES) == set(KV_DTYPES)
@@ -67,25 +68,27 @@ class Store:
 
 
 class Cache:
-    """The pools of one op set: keys and values of every layer that has its own, by its number. groups: of every layer of the model,
-    whose page tables say where those of a layer lie; nothing where all are in the first."""
+    """The pools of one op set: keys and values, or states, of every layer that has its own, by its number. groups: of every layer of the
+    model, whose page tables say where those of a layer lie; nothing where all are in the first."""
 
     def __init__(
-        self,
-        attentions: Mapping[int, Attention],
-        pages: Sequence[int],
-        kv_dtype: str,
-        device: torch.device,
-        groups: Sequence[int] = (),
+        self, mixers: Mapping[int, Mixer], pages: Sequence[int], kv_dtype: str, device: torch.device, groups: Sequence[int] = ()
     ) -> None:
         if kv_dtype not in DTYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_DTYPES)}")
-        self.groups, self.pages = {index: groups[index] if groups else 0 for index in attentions}, list(pages)
+        self.groups, self.pages = {index: groups[index] if groups else 0 for index in mixers}, list(pages)
         """The group of each layer; and of each group, the number of its pages, and the number of one more, which is nobody's."""
-        counted = {index: (a, pages[self.groups[index]] + 1) for index, a in attentions.items()}
+        self.keys: dict[int, Store] = {}
+        self.values: dict[int, Store] = {}
+        self.states: dict[int, States] = {}
         try:
-            self.keys = {index: Store(count, a.kv_heads, a.head_dim, kv_dtype, device) for index, (a, count) in counted.items()}
-            self.values = {index: Store(count, a.kv_heads, a.value_head_dim, kv_dtype, device) for index, (a, count) in counted.items()}
+            for layer, mixer in mixers.items():
+                count = pages[self.groups[layer]] + 1
+                if isinstance(mixer, Attention):
+                    self.keys[layer] = Store(count, mixer.kv_heads, mixer.head_dim, kv_dtype, device)
+                    self.values[layer] = Store(count, mixer.kv_heads, mixer.value_head_dim, kv_dtype, device)
+                else:
+                    self.states[layer] = States(count, mixer.state_size, device)
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(
                 f"device {device} has no room for {sum(pages)} pages of KV cache; lower context, max_batch or kv_memory"
@@ -93,7 +96,9 @@ class Cache:
 
     def copy_page(self, source: int, target: int, group: int) -> None:
         places = [slice(page * PAGE_SIZE, (page + 1) * PAGE_SIZE) for page in (source, target)]
-        for index, own in self.groups.items():
-            if own == group:
-                self.keys[index].copy(*places)
-                self.values[index].copy(*places)
+        for layer in (layer for layer, own in self.groups.items() if own == group):
+            if layer in self.states:
+                self.states[layer].copy(source, target)
+            else:
+                self.keys[layer].copy(*places)
+                self.values[layer].copy(*places)

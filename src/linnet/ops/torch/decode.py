@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
+from threading import Lock
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from linnet.arch.rope import angles, rotary_positions
 from linnet.arch.spec import ModelSpec, Moe, Rope
 from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.torch.recurrent import Stretch
 from linnet.ops.torch.step import Part
 
 if TYPE_CHECKING:
@@ -30,8 +32,8 @@ logger = logging.getLogger("linnet.ops")
 
 Run: TypeAlias = Callable[[], Tensor]
 Capture: TypeAlias = Callable[[Run], Run]
-"""From a run that has nothing to say but to the device, to one that does the same again on the same memory. It may run it meanwhile, which
-is harmless: a step that is run twice writes the same keys and values to the same places."""
+"""From a run that has nothing to say but to the device, to one that does the same again on the same memory. It may run it meanwhile, for
+nobody: a step that was run twice would take states of recurrent layers on twice."""
 
 LEAST_WIDTH = 8
 """Pages: 256 positions."""
@@ -49,8 +51,8 @@ MOST_EXPERTS = 16
 class Inputs:
     """What a step of `size` rows looks up, each of a sequence with up to `width` pages: a `DeviceBatch` in buffers that are filled anew.
 
-    ropes: without their `start`, which no angle depends on. tokens, positions, previous, ends: int64 [size]. places: int64
-    [groups, size]. tables: int64 [groups, size, width].
+    ropes: without their `start`, which no angle depends on. tokens, positions, previous, ends: int64 [size]. tables: int64
+    [groups, size, width].
     """
 
     rows: Tensor | None = None
@@ -58,17 +60,18 @@ class Inputs:
 
     def __init__(self, size: int, width: int, groups: int, spec: ModelSpec, device: torch.device) -> None:
         self.size, self.width, self.groups = size, width, groups
-        every = {id(rope): rope for layer in spec.layers for rope in layer.attention.ropes}.values()
+        every = {id(rope): rope for attention in spec.attentions for rope in attention.ropes}.values()
         self.ropes = ropes = list(dict.fromkeys(replace(rope, start=0) for rope in every))
         self.named = [(rope, ropes.index(replace(rope, start=0))) for rope in every]
         self.integers = torch.zeros(size * (4 + groups + groups * width), dtype=torch.int64, device=device)
         self.floats = torch.zeros(size * sum(rope.dim for rope in ropes), dtype=torch.float32, device=device)
         table = (4 + groups) * size
         self.tokens, self.positions, self.previous, self.ends = self.integers[: 4 * size].view(4, size)
-        self.places, self.tables = self.integers[4 * size : table].view(groups, size), self.integers[table:].view(groups, size, width)
+        self._places, self.tables = self.integers[4 * size : table].view(groups, size), self.integers[table:].view(groups, size, width)
         ends = np.cumsum([size * rope.dim for rope in ropes])
         self._angles = [self.floats[end - size * r.dim : end].view(2, size, 1, -1) for r, end in zip(ropes, ends.tolist(), strict=True)]
         self.parts: list[Part] = []
+        self._stretches: dict[int, list[Stretch]] = {}
 
     def fill(self, batch: Batch, bidirectional: bool, spare: Sequence[int]) -> None:
         """Takes a batch over; spare: of each group, the page that nobody owns."""
@@ -97,6 +100,18 @@ class Inputs:
         """What follows from the buffers alone, and so belongs to what is captured."""
         part = Part(slice(None), self.tables, self.positions[:, None], self.ends[:, None], self.width * PAGE_SIZE, causal=False)
         self.parts = [part]
+        self._stretches = {}
+
+    def places(self, group: int) -> Tensor:
+        return self._places[group]
+
+    def stretches(self, group: int) -> list[Stretch]:
+        if group not in self._stretches:
+            before = (self.positions - 1).clamp(min=0) // PAGE_SIZE
+            sources = self.tables[group].gather(1, before[:, None])[:, 0]
+            saved = [(0, self._places[group] // PAGE_SIZE)]
+            self._stretches[group] = [Stretch(slice(None), sources, self.positions == 0, saved)]
+        return self._stretches[group]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
         cosines, sines = self._angles[next(index for own, index in self.named if own is rope)]  # torch.compile cannot compare them
@@ -125,17 +140,23 @@ class DecodeSteps:
         inputs, run = self._captured.get((size, width), (None, None))
         if inputs is None or run is None:
             inputs = Inputs(size, width, len(self.ops.cache.pages), self.spec, self.ops.device)
-        inputs.fill(batch, self.spec.bidirectional_prompt, self.ops.cache.pages)
+        spare = self.ops.cache.pages
         if run is None:
+            inputs.fill(_nobodys(len(spare)), self.spec.bidirectional_prompt, spare)
             run = self.capture(lambda: self._run(inputs))
             self._captured[size, width] = inputs, run
             logger.debug("decoding of %d sequences with %d pages is captured", size, width)
+        inputs.fill(batch, self.spec.bidirectional_prompt, spare)
         return run()[:count]
 
     def _run(self, inputs: Inputs) -> Tensor:
         inputs.begin()
         self.ops.step = inputs
         return self.build().float()
+
+
+_capturing = Lock()
+"""PyTorch captures one graph at a time, and a process may have several models, each with threads."""
 
 
 def cuda_graph(device: torch.device) -> Capture:
@@ -155,10 +176,10 @@ def cuda_graph(device: torch.device) -> Capture:
         try:
             # Other threads may do as they please meanwhile; a capture that fails would not come back to the current stream by itself.
             captured = torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local")
-            with torch.cuda.stream(current), captured:
+            with _capturing, torch.cuda.stream(current), captured:
                 result = run()
         except RuntimeError as error:
-            logger.warning("a decoding step is asked for op by op, more slowly: no CUDA graph holds it (%s)", str(error).splitlines()[0])
+            logger.warning("a decoding step is asked for op by op, more slowly: no CUDA graph holds it (%s)", str(error).split("\n", 1)[0])
             return run
 
         def replay() -> Tensor:
@@ -188,6 +209,12 @@ def compiled(then: Capture | None = None, backend: str | Callable[..., Any] = "i
         return program if then is None else then(program)
 
     return capture
+
+
+def _nobodys(groups: int) -> Batch:
+    """A batch without sequences."""
+    none = np.zeros(0, np.int32)
+    return Batch(none, none, none, none, np.zeros((groups, 0, 0), np.int32), none, none, none)
 
 
 def _flat(arrays: Sequence[NDArray[Any]]) -> Tensor:

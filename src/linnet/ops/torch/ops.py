@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from linnet.arch.spec import Activation, Attention, ModelSpec, Moe, Norm, Output, Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output, Rope
 from linnet.errors import OutOfMemoryError
 from linnet.load.dequantize import dequantize
 from linnet.load.encode import encoded
@@ -24,10 +24,11 @@ from linnet.ops.torch.decode import Capture, DecodeSteps, Inputs
 from linnet.ops.torch.draw import TorchStep
 from linnet.ops.torch.experts import route
 from linnet.ops.torch.matrices import Kernels, Matrix, Offloaded, Packed, Plain, pack, product, rows_of
+from linnet.ops.torch.recurrent import convolve, delta_rule
 from linnet.ops.torch.shards import Partial
 from linnet.ops.torch.step import DeviceBatch
 from linnet.tensors import BF16, F16, F32, RawTensor, TensorType
-from linnet.weights import Linear, MlpWeights, NormWeights
+from linnet.weights import FilterWeights, Linear, MlpWeights, NormWeights
 
 logger = logging.getLogger("linnet.ops")
 
@@ -112,7 +113,7 @@ class TorchOps:
                 yield
         except torch.OutOfMemoryError as error:
             rows, wanted = len(batch.tokens), len(batch.rows)
-            reason = str(error).splitlines()[0]
+            reason = str(error).split("\n", 1)[0]
             raise OutOfMemoryError(
                 f"device {self.device} has no room for a step of {rows} tokens with logits of {wanted} ({reason}); "
                 "lower prefill_chunk or max_batch"
@@ -165,8 +166,8 @@ class TorchOps:
         assert self.cache is not None
         keys, values, group = self.cache.keys[layer], self.cache.values[layer], self.cache.groups[layer]
         if k is not None and v is not None:
-            keys.write(self.step.places[group], k)
-            values.write(self.step.places[group], v)
+            keys.write(self.step.places(group), k)
+            values.write(self.step.places(group), v)
         results = []
         for part in self.step.parts:
             queries = q[part.rows].view(*part.positions.shape, attention.heads, attention.head_dim)
@@ -190,6 +191,17 @@ class TorchOps:
         if attention.alibi not in self._slopes:
             self._slopes[attention.alibi] = torch.tensor(attention.alibi, dtype=torch.float32, device=self.device)
         return self._slopes[attention.alibi]
+
+    def convolve(self, x: Tensor, weights: FilterWeights, layer: int, taps: int, start: int = 0) -> Tensor:
+        assert self.cache is not None
+        return convolve(x, weights, self.cache.states[layer], self.step.stretches(self.cache.groups[layer]), taps, start)
+
+    def delta_rule(
+        self, q: Tensor, k: Tensor, v: Tensor, rate: Tensor, strength: Tensor, decay: Tensor, layer: int, mixer: GatedDeltaNet
+    ) -> Tensor:
+        assert self.cache is not None
+        stretches = self.step.stretches(self.cache.groups[layer])
+        return delta_rule(q, k, v, rate, strength, decay, self.cache.states[layer], stretches, mixer)
 
     def experts(
         self, x: Tensor, logits: Tensor, weights: MlpWeights, moe: Moe, correction: Tensor | None, scale: Tensor | None = None
@@ -276,8 +288,8 @@ class TorchOps:
 
     # ---- KV pages and sampling
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
-        attentions = {index: spec.layers[index].attention for index in spec.kv_layers}
-        self.cache = Cache(attentions, pages, kv_dtype, self.device, groups)
+        mixers = {index: spec.layers[index].mixer for index in spec.kv_layers}
+        self.cache = Cache(mixers, pages, kv_dtype, self.device, groups)
 
     def free_cache(self) -> None:
         self.cache = None

@@ -13,6 +13,8 @@ from torch import Tensor
 from linnet.arch.rope import angles, rotary_positions
 from linnet.arch.spec import Rope
 from linnet.ops.base import PAGE_SIZE, Batch
+from linnet.ops.states import StateRun, state_runs
+from linnet.ops.torch.recurrent import Stretch
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class DeviceBatch:
     def __init__(self, batch: Batch, device: torch.device, bidirectional: bool) -> None:
         self.batch, self.device, self.bidirectional = batch, device, bidirectional
         self._angles: dict[Rope, tuple[Tensor, Tensor]] = {}
+        self._places: dict[int, Tensor] = {}
+        self._stretches: dict[int, list[Stretch]] = {}
         self.tokens = self._move(batch.tokens)
         self.rows = self._move(batch.rows)
 
@@ -58,13 +62,14 @@ class DeviceBatch:
     def previous(self) -> Tensor:
         return self._move(self.batch.previous)
 
-    @cached_property
-    def places(self) -> Tensor:
-        """Where each row's keys and values are written: int64 [groups, n]."""
-        batch = self.batch
-        pages = batch.page_table[:, batch.sequence, batch.positions // PAGE_SIZE]
-        assert (pages >= 0).all(), "a position without a page"
-        return self._move(pages * PAGE_SIZE + batch.positions % PAGE_SIZE)
+    def places(self, group: int) -> Tensor:
+        """Where each row's keys and values are written, in a group of layers that attend: int64 [n]."""
+        if group not in self._places:
+            batch = self.batch
+            pages = batch.page_table[group, batch.sequence, batch.positions // PAGE_SIZE]
+            assert (pages >= 0).all(), "a position without a page"
+            self._places[group] = self._move(pages * PAGE_SIZE + batch.positions % PAGE_SIZE)
+        return self._places[group]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each float32 [n, 1, dim / 2]."""
@@ -97,9 +102,29 @@ class DeviceBatch:
         tables = batch.page_table[:, batch.sequence[rows[:, 0]], : -(-length // PAGE_SIZE)]
         tables = np.maximum(tables, 0)  # those past a shorter end are masked
         flat = rows.reshape(-1)
-        together = slice(int(flat[0]), int(flat[-1]) + 1) if len(flat) == flat[-1] - flat[0] + 1 else self._move(flat)
         causal = len(rows) == 1 and length - batch.positions[flat[0]] == len(flat) and not self.bidirectional
-        return Part(together, self._move(tables), self._move(batch.positions[rows]), self._move(ends[rows]), length, causal)
+        return Part(self._together(flat), self._move(tables), self._move(batch.positions[rows]), self._move(ends[rows]), length, causal)
+
+    def stretches(self, group: int) -> list[Stretch]:
+        """The rows, each once, as recurrent layers of a group take them: sequences of several rows one by one, all those of one row
+        together."""
+        if group not in self._stretches:
+            runs = list(state_runs(self.batch, group))
+            single = [run for run in runs if run.rows.stop - run.rows.start == 1]
+            alike = [[run] for run in runs if run not in single]
+            self._stretches[group] = [self._stretch(together) for together in (*alike, *([single] if single else []))]
+        return self._stretches[group]
+
+    def _stretch(self, runs: list[StateRun]) -> Stretch:
+        """Of sequences whose states are written after the same rows."""
+        sources = self._move(np.array([run.source or 0 for run in runs]))
+        begins = torch.tensor([run.source is None for run in runs], device=self.device)
+        saved = [(row, self._move(np.array([run.saved[i][1] for run in runs]))) for i, (row, _) in enumerate(runs[0].saved)]
+        return Stretch(self._together(np.concatenate([np.r_[run.rows] for run in runs])), sources, begins, saved)
+
+    def _together(self, rows: NDArray[np.int64]) -> slice | Tensor:
+        """A slice where they lie one after another."""
+        return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) == rows[-1] - rows[0] + 1 else self._move(rows)
 
     def _move(self, array: NDArray[np.integer]) -> Tensor:
         # CUDA has taken ordinary memory over by the time it returns; others may still read what is freed by then.

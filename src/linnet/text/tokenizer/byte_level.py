@@ -96,7 +96,7 @@ def _encoder(model: Any, normalizer: Any, words: Any, source: str) -> Callable[[
 
 
 def library_pre_tokenizer(pre: PreTokenizer) -> Any:
-    """As the `tokenizers` library has it: words by the patterns, then bytes."""
+    """The pre-tokenizer as an object of the `tokenizers` library: first words by the patterns, then bytes."""
     from tokenizers import Regex, pre_tokenizers
 
     cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
@@ -104,12 +104,12 @@ def library_pre_tokenizer(pre: PreTokenizer) -> Any:
 
 
 def is_utf8(token: str) -> bool:
-    """False for a token with bytes that are no UTF-8, which come as lone surrogates: no text holds it."""
+    """False for a token that is not valid UTF-8 (such bytes are read as lone surrogates): no text contains it."""
     return token.isascii() or not any("\ud800" <= character <= "\udfff" for character in token)
 
 
 def _checked(pairs: list[tuple[str, str]], vocabulary: dict[str, int], excluded: Collection[str], source: str) -> list[tuple[str, str]]:
-    """The merges less those that make or use an excluded token."""
+    """The merges without those that make or use an excluded token."""
     kept = []
     for rank, (left, right) in enumerate(pairs):
         parts = (left, right, left + right)
