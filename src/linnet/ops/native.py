@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from linnet import _core
 from linnet.arch.rope import effective_length, inverse_frequencies, is_length_dependent
-from linnet.arch.spec import Activation, Attention, GatedDeltaNet, Mixer, ModelSpec, Moe, Norm, Output, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, Mixer, ModelSpec, Moe, Norm, Output
 from linnet.control_group import processor_quota
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output
 from linnet.errors import OutOfMemoryError
 from linnet.load.dequantize import dequantize
 from linnet.load.encode import encoded
