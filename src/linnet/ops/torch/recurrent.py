@@ -16,6 +16,9 @@ from linnet.weights import FilterWeights
 if TYPE_CHECKING:
     from linnet.ops.torch.matrices import Kernels
 
+CHUNK = 64
+"""Rows that pass a state of the delta rule together, as matrices."""
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -87,7 +90,7 @@ def delta_rule(
     kernels: Kernels | None = None,
 ) -> Tensor:
     """See `Ops.delta_rule`."""
-    rows = _row_by_row if kernels is None else kernels.delta_rule_rows
+    rows = _in_chunks if kernels is None else kernels.delta_rule_rows
 
     def run(stretch: Stretch, v: Tensor, q: Tensor, k: Tensor, rate: Tensor, strength: Tensor) -> Tensor:
         return rows(q, k, v, rate, strength, decay, states, stretch, mixer)
@@ -95,7 +98,7 @@ def delta_rule(
     return _each(stretches, run, v, q, k, rate, strength)
 
 
-def _row_by_row(
+def _in_chunks(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -106,23 +109,43 @@ def _row_by_row(
     stretch: Stretch,
     mixer: GatedDeltaNet,
 ) -> Tensor:
-    """The delta rule of the rows of a stretch."""
+    """The delta rule of the rows of a stretch, a chunk of each sequence at a time."""
     heads, shares = mixer.value_heads, mixer.value_heads // mixer.key_heads
     pool = states.rows[:, -heads * mixer.key_dim * mixer.value_dim :]
     state = stretch.states(pool).view(-1, heads, mixer.key_dim, mixer.value_dim)
     count = len(state)
-    query, key = (x.float().view(count, -1, mixer.key_heads, mixer.key_dim).repeat_interleave(shares, 2) for x in (q, k))
-    value, learn = v.float().view(count, -1, heads, mixer.value_dim), strength.float().view(count, -1, heads, 1)
-    kept = torch.exp(-decay * functional.softplus(rate.float())).view(count, -1, heads, 1, 1)
-    saved, results = dict(stretch.saved), []
-    for row in range(value.shape[1]):
-        state = state * kept[:, row]
-        change = learn[:, row] * (value[:, row] - (key[:, row, :, None] @ state)[:, :, 0])
-        state = torch.addcmul(state, key[:, row, :, :, None], change[:, :, None])
-        results.append((query[:, row, :, None] @ state).flatten(1))
-        if row in saved:
-            pool[saved[row]] = state.flatten(1)
-    return torch.stack(results, dim=1).view(v.shape)
+    logs = -decay * functional.softplus(rate.float())
+    query, key, value, log, learn = (
+        x.float().view(count, -1, own, x.shape[1] // own).transpose(1, 2)
+        for x, own in ((q, mixer.key_heads), (k, mixer.key_heads), (v, heads), (logs, heads), (strength, heads))
+    )
+    query, key = query.repeat_interleave(shares, 1), key.repeat_interleave(shares, 1)
+    answers, first = [], 0
+    for row, pages in stretch.saved:
+        while first <= row:
+            chunk = slice(first, min(first + CHUNK, row + 1))
+            answer, state = _chunk(state, *(x[:, :, chunk] for x in (query, key, value, log, learn)))
+            answers.append(answer)
+            first = chunk.stop
+        pool[pages] = state.flatten(1)
+    return torch.cat(answers, dim=2).transpose(1, 2).reshape(v.shape)
+
+
+def _chunk(state: Tensor, query: Tensor, key: Tensor, value: Tensor, log: Tensor, learn: Tensor) -> tuple[Tensor, Tensor]:
+    """What some rows give, and the state after them, by products of matrices.
+
+    Row i adds key[i]^T change[i] to the state, where change[i] = b (value[i] - key[i] S), and S is what is left at row i of the state
+    before these rows and of what those before i added: equations of triangular form.
+    query, key: [sequences, heads, rows, key_dim]; value: [.., value_dim]; log: [.., 1], of g; learn: [.., 1], b.
+    """
+    rows = key.shape[2]
+    kept = log.cumsum(2).exp()  # of the state, until each row
+    between = log.expand(-1, -1, -1, rows).tril(-1).cumsum(2).exp().tril()  # [.., i, j], until row i of what row j added
+    change = learn * (value - kept * (key @ state))
+    if rows > 1:
+        change = torch.linalg.solve_triangular(learn * between * (key @ key.mT), change, upper=False, unitriangular=True)
+    answer = kept * (query @ state) + (between * (query @ key.mT)) @ change
+    return answer, kept[:, :, -1:] * state + (between[:, :, -1, :, None] * key).mT @ change
 
 
 def _each(stretches: Sequence[Stretch], run: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
