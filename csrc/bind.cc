@@ -143,19 +143,22 @@ void bind_types(nb::module_& m) {
   nb::class_<Cache>(m, "Cache")
       .def(
           "__init__",
-          [](Cache* c, std::vector<std::tuple<int64_t, int64_t, int64_t, int64_t>> shapes, std::vector<int64_t> groups,
-             std::vector<int64_t> pages, int type) {
+          [](Cache* c, std::vector<std::tuple<int64_t, int64_t, int64_t>> shapes, std::vector<int64_t> groups, std::vector<int64_t> pages,
+             int type, std::vector<int64_t> states) {
             require(type >= 0 && type <= (int)KvType::F32 && groups.size() == shapes.size(), "no such type of cache");
+            require(states.empty() || states.size() == shapes.size(), "not one size of a state for each layer");
             for (int64_t count : pages) require(count > 0, "a cache of no pages");
             for (int64_t group : groups) require(group >= 0 && group < (int64_t)pages.size(), "a layer of no group");
             std::vector<Cache::Shape> made;
-            for (auto [kv_heads, head_dim, value_dim, state] : shapes) {
+            for (size_t i = 0; i < shapes.size(); i++) {
+              auto [kv_heads, head_dim, value_dim] = shapes[i];
+              int64_t state = states.empty() ? 0 : states[i];
               require(state > 0 || (kv_heads > 0 && head_dim > 0 && value_dim > 0), "a cache of no width");
               made.push_back({kv_heads, head_dim, value_dim, state});
             }
             new (c) Cache(made, groups, pages, (KvType)type);
           },
-          "shapes"_a, "groups"_a, "pages"_a, "type"_a)
+          "shapes"_a, "groups"_a, "pages"_a, "type"_a, "states"_a = std::vector<int64_t>())
       .def_ro("pages", &Cache::pages)
       .def(
           "copy_page",

@@ -30,7 +30,14 @@ class Matrix:
 class Cache:
     pages: list[int]
     bytes: int
-    def __init__(self, shapes: Sequence[tuple[int, int, int, int]], groups: Sequence[int], pages: Sequence[int], type: int) -> None: ...
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int, int]],
+        groups: Sequence[int],
+        pages: Sequence[int],
+        type: int,
+        states: Sequence[int] = (),
+    ) -> None: ...
     def copy_page(self, source: int, target: int, group: int) -> None: ...
 
 class Tape:

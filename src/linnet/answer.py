@@ -1,4 +1,4 @@
-"""`Answer`: one request to the engine and the text of its samples. Where tokens meet text."""
+"""`Answer`: one request to the engine, and the text of its samples. This is where tokens become text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Answer:
         continues: bool = False,
         tool_use: ToolUse | None = None,
     ) -> None:
-        """continues: whether the answer goes on with a text. One that has to follow a rule is a text by itself."""
+        """continues: whether the answer continues a text. An answer under a constraint never does: it is a text by itself."""
         seed = secrets.randbits(53) if params.seed is None else params.seed  # 53 bits: exact in any JSON reader
         self.request = Request(prompt, params, seed, frozenset() if params.ignore_eos else end_ids, cache=cache)
         self._tool_use = tool_use
@@ -63,7 +63,7 @@ class Answer:
             raise InvalidRequestError("stop texts need a tokenizer, and this model has none; pass tokenizer=, or use stop_token_ids")
 
     def constrain(self, grammars: GrammarCompiler, vocab: int) -> None:
-        """Compiles what the answer has to follow, if anything. Raises InvalidRequestError where that cannot be."""
+        """Compiles the constraint that the answer has to satisfy, if there is one. Raises InvalidRequestError if that is not possible."""
         request, use = self.request, self._tool_use
         asked = request.params.constraint if use is None else use.constraint(request.params.constraint)
         if asked is not None:
@@ -72,7 +72,7 @@ class Answer:
             request.constraint = grammar if after is None else AfterToken(after, grammar, vocab, request.ends)
 
     def chunks(self, outputs: Iterable[Output]) -> Iterator[Chunk]:
-        """A chunk for every output of the engine, samples interleaved as they come."""
+        """A chunk for every output of the engine; samples are interleaved, as the outputs are."""
         for output in outputs:
             if output.token_id is not None:
                 yield self._chunk(output.sample, [output.token_id], output)
@@ -116,7 +116,7 @@ class Answer:
 
 
 class _Sample:
-    """The text of one sample. The engine pushes tokens, possibly ahead of the reader, who takes the pieces one by one."""
+    """The text of one sample. The engine pushes tokens, possibly ahead of the reader, which takes the pieces one by one."""
 
     def __init__(self, decoder: StreamDecoder | None, tool_use: ToolUse | None) -> None:
         self.decoder, self.parser = decoder, None if tool_use is None else tool_use.parser()
@@ -130,7 +130,7 @@ class _Sample:
         self._begun = ToolCall("", "", "")
 
     def push(self, token: int) -> bool:
-        """Takes a token that does not end the answer by its id; True where its text does."""
+        """Takes a token that is no end token. True if its text ends the answer, by a stop text or a complete tool call."""
         assert self.decoder is not None
         self.pieces.append(self.decoder.push((token,)))
         if self.watcher is not None and _call_ended(self.watcher.push(self.pieces[-1])):
@@ -138,7 +138,7 @@ class _Sample:
         return self.decoder.stopped is not None
 
     def take(self, last: bool) -> list[Event]:
-        """What the next token adds (nothing, for one that ended the answer by its id), and the rest, after the last."""
+        """What the next token adds (an end token adds nothing); with the last token, also all that was held back."""
         text = self.pieces.popleft() if self.pieces else ""
         if last and self.decoder is not None:
             text += self.decoder.finish()
@@ -165,10 +165,10 @@ class _Sample:
 
 
 class _OneCall:
-    """The text of a beam that ends with its first call, if no stop ends it before. Parsers do not fork: they read the text again from its
-    start, where a brace has come, which is what calls of every format end with.
+    """The text of a beam that ends with its first tool call, unless a stop text ends it before.
 
-    stopped: the text that ended it.
+    Parsers cannot be forked as beams are. So the text is parsed again from its start, but only after a token with a closing brace, which
+    is how the calls of every format end. stopped: the text that ended the beam.
     """
 
     def __init__(self, decoder: StreamDecoder, tool_use: ToolUse) -> None:
@@ -191,5 +191,5 @@ class _OneCall:
 
 
 def _call_ended(events: Sequence[Event]) -> int:
-    """How many events there are up to the end of the first call; 0 where none ends."""
+    """The number of events up to and including the end of the first call; 0 if no call ends."""
     return next((count for count, event in enumerate(events, 1) if isinstance(event, CallEnded)), 0)

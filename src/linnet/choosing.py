@@ -1,4 +1,4 @@
-"""Choosing by the machine what nobody said: the device, and the weight type, where weights as they are stored would not fit."""
+"""Chooses, by what the machine has, the options that the caller left open: the device, and a weight type that fits in memory."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from linnet.ops.torch.placement import WEIGHT_SHARE
 logger = logging.getLogger("linnet.llm")
 
 WEIGHTS = ("auto", "q8_0", "q4_0")
-"""Weight types in the order in which they are tried: as stored, then in eight bits, then in four."""
+"""Weight types in the order in which they are tried: as stored, then eight bits, then four."""
 
 SHORTEST = 512
-"""Least context that is planned for unasked, where the model is made for more."""
+"""The smallest context that is acceptable when the caller asks for none, unless the model's own is smaller still."""
 
 SMALL = 2**28
-"""Bytes of weights below which no GPU is looked for: a processor reads them in the time in which a step's kernels are launched."""
+"""Bytes of weights below which no GPU is used: the processor reads them in the time that launching a step's kernels takes."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a model may run: `device` as `LLM` calls it, None: the native op set; and the bytes that can be taken there."""
+    """Where a model may run. device: as the option of `LLM`; None: the native op set. memory: bytes that can be taken there."""
 
     device: str | None
     memory: int
 
     def weight_bytes(self, checkpoint: Checkpoint, options: ModelOptions, weights: str) -> int:
-        """What the weights take here."""
+        """Bytes that the weights take here."""
         target = replace(options, weights=weights).target
         if self.device is None:
             return bytes_of(checkpoint, target)
@@ -44,8 +44,8 @@ class Place:
         return sum(layers) + outside
 
     def holds(self, checkpoint: Checkpoint, options: ModelOptions, nbytes: int, draft: Checkpoint | None = None) -> bool:
-        """Whether so many bytes of weights fit, a draft model's among them, beside the keys and values of one request of the context asked
-        for, or a useful one; beside all that `kv_memory` lets requests have, where it is given."""
+        """Whether `nbytes` of weights (a draft model's included) fit beside the KV cache: if `kv_memory` is given, beside all of it; else
+        beside the keys and values of one request of the context that was asked for, or of SHORTEST."""
         room = self.memory if self.device in (None, "cpu") else int(self.memory * WEIGHT_SHARE)
         if options.kv_memory is None:
             return nbytes <= room and least_cache(checkpoint, options, draft) <= cache_budget(nbytes, self.memory)
@@ -54,7 +54,7 @@ class Place:
 
 
 def least_cache(checkpoint: Checkpoint, options: ModelOptions, draft: Checkpoint | None = None) -> int:
-    """Bytes of KV cache without which a model is not opened; with `kv_memory`, as many of those as its requests can come to hold."""
+    """Bytes of the smallest KV cache that a model is opened with: one request's, or with `kv_memory` all that requests can hold."""
     spec, guessing = checkpoint.spec, None if draft is None else draft.spec
     if options.kv_memory is not None:
         context = options.context or spec.context
@@ -64,11 +64,11 @@ def least_cache(checkpoint: Checkpoint, options: ModelOptions, draft: Checkpoint
 
 
 def choose(checkpoint: Checkpoint, options: ModelOptions, draft: Checkpoint | None = None) -> ModelOptions:
-    """The options, with the device and the weight type that they leave open; what was given stays as it is. draft: a model that is to fit
-    beside it, with weights as they are stored.
+    """The options, with a device and a weight type in place of those that were left open. draft: a draft model, which has to fit beside
+    the model, with its weights as stored.
 
-    Weights are kept as they are stored wherever that fits, on a GPU rather than on the processor; else they become q8_0, else q4_0. Raises
-    OutOfMemoryError where nothing fits.
+    Weights stay as stored if they fit anywhere, preferably on a GPU; if not, they become q8_0, or else q4_0. Raises OutOfMemoryError if
+    nothing fits.
     """
     if options.op_set == "reference" or options.tp > 1 or options.low_memory or options.offload is not None:
         return options
@@ -95,7 +95,7 @@ def choose(checkpoint: Checkpoint, options: ModelOptions, draft: Checkpoint | No
 
 
 def places(checkpoint: Checkpoint, options: ModelOptions) -> Iterator[Place]:
-    """Where a model may run by its options, the best first: the GPU with the most memory, then the processor."""
+    """The places that the options allow, the best first: GPUs by their free memory, then the processor."""
     if options.op_set == "torch":
         name = options.device or usual_device()
         memory = free_memory(open_device(name))

@@ -47,7 +47,7 @@ def open_draft(checkpoint: Checkpoint, options: ModelOptions, model: Checkpoint,
 
     Raises OutOfMemoryError where its weights do not fit beside the model's, and InvalidRequestError for one that cannot guess for it.
     """
-    own = replace(options, weights="auto", tp=1, offload=None if options.offload is None else 0)
+    own = replace(options, ops=options.op_set, weights="auto", tp=1, offload=None if options.offload is None else 0)
     if not PrefixCache.suits(checkpoint.spec):
         family = checkpoint.spec.family
         raise InvalidRequestError(f"draft {checkpoint.name!r}: a {family} model reads prompts both ways and cannot guess; leave it out")

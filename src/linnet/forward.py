@@ -68,7 +68,7 @@ def embedded(ops: Ops, spec: ModelSpec, weights: Weights, source: Literal["token
 
 def per_layer_inputs(ops: Ops, spec: ModelSpec, weights: Weights, first: X) -> X | None:
     """What layers add at their ends, before it is gated: X [n, layers * own width], see `PerLayer`; None where they add nothing."""
-    per_layer = spec.layers[0].per_layer
+    per_layer = spec.layers[0].per_layer if spec.layers else None  # tests run models without layers
     if per_layer is None:
         return None
     of_text = ops.scale(project(ops, first, weights.per_layer_projection), spec.hidden**-0.5)

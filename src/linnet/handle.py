@@ -1,4 +1,4 @@
-"""`Handle`: an answer that was asked for and not waited for."""
+"""`Handle`: the answer to a request that was submitted, to be read later."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from linnet.outputs import Chunk, Completion
 
 
 class Handle:
-    """The answer to a submitted prompt: iterate for its chunks, or take the `result`; both may be done repeatedly, and from any thread.
-    In a coroutine, iterate with `async for`, or await `aresult`; a task that is cancelled while it waits there cancels the request.
+    """The answer to a submitted prompt: iterate over its chunks, or take the `result`. Both may be done repeatedly, and from any thread.
+    In a coroutine, iterate with `async for`, or await `aresult`; if the waiting task is cancelled, so is the request.
 
-    Whoever waits, on any handle or in any other call of the LLM, runs the steps of all requests. So this one goes on while others are
-    waited for, and when nobody waits for anything, nothing runs. What a coroutine has once waited for runs to its end, in a thread of
-    the engine's own. A handle that nobody has any longer cancels its request.
+    The engine has no thread of its own for synchronous callers: a thread that waits, on any handle or in any other call of the LLM, runs
+    the steps of all requests. So this request makes progress while another is waited for, and nothing runs while nobody waits. A request
+    that a coroutine has waited for runs to its end in a thread of the engine. When the last reference to a handle is gone, its request
+    is cancelled.
     """
 
     def __init__(self, engine: Runner, answer: Answer) -> None:
@@ -40,17 +41,17 @@ class Handle:
 
     @property
     def prompt_token_ids(self) -> list[int]:
-        """What the model got."""
+        """The token ids of the prompt, as the model gets them."""
         return self._request.prompt
 
     @property
     def continues(self) -> bool:
-        """Whether the answer goes on with the prompt's text: see `Completion.text`."""
+        """Whether the answer continues the prompt's text: see `Completion.text`."""
         return self._answer.continues
 
     @property
     def prompt_logprobs(self) -> list[TokenLogprob | None] | None:
-        """As in `Completion`; whole once the first chunk has come."""
+        """As in `Completion`; complete once the first chunk has come."""
         return self._request.prompt_logprobs
 
     def __iter__(self) -> Iterator[Chunk]:
@@ -61,8 +62,9 @@ class Handle:
             count += 1
 
     def result(self, timeout: float | None = None) -> list[Completion]:
-        """The whole answer, a Completion for every sample, in order. Raises what made the request fail, CancelledError where it was
-        cancelled, and DeadlineError, upon which it goes on, where it is not done within `timeout` seconds, but for the end of a step."""
+        """The whole answer, with a Completion for every sample, in order. Raises what made the request fail, CancelledError if it was
+        cancelled, and DeadlineError if it is not done after `timeout` seconds (or the end of the step that runs then); the request itself
+        goes on after that."""
         until = math.inf if timeout is None else time.perf_counter() + timeout
         count = 0
         while self._more(count, until):
@@ -70,20 +72,21 @@ class Handle:
         return self._completions()
 
     def advance(self) -> None:
-        """Waits until there is more of the answer, or this thread has run one step for all requests; of one that is done, for nothing."""
+        """Waits until there is more of the answer, or this thread has run one step for all requests. Returns immediately if the request is
+        done."""
         self._take()
         if not self._request.done:
             self._engine.advance(self._request)
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
-        """As `__iter__`, and the event loop is not held up."""
+        """As `__iter__`, without blocking the event loop."""
         count = 0
         while await self._more_later(count, math.inf):
             yield self._chunks[count]
             count += 1
 
     async def aresult(self, timeout: float | None = None) -> list[Completion]:
-        """As `result`, and the event loop is not held up."""
+        """As `result`, without blocking the event loop."""
         until = math.inf if timeout is None else time.perf_counter() + timeout
         count = 0
         while await self._more_later(count, until):
@@ -91,7 +94,7 @@ class Handle:
         return self._completions()
 
     def cancel(self) -> None:
-        """Ends the request and frees what it held. Of one that is done already, or was cancelled, nothing changes."""
+        """Cancels the request and frees its KV pages. Does nothing if it is done already."""
         with self._lock:
             self._cancelled = self._cancelled or not self._request.done
         self._engine.cancel(self._request)
@@ -116,7 +119,7 @@ class Handle:
             raise
 
     def _known(self, count: int, until: float) -> bool | None:
-        """Whether there are more than `count` chunks; None where that is yet to be seen."""
+        """Whether there are more than `count` chunks; None if that is not known yet."""
         done = self._request.done
         self._take()
         if len(self._chunks) > count:
@@ -124,7 +127,7 @@ class Handle:
         if self._cancelled:
             raise CancelledError("the request was cancelled")
         if done:
-            self._abandoned.detach()  # it holds the request, whose error holds this handle once its traceback passes through here
+            self._abandoned.detach()  # a cycle otherwise: it holds the request, whose error's traceback holds this handle
             if self._request.error is not None:
                 raise self._request.error
             return False
@@ -133,7 +136,7 @@ class Handle:
         return None
 
     def _take(self) -> None:
-        """Makes chunks of what the engine has put out."""
+        """Turns the outputs that the engine has ready into chunks."""
         with self._lock:
             outputs = self._request.outputs
             self._chunks += self._answer.chunks(outputs.popleft() for _ in range(len(outputs)))

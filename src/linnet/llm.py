@@ -34,15 +34,15 @@ from linnet.outputs import Chunk, Completion, TraceStep
 from linnet.prompts import Message, Prompt
 from linnet.text.tokenizer import Tokenizer
 from linnet.text.tool_calls.tools import Tool, ToolChoice
-from linnet.text.tool_calls.use import ToolUse
 from linnet.tracing import trace_steps
 
 
 class LLM:
     """A language model, ready to run: `LLM("tiny")`, or a folder, a .gguf file, or a hub id in the local cache.
 
-    What the options mean and allow stands in `ModelOptions`. Every request is checked whole before any work is done, and gives
-    the same tokens alone, among others, streamed, or from another thread. Closes by `close()` or as a context manager.
+    `ModelOptions` says what each option means and which values it takes. Every request is checked completely before any work is done,
+    and gives the same tokens alone, among others, streamed, or from another thread. Close it with `close()`, or use it in a `with`
+    statement.
 
     Raises ModelFileError and UnsupportedModelError for files, InvalidRequestError for options, OutOfMemoryError for a
     context whose KV cache does not fit.
@@ -99,19 +99,19 @@ class LLM:
         table: Table | None = None,
         **options: Any,
     ) -> LLM:
-        """An LLM over weights that are in memory, NumPy arrays or torch tensors: those of a family under their Hugging Face names, or
-        of a model of your own, a ModelSpec and the `table` of its names (docs/own-model.md).
+        """An LLM over weights that are already in memory, as NumPy arrays or torch tensors. They belong to a known family and have its
+        Hugging Face names; or to a model of your own, given as a ModelSpec and a `table` of its names (docs/own-model.md).
 
         config_or_spec: a ModelSpec, the content of a config.json, or a transformers config. options: as in `LLM`. Matrices that
-        are not re-encoded are read where they are, not copied: changing them later changes the model. Raises ModelFileError
-        that lists missing, misshapen and (unless not `strict`) unexpected names.
+        are not re-encoded are used in place, without a copy: changing them later changes the model. Raises ModelFileError
+        with a list of names that are missing, have the wrong shape, or (if `strict`) are unexpected.
         """
         checked = ModelOptions(tokenizer=tokenizer, **options)
         return cls._opened(Checkpoint.from_memory(config_or_spec, state_dict, strict, table), checked)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint, **options: Any) -> LLM:
-        """An LLM over a checkpoint that is open already, which it closes with itself. options: as in `LLM`."""
+        """An LLM over a checkpoint that is already open, and that is closed together with the LLM. options: as in `LLM`."""
         return cls._opened(checkpoint, ModelOptions(**options))
 
     @classmethod
@@ -130,7 +130,7 @@ class LLM:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model is. Raises InvalidRequestError, as all does that only Linnet's own engine has, with another backend."""
+        """What the model is. Raises InvalidRequestError with another backend: only Linnet's own engine has a spec."""
         return self._checkpoint.spec
 
     @property
@@ -144,30 +144,30 @@ class LLM:
 
     @property
     def name(self) -> str:
-        """What messages call the model: the path or name that it was opened by."""
+        """How error messages refer to the model: the path or name that it was opened with."""
         return self._model.name
 
     @property
     def vocab_size(self) -> int:
-        """Embedding rows of the model: token ids run from 0 to this less one. Its tokenizer may know fewer."""
+        """Number of embedding rows: token ids run from 0 to vocab_size - 1. The tokenizer may know fewer tokens."""
         return self._model.vocab_size
 
     @property
     def context(self) -> int:
-        """Most tokens of a prompt and its answer together; of a model that slides past it, most that it sees at once."""
+        """Most tokens of a prompt and its answer together. For a model that slides (overflow="slide"): how many tokens it sees at once."""
         return self._engine.context
 
     @property
     def engine(self) -> Engine:
-        """What runs the requests: for those that deal in token ids and times, such as `linnet.bench`. Raises as `spec` does."""
+        """What runs the requests, for code that works with token ids and times, as `linnet.bench` does. Raises as `spec` does."""
         if not isinstance(self._engine, Engine):
             raise self._elsewhere()
         return self._engine
 
     @property
     def generation_config(self) -> Mapping[str, Any]:
-        """What the model's publishers advise: generation_config.json as it stands, empty where there is none. The shell and
-        the server follow it; this class applies nothing that was not asked for."""
+        """The publisher's recommended sampling: the content of generation_config.json, empty if there is none. The shell and the server
+        follow it; this class applies only what the caller asks for."""
         return self._model.generation
 
     def generate(
@@ -177,12 +177,12 @@ class LLM:
         *,
         cache: bool = True,
     ) -> list[Completion]:
-        """Completes one prompt or many, which run together: a Completion for every sample of every prompt, in order; with `num_beams`, for
-        the n best, or fewer where there are not so many.
+        """Completes one prompt or many, which run together. Gives a Completion for every sample of every prompt, in order; with
+        `num_beams`, for the n best answers (fewer, if the search found fewer).
 
-        prompts: a text, token ids, or messages; or a list of these. params: for all, or a list with one for each. cache=False
-        recomputes everything for each token, to the same answer. Raises InvalidRequestError, ContextLengthError,
-        OutOfMemoryError or ChatTemplateError before any work, and what a request's own callables raise.
+        prompts: a text, token ids, or messages; or a list of these. params: for all prompts, or a list with one for each. cache=False
+        recomputes everything for every token, with the same result. Raises InvalidRequestError, ContextLengthError,
+        OutOfMemoryError or ChatTemplateError before any work, and whatever a request's own callables raise.
         """
         ids = self._reader.read_all(prompts)
         each: list[Any] = list(params) if isinstance(params, (list, tuple)) else [params] * len(ids)
@@ -191,16 +191,16 @@ class LLM:
         answers = []
         for i, (prompt, p, continues) in enumerate(zip(ids, each, self._reader.each_continues(prompts), strict=False)):
             try:
-                answers.append(self._answer(prompt, p, cache, continues))
+                answers.append(self._model.answer(prompt, p, cache, continues))
             except LinnetError as error:
                 raise type(error)(f"prompts[{i}]: {error}") if len(ids) > 1 else error from None
-        return self._run(answers)
+        return self._model.run(answers)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None, *, cache: bool = True) -> Generator[Chunk, None, None]:
-        """Completes one prompt, a Chunk for every token as it comes. Checks as `generate` does, at once. Closing the iterator
-        early ends the request and frees what it held."""
+        """Completes one prompt, with a Chunk for every token as it comes. The checks of `generate` are made immediately, before the first
+        chunk is asked for. Closing the iterator early cancels the request and frees its KV pages."""
         given_params(params).refuse_beams("a stream", "ask without stream")
-        return self._stream(self._answer(self._reader.read(prompt), params, cache, self._reader.continues(prompt)))
+        return self._model.stream(self._model.answer(self._reader.read(prompt), params, cache, self._reader.continues(prompt)))
 
     def submit(
         self,
@@ -213,11 +213,12 @@ class LLM:
         continues: bool | None = None,
         cache: bool = True,
     ) -> Handle:
-        """Puts one prompt in the queue and comes back at once, with a `Handle` to its answer. Checks as `generate` does; raises
-        QueueFullError where `max_queue` requests wait already. tools, tool_choice, parallel_tool_calls: as in `chat`; the prompt must be
-        messages then. continues: whether the answer goes on with a text (see `Completion.text`); None: if the prompt is one, not empty."""
+        """Puts one prompt in the queue and returns immediately, with a `Handle` to its answer. Makes the checks of `generate`; raises
+        QueueFullError if `max_queue` requests are waiting already. tools, tool_choice, parallel_tool_calls: as in `chat`; the prompt must
+        then be messages. continues: whether the answer continues the prompt's text (see `Completion.text`); None: yes, if the prompt is a
+        text and not empty."""
         ids, tool_use = self._reader.read_with_tools(prompt, tools, tool_choice, parallel_tool_calls)
-        answer = self._answer(ids, params, cache, self._reader.continues(prompt, continues), tool_use)
+        answer = self._model.answer(ids, params, cache, self._reader.continues(prompt, continues), tool_use)
         self._engine.submit(answer.request)
         return Handle(self._engine, answer)
 
@@ -271,11 +272,11 @@ class LLM:
         if stream:
             params.refuse_beams("a stream", "ask without stream")
         ids, tool_use = self._reader.read_chat(messages, tools, tool_choice, parallel_tool_calls)
-        answer = self._answer(ids, params, cache, tool_use=tool_use)
-        return self._stream(answer) if stream else self._run([answer])[0]
+        answer = self._model.answer(ids, params, cache, tool_use=tool_use)
+        return self._model.stream(answer) if stream else self._model.run([answer])[0]
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """Logits, float32 [tokens, vocab], after each token of a sequence (whose rows are the embedding's, padding included)."""
+        """Logits, float32 [tokens, vocab], after each token of a sequence. vocab: the embedding's rows, padding included."""
         return prompt_logits(self._engine, self.vocab_size, self._reader.read(token_ids))
 
     def embed(self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True) -> NDArray[np.float32]:
@@ -285,16 +286,17 @@ class LLM:
     def submit_embed(
         self, texts: Prompt | Sequence[Prompt], pooling: str = "auto", normalize: bool = True, timeout: float | None = None
     ) -> EmbeddingHandle:
-        """The same, not waited for. pooling: "last" takes the last token's, "mean" the mean of all tokens'; "auto" does as the model's
-        files say (sentence-transformers' or GGUF's pooling), "last" where they do not. normalize: to length 1. timeout: seconds that each
-        may take. Raises as `generate` does, and UnsupportedModelError where the files ask for what is not built."""
+        """The same, without waiting. pooling: "last" takes the last token's hidden state, "mean" the mean over all tokens; "auto" follows
+        the model's files (sentence-transformers' or GGUF's pooling), and is "last" if they say nothing. normalize: to length 1. timeout:
+        seconds that each text may take. Raises as `generate` does, and UnsupportedModelError if the files ask for a pooling that is not
+        built."""
         kind = resolve_pooling(pooling, self._checkpoint)
         return EmbeddingHandle(self.engine, self._reader.read_all(texts, closed=True), kind, normalize, timeout)
 
     def score(self, text: Prompt) -> list[TokenLogprob]:
-        """The log-probability of every token of a text (or token ids) but the first, which nothing predicts: with a
-        beginning token, that is every token of the text."""
-        scored = self._run([self._answer(self._reader.read(text), SamplingParams(max_tokens=0))])[0].prompt_logprobs
+        """The log-probability of every token of a text (or of token ids) except the first, which has nothing before it to predict it. If
+        the tokenizer adds a beginning token, this covers every token of the text itself."""
+        scored = self._model.run([self._model.answer(self._reader.read(text), SamplingParams(max_tokens=0))])[0].prompt_logprobs
         return [entry for entry in scored or () if entry is not None]
 
     def tokenize(
@@ -321,10 +323,10 @@ class LLM:
     def trace(
         self, prompt: Prompt, top: int = 5, params: SamplingParams | None = None, stream: bool = False
     ) -> list[TraceStep] | Generator[TraceStep, None, None]:
-        """Generates, and says for every token which `top` candidates there were and which was chosen; with `stream` as they come.
+        """Generates, and reports for every token the `top` likeliest candidates and which one was chosen; with `stream`, as they come.
 
-        Log-probabilities are the model's own, before temperature, bias and penalties. Where params ask for `prompt_logprobs`, the
-        steps of the prompt's tokens come first, all but the first token's, which nothing predicts.
+        Log-probabilities are the model's own, before temperature, bias and penalties. If params ask for `prompt_logprobs`, the steps of
+        the prompt's tokens come first, except for its first token.
         """
         if type(top) is not int or not 0 <= top <= MAX_CANDIDATES:
             raise InvalidRequestError(f"top is {top!r}; it must be an integer from 0 to {MAX_CANDIDATES}")
@@ -335,7 +337,7 @@ class LLM:
         if params.n != 1:
             raise InvalidRequestError(f"n is {params.n}, and trace follows one answer; call it for each seed")
         params.refuse_beams("a trace", "call generate with logprobs")
-        answer = self._answer(self._reader.read(prompt), params, continues=self._reader.continues(prompt))
+        answer = self._model.answer(self._reader.read(prompt), params, continues=self._reader.continues(prompt))
         steps = self._trace(answer)
         return steps if stream else list(steps)
 
@@ -344,16 +346,16 @@ class LLM:
         return Session(self.engine, capacity)
 
     def counters(self) -> Counters:
-        """What was done since the LLM was opened, in numbers that add up, and what runs and waits now. May be called at any time."""
+        """What was done since the LLM was opened, and what runs and waits now. May be called at any time, from any thread."""
         return self._engine.counters()
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Takes no more requests, which raise ClosedError from now on, and lets those that there are run to their ends: True once all
-        are done, False where `timeout` seconds are over before, but for the end of a step. What to do before `close`."""
+        """Refuses new requests with ClosedError from now on, and runs the present ones to their ends. True once all are done; False if
+        `timeout` seconds pass first (a step that has begun is finished, so it can take a little longer). Call it before `close`."""
         return self._engine.drain(math.inf if timeout is None else time.perf_counter() + timeout)
 
     def close(self) -> None:
-        """Gives weights and cache back; what runs, and every later use, raises ClosedError. Closing twice is no error."""
+        """Frees the weights and the KV cache. Requests that still run, and every later use, raise ClosedError. Closing twice is allowed."""
         self._engine.close()
         self._model.files.close()
         clear_memory_cache()
@@ -364,34 +366,6 @@ class LLM:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _answer(
-        self, prompt: list[int], params: SamplingParams | None, cache: bool = True, continues: bool = False, tool_use: ToolUse | None = None
-    ) -> Answer:
-        """A request that has passed every check, its grammar compiled."""
-        answer = Answer(prompt, given_params(params), self._model.end_ids, self.tokenizer, cache, continues, tool_use)
-        self._engine.check(answer.request)
-        answer.constrain(self._model.grammars, self.vocab_size)
-        return answer
-
-    def _stream(self, answer: Answer) -> Generator[Chunk, None, None]:
-        self._engine.submit(answer.request)
-        with closing(self._engine.outputs(answer.request)) as outputs:
-            yield from answer.chunks(outputs)
-
-    def _run(self, answers: list[Answer]) -> list[Completion]:
-        """All at once; where one fails, the others are given up."""
-        completions: list[Completion] = []
-        try:
-            for answer in answers:
-                self._engine.submit(answer.request)
-            for answer in answers:
-                found = [chunk.completion for chunk in answer.chunks(self._engine.outputs(answer.request)) if chunk.completion]
-                completions += sorted(found, key=lambda completion: completion.index)
-        finally:
-            for answer in answers:
-                self._engine.cancel(answer.request)
-        return completions
-
     def _trace(self, answer: Answer) -> Generator[TraceStep, None, None]:
-        with closing(self._stream(answer)) as chunks:
+        with closing(self._model.stream(answer)) as chunks:
             yield from trace_steps(answer.request, chunks, self.tokenizer)

@@ -5,7 +5,6 @@ X is an op set's activations, [n, width], as in `forward.py`; what each option o
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from linnet.arch.spec import Attention, GatedDeltaNet, Latent, Layer, Norm, ShortConvolution
@@ -28,6 +27,8 @@ def attention(ops: Ops, spec: Attention, w: AttentionWeights | None, h: X, index
     """Project, normalise and rotate per head, attend over the pages, project back: X [n, hidden]."""
     assert w is not None  # assemble() proved it, here and wherever weights are asked for
     q, k, v = latent_heads(ops, spec, spec.latent, w, h) if spec.latent else heads(ops, spec, w, h)
+    if spec.temperature is not None:
+        q = ops.weigh(q, ops.embed(w.temperatures, "positions"))
     a = ops.attend(q, k, v, index if spec.kv_layer is None else spec.kv_layer, spec, w.sinks)
     if spec.gated:
         a = ops.weigh(a, ops.activate(project(ops, h, w.gate), "sigmoid"))
@@ -65,10 +66,10 @@ def latent_heads(ops: Ops, spec: Attention, latent: Latent, w: AttentionWeights,
     q, shared = project(ops, down, w.query), project(ops, h, w.shared_key)
     compressed = norm(ops, project(ops, h, w.key_value_down), w.key_value_norm, latent.norm)
     k, v = project(ops, compressed, w.key), project(ops, compressed, w.value)
+    k = ops.append_shared(k, shared, spec.kv_heads)
     for rope in spec.ropes:
-        q = ops.rotate(q, rope, spec.head_dim)
-        shared = ops.rotate(shared, replace(rope, start=0), latent.rope_dim)
-    return q, ops.append_shared(k, shared, spec.kv_heads), v
+        q, k = ops.rotate(q, rope, spec.head_dim), ops.rotate(k, rope, spec.head_dim)
+    return q, k, v
 
 
 def delta_net(ops: Ops, spec: GatedDeltaNet, w: DeltaNetWeights | None, h: X, index: int) -> X:
@@ -88,7 +89,7 @@ def delta_net(ops: Ops, spec: GatedDeltaNet, w: DeltaNetWeights | None, h: X, in
 
 def of_length_one(ops: Ops, x: X, spec: GatedDeltaNet) -> X:
     """Each head of queries or keys divided by its length: that is by sqrt(key_dim) and by the root of its mean square."""
-    mean_square = Norm(spec.length_epsilon / spec.key_dim)
+    mean_square = Norm(1e-6 / spec.key_dim)
     return ops.scale(norm(ops, x, PLAIN, mean_square, spec.key_heads), spec.key_dim**-0.5)
 
 

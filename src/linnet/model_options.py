@@ -122,9 +122,11 @@ class ModelOptions(Options):
         if elsewhere and self.ops in ("native", "reference"):
             raise InvalidRequestError(f"device is {self.device!r}, but ops={self.ops!r} runs on the cpu; leave one of them out")
         if self.op_set == "torch":
-            given = [name for name in ("threads", "prefill_threads", "low_memory") if getattr(self, name)]
+            given = [name for name in ("threads", "prefill_threads") if getattr(self, name)]
             if given:
                 raise InvalidRequestError(f"{given[0]} is for the native op set; with ops='torch', PyTorch's own settings hold")
+            if self.low_memory:
+                raise InvalidRequestError("low_memory is for the native op set; with ops='torch' choose smaller weights, as q8_0 or q4_0")
             if self.offload and self.tp > 1:
                 raise InvalidRequestError(f"offload is {self.offload} and tp is {self.tp}: layers are kept off one device; leave one out")
             if self.compile and self.tp > 1:

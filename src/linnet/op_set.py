@@ -1,4 +1,4 @@
-"""From options to the op set that computes, what of the model it computes, and the memory that this takes."""
+"""Opens the op set that the options ask for; says which part of the model it computes, and how much memory that takes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpSet:
-    """The op set, open; `spec` is what it computes of the checkpoint's: all, or with several devices its share.
+    """An open op set. spec: what it computes, the checkpoint's spec, or with several devices this one's share.
 
-    weight_bytes: what the weights will take where it computes. memory: bytes that there are for them and the KV cache; None: what the
-    machine has. offloaded: layers whose weights stay in host memory.
+    weight_bytes: what the weights will take on its device. memory: bytes for weights and KV cache together; None: what the machine has.
+    offloaded: the layers whose weights stay in host memory.
     """
 
     ops: Ops
@@ -56,13 +56,13 @@ class OpSet:
         return dict.fromkeys(self.offloaded, HostWeights(self.ops))
 
     def close(self) -> None:
-        """Ends what it began, whether an engine was made of it or not; closing twice is no error."""
+        """Frees what the op set holds, whether an engine was built on it or not. May be called twice."""
         self.ops.free_cache()
 
 
 def open_op_set(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
-    """Raises InvalidRequestError for a device that is not there, that cannot do what is asked, or that the model cannot be divided
-    over, and MissingDependencyError without its package."""
+    """Raises InvalidRequestError if a device does not exist, cannot do what is asked, or the model cannot be divided over several, and
+    MissingDependencyError without the package that it needs."""
     if options.op_set == "torch":
         return _torch(options, checkpoint)
     if options.op_set == "reference":
@@ -111,8 +111,8 @@ def _torch(options: ModelOptions, checkpoint: Checkpoint) -> OpSet:
 
 
 def torch_bytes(checkpoint: Checkpoint, target: TensorType | None, dtype: DType, pinned: bool = False) -> tuple[list[int], int, int]:
-    """Of the weights on the torch op set: of the matrices of each layer, of all else, and of the largest matrix of a layer. pinned: as
-    PyTorch pins host memory, in powers of two."""
+    """Bytes of the weights on the torch op set: those of the matrices of each layer, those of everything else, and those of the largest
+    matrix of a layer. pinned: rounded up to powers of two, as PyTorch pins host memory."""
     from linnet.ops.torch.matrices import matrix_bytes
 
     layers, outside, largest = [0] * len(checkpoint.spec.layers), 0, 0

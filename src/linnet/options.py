@@ -16,7 +16,7 @@ from linnet.errors import InvalidRequestError
 
 MAX_TEXTS = 64
 MAX_TEXT_LENGTH = 1024
-"""Bounds of a list of texts: both are far past honest use, and keep the search for them cheap."""
+"""Bounds of a list of texts. Both are far beyond sensible use, and keep the search for the texts cheap."""
 
 
 def option(
@@ -29,9 +29,9 @@ def option(
     later: tuple[str, ...] = (),
     letter: str | None = None,
 ) -> Any:
-    """A field with its help text and either a closed range or its choices; `high` alone: most texts of a list.
+    """A field with its help text and either a closed range or its choices; `high` alone is the longest list of texts.
 
-    `later` are choices and `letter` marks a whole option that is not built yet: both are refused by name.
+    later: choices that are not built yet; letter: marks a whole option that is not. Both are refused by name.
     """
     metadata = {"help": help, "low": low, "high": high, "choices": choices, "later": later, "letter": letter}
     if isinstance(default, dict):
@@ -61,8 +61,8 @@ class Options:
 
 
 def check_writable(option: str, path: Path) -> None:
-    """Raises InvalidRequestError for a file that cannot be written, before the work that it is to hold. Leaves none where there was
-    none, and one that is there as it is."""
+    """Raises InvalidRequestError if a file cannot be written: to be called before the work whose result it will hold. Creates no file, and
+    leaves one that exists as it is."""
     try:
         existed = path.exists()
         with path.open("ab"):
@@ -180,7 +180,7 @@ def _bias(name: str, value: Any) -> dict[int, float]:
 
 
 def _json_object(name: str, value: Any) -> str:
-    """The JSON text of an object, which may be given as such; members keep their order."""
+    """The JSON text of an object, which is given as an object or as its text; members keep their order."""
     try:
         parsed = json.loads(value) if isinstance(value, str) else value
         text = json.dumps(dict(parsed) if isinstance(parsed, Mapping) else None, ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""What generation gives back: plain records."""
+"""The results of generation: plain records."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ EndReason: TypeAlias = FinishReason | Literal["tool_calls"]
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of a prompt and of one answer to it, its end token included. cached_tokens: those of the prompt whose keys and values
-    were there already. drafted_tokens: those guessed for the answer (see SamplingParams.speculation), and accepted_tokens: how many of
-    these came, and took no step of their own; these two depend on the times of steps and make no difference to ==."""
+    """Tokens of a prompt and of one answer to it, its end token included.
+
+    cached_tokens: tokens of the prompt whose keys and values were found in the prefix cache. drafted_tokens: how many tokens were guessed
+    ahead (see SamplingParams.speculation); accepted_tokens: how many of those guesses were right, and so took no step of their own. These
+    two depend on how long steps take, and `==` ignores them."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -45,15 +47,14 @@ class Timings:
 class Completion:
     """One sample of an answer.
 
-    index: which of the `n` samples. text: the answer, without end token, stop text or anything after it ("" where the model
-    has no tokenizer), and without its tool calls: what goes on with a prompt that is a text, so that it may begin with a space; else a
-    text by itself, as the tokenizer decodes its tokens. token_ids: every token generated, the one that ended it included.
-    finish_reason: "stop" (end token, stop id or stop text), "tool_calls" (the same, where there are any), or "length" (max_tokens or
-    the context). logprobs: one entry a token, where asked for.
-    prompt_logprobs: one entry a prompt token, None for the first, where asked for or max_tokens is 0. seed: what
-    reproduces the answer. beam_score: what beam search compared it by: the sum of its log-probabilities over length**length_penalty.
-    stop_text: the stop that ended it, if one did. tool_calls: the calls that the model made of tools that
-    it was given, all complete.
+    index: which of the `n` samples. text: the answer without its end token, its stop text and its tool calls ("" if the model has no
+    tokenizer). If the prompt was a text, the answer continues it, and may begin with a space; otherwise it is a text by itself, as the
+    tokenizer decodes its tokens. token_ids: every token generated, including the one that ended the answer.
+    finish_reason: "stop" (end token, stop id or stop text), "tool_calls" (the same, and the model called tools), or "length" (max_tokens
+    or the context was reached). logprobs: one entry per token, if asked for.
+    prompt_logprobs: one entry per prompt token, None for the first; if asked for, or if max_tokens is 0. seed: reproduces the answer.
+    beam_score: what beam search ranked it by, the sum of its log-probabilities divided by length**length_penalty.
+    stop_text: the stop text that ended it, if one did. tool_calls: the model's complete calls of the tools that it was given.
     """
 
     index: int
@@ -72,16 +73,16 @@ class Completion:
 
     @property
     def message(self) -> dict[str, Any]:
-        """The answer as a message, to go on with the conversation."""
+        """The answer as a message, to continue the conversation with."""
         message: dict[str, Any] = {"role": "assistant", "content": self.text}
         return {**message, "tool_calls": [call.message for call in self.tool_calls]} if self.tool_calls else message
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of an answer as it comes: the text that has become certain (often "", while a character or a possible stop is
-    incomplete) with this token. `completion` is the whole answer, on its last chunk. events: the text, and the pieces of tool calls, in
-    the order in which they stand in the answer."""
+    """A piece of an answer as it comes: the text that this token made certain (often "", while a character or a possible stop text is
+    incomplete). completion: the whole answer, on its last chunk; None before. events: the text and the pieces of tool calls, in the order
+    of the answer."""
 
     index: int
     text: str
@@ -94,7 +95,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A token that could have come: its text (part of a character becomes U+FFFD) and log-probability."""
+    """A possible next token: its text (part of a character becomes U+FFFD) and its log-probability."""
 
     token_id: int
     text: str
@@ -105,8 +106,8 @@ class Candidate:
 class TraceStep:
     """One token, at `position` of the sequence, and the likeliest candidates for its place, best first.
 
-    entropy: of all candidates, in bits. text: what the token added to the answer (see `Chunk`). in_prompt: whether it was given
-    rather than chosen. completion: the whole answer, on the last step.
+    entropy: of the distribution over all tokens, in bits. text: what the token added to the answer (see `Chunk`). in_prompt: whether the
+    token belongs to the prompt. completion: the whole answer, on the last step.
     """
 
     position: int

@@ -1,4 +1,4 @@
-"""From what a caller calls a prompt (text, token ids, messages) to token ids, by the tokenizer that its model comes with."""
+"""From a prompt in any form that callers may use (text, token ids, messages) to token ids, by the model's tokenizer."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ _KINDS = "a text, a list of token ids, or a list of messages {'role': ..., 'cont
 
 
 class PromptReader:
-    """Makes token ids of prompts. chat_template: a template's source or name, or several by name, in place of the model's own.
-    tool_format: how the model writes tool calls, one of `FORMATS` by name, or "auto". whole: whether an encoder reads texts, rather than
-    a decoder that goes on from them."""
+    """Turns prompts into token ids.
+
+    chat_template: a template's source or name, or several templates by name, in place of the model's own. tool_format: how the model
+    writes tool calls, the name of one of `FORMATS`, or "auto". whole: whether the model is an encoder-decoder, whose encoder reads the
+    whole text; a decoder continues the text instead."""
 
     def __init__(
         self,
@@ -45,8 +47,8 @@ class PromptReader:
         self.whole = whole
 
     def read_all(self, prompts: Any, closed: bool = False) -> list[list[int]]:
-        """Token ids of one prompt or of each of a list of prompts; closed: of texts that are not to be gone on with. Raises
-        InvalidRequestError that says which is wrong."""
+        """Token ids of one prompt, or of each of a list of prompts. closed: the texts are complete, and will not be continued. Raises
+        InvalidRequestError that names the wrong prompt."""
         prompts = _plain(prompts)
         if isinstance(prompts, str) or not isinstance(prompts, list):
             return [self.read(prompts, closed=closed)]
@@ -57,17 +59,19 @@ class PromptReader:
         return [self.read(prompt, f"prompts[{i}]", closed) for i, prompt in enumerate(prompts)]
 
     def continues(self, prompt: Any, asked: bool | None = None) -> bool:
-        """Whether an answer goes on with this prompt, as it does with a text that is not empty unless `asked` otherwise, rather than begin
-        a text of its own, as what a decoder makes of an encoder's always does."""
+        """Whether an answer continues this prompt, rather than beginning a text of its own. asked: what the caller wants; None: yes, for a
+        text that is not empty. With an encoder-decoder the answer is always a text of its own."""
         return (isinstance(prompt, str) and prompt != "" if asked is None else asked) and not self.whole
 
     def each_continues(self, prompts: Any) -> list[bool]:
-        """The same of what `read_all` takes: of each prompt, or of each part of one that is no text."""
+        """`continues` for each of the prompts that `read_all` takes. (A single prompt of token ids or messages gives a value per item, all
+        of them False.)"""
         prompts = _plain(prompts)
         return [self.continues(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
 
     def read(self, prompt: Any, where: str = "the prompt", closed: bool = False) -> list[int]:
-        """Token ids of one prompt; a text starts with the model's beginning token, if its texts do, and if `closed` ends as they do."""
+        """Token ids of one prompt. A text gets the beginning token in front, if the model's texts have one; and if `closed`, the tokens
+        that end them."""
         prompt = _plain(prompt)
         if isinstance(prompt, str):
             tokenizer = self.needed("a text")
@@ -80,8 +84,8 @@ class PromptReader:
         raise InvalidRequestError(f"{where} is {shortened(prompt)}; it must be {_KINDS}")
 
     def read_messages(self, messages: Sequence[Message], tool_use: ToolUse | None = None) -> list[int]:
-        """Token ids of a conversation, up to where the answer starts. Raises ChatTemplateError where there is no template, or it has no
-        place for tools, their calls and results."""
+        """Token ids of a conversation, up to where the answer starts. Raises ChatTemplateError if there is no template, or it has no place
+        for the tools, their calls or their results."""
         from linnet.text.tool_calls.history import with_calls_read
 
         tokenizer, tools = self.needed("messages"), None if tool_use is None else tool_use.tools
@@ -90,7 +94,7 @@ class PromptReader:
     def read_with_tools(
         self, prompt: Any, tools: Sequence[Tool] | None, choice: ToolChoice, parallel: bool
     ) -> tuple[list[int], ToolUse | None]:
-        """Any prompt, if it comes without tools; else a conversation."""
+        """As `read` without tools, when any prompt will do; with tools as `read_chat`, when it must be messages."""
         if tools is None and choice in ("auto", "none"):
             return self.read(prompt), None
         return self.read_chat(prompt, tools, choice, parallel)
@@ -98,7 +102,7 @@ class PromptReader:
     def read_chat(
         self, messages: Any, tools: Sequence[Tool] | None, choice: ToolChoice, parallel: bool
     ) -> tuple[list[int], ToolUse | None]:
-        """The same of a conversation with tools, and what these are; None where none are to be called."""
+        """Token ids of a conversation, and its tools; None if there are none to be called."""
         if not tools and choice in ("auto", "none"):
             return self.read_messages(messages), None
         from linnet.text.tool_calls.use import read_tool_use
@@ -112,15 +116,15 @@ class PromptReader:
         return ids, tool_use
 
     def needed(self, what: str) -> Tokenizer:
-        """The tokenizer, which `what` cannot do without."""
+        """The tokenizer. Raises InvalidRequestError, which says that `what` needs one, if the model has none."""
         if self.tokenizer is None:
-            model = self.model.rpartition("/")[2]  # who asks need not know where it lies
+            model = self.model.rpartition("/")[2]  # a client need not learn where the model lies
             raise InvalidRequestError(f"{model} has no tokenizer, which {what} needs; pass tokenizer=, or use token ids")
         return self.tokenizer
 
 
 def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None = None) -> Tokenizer | None:
-    """The tokenizer that was given, itself or its path, or else the model's own; None where the model comes without."""
+    """The tokenizer that was given (a Tokenizer or a path), else the model's own; None if the model has none."""
     from linnet.text.tokenizer import Tokenizer, tokenizer_file
 
     if given is not None:
@@ -141,7 +145,7 @@ def read_tokenizer(checkpoint: Checkpoint, given: Tokenizer | str | Path | None 
 
 
 def given_tokenizer(given: Any) -> Tokenizer:
-    """The tokenizer that was given, itself or its path."""
+    """The option `tokenizer=`, a Tokenizer or a path to one, as a Tokenizer."""
     from linnet.text.tokenizer import Tokenizer
 
     if isinstance(given, Tokenizer):
@@ -177,7 +181,7 @@ def read_chat_template(given: str | None, tokenizer: Tokenizer | None) -> str | 
 
 
 def _plain(value: Any) -> Any:
-    """Arrays, tensors, tuples and ranges as lists."""
+    """Arrays, tensors, tuples and ranges as plain lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return list(value) if isinstance(value, (tuple, range)) else value

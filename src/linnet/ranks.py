@@ -1,28 +1,28 @@
 """The processes of tensor parallelism: one for each device, which run the same forward; the first is the caller's own.
 
-The caller's has the engine: pages, scheduling and sampling. It tells the others each batch, through a pipe; sums pass between the
+The caller's has the engine: pages, scheduling and sampling. It tells the others each batch (`rank_process.py`); sums pass between the
 devices by torch.distributed (NCCL between CUDA devices, gloo elsewhere).
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from threading import Lock, Thread
-from typing import Any
+from queue import SimpleQueue
+from threading import Event, Lock
+from typing import Any, cast
 from weakref import ref
 
 import torch
-import torch.distributed as distributed
+from torch import distributed
 
 from linnet.arch.spec import ModelSpec
 from linnet.errors import LinnetError
@@ -30,18 +30,16 @@ from linnet.forward import forward
 from linnet.load.checkpoint import Checkpoint, open_checkpoint
 from linnet.ops.base import Batch
 from linnet.ops.torch.devices import open_kernels
+from linnet.ops.torch.draw import TorchStep
+from linnet.ops.torch.matrices import Plain
 from linnet.ops.torch.ops import TorchOps
 from linnet.ops.torch.shards import Share, with_partial_sums
-from linnet.tensors import TensorType
+from linnet.rank_process import ENDING_S, InOrder, Orders, RankProcess, Report
+from linnet.tensors import RawTensor, TensorType
 from linnet.weights import Weights
 
-logger = logging.getLogger("linnet.ops")
-
-LOADING = timedelta(minutes=30)
-"""How long a device waits for the others, at most: while the slowest reads its weights. One whose process ended is noticed at once."""
-
-ENDING_S = 5.0
-"""How long processes have to leave by themselves, all of them together."""
+LONGEST = timedelta(minutes=30)
+"""How long a device waits for the others in a step, at most. One whose process ended is noticed at once."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +56,22 @@ class Rank:
     """A file that they find each other by."""
 
     def join(self) -> RankOps:
-        """The op set of this rank, once all of them are there."""
+        """The op set of this rank, once all of them are there and have added something up: what that needs is set up then, or fails."""
         backends: Any = distributed
         meeting = backends.FileStore(self.store, self.size), self.rank, self.size
-        if self.device.type != "cuda":
-            return RankOps(self.device, self.dtype, backends.ProcessGroupGloo(*meeting, LOADING))
-        torch.cuda.set_device(self.device)
-        # Left alone, NCCL's watchdog ends the whole process when another one is lost; here the first rank sees to that (`LeadOps`).
-        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
-        options = backends.ProcessGroupNCCL.Options()
-        options._timeout = LOADING
-        return RankOps(self.device, self.dtype, backends.ProcessGroupNCCL(*meeting, options))
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            # Left alone, NCCL's threads end the whole process when another one is lost; here the first rank sees to that (`LeadOps`).
+            os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+            os.environ.setdefault("TORCH_NCCL_ENABLE_MONITORING", "0")
+            options = backends.ProcessGroupNCCL.Options()
+            options._timeout = LONGEST
+            group = backends.ProcessGroupNCCL(*meeting, options)
+        else:
+            group = backends.ProcessGroupGloo(*meeting, LONGEST)
+        ops = RankOps(self.device, self.dtype, group)
+        ops.summed(torch.ones(1, device=self.device)).item()
+        return ops
 
 
 class RankOps(TorchOps):
@@ -93,48 +96,69 @@ class LeadOps(RankOps):
     """The op set of the first rank, which starts the others and has them do what it does.
 
     ranks: all of them; `store` is made here. Once one of them has failed, nothing more runs: each step raises LinnetError with the
-    reason.
+    reason. Everything that all of them do is done in one thread, in order and to its end: others would be left in the middle of a step
+    that Ctrl-C ends in one.
     """
 
     def __init__(self, ranks: list[Rank]) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="linnet-")
         store = str(Path(self.folder.name) / "ranks")
         first, *others = (replace(rank, store=store) for rank in ranks)
-        self.others = [_Other(rank) for rank in others]
         self.failure: str | None = None
-        self._failing = Lock()
+        self.others: list[RankProcess] = []
+        self._joined = False
+        self._failing, self._failed = Lock(), Event()
+        self._reports: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
+        self._in_order = InOrder()
         try:
-            self.hear("could not start")
-            joined = first.join()
+            for rank in others:
+                self.others.append(RankProcess(work, rank, heard=partial(_heard, ref(self), self._reports, rank.rank)))
+            self._hear(otherwise="could not start")
+            joining = self._in_order.submit(first.join)  # which does not end if another one does not come
+            joining.add_done_callback(partial(_joined, self._reports))
+            self._hear(len(ranks), otherwise="could not join the others")
+            joined = joining.result()
         except BaseException:
             self.end()
             raise
         super().__init__(first.device, first.dtype, joined.group)
+        self._joined = True
 
     def await_weights(self) -> None:
         """Until every rank has read its own. Raises LinnetError with the reason of the one that could not."""
-        self.hear("could not load the model")
-        ends = [other.process.sentinel for other in self.others]
-        Thread(target=_watch, args=(ref(self), ends), name="linnet ranks", daemon=True).start()
+        self._hear(otherwise="could not load the model")
 
-    def hear(self, otherwise: str) -> None:
-        """Until every other rank says that it has come as far as it was to."""
-        for other in self.others:
-            try:
-                failure = other.pipe.recv()
-            except EOFError:
-                failure = other.ended()
+    def _hear(self, count: int = 0, otherwise: str = "failed") -> None:
+        """Until so many ranks, or all others, say that they have come as far as they were to. Raises LinnetError with the reason of the
+        first that could not."""
+        for _ in range(count or len(self.others)):
+            rank, failure = self._reports.get()
             if failure is not None:
-                self.end()
-                raise LinnetError(f"rank {other.rank} of {len(self.others) + 1} {otherwise}: {failure}")
+                raise LinnetError(f"rank {rank} of {len(self.others) + 1} {otherwise}: {failure}")
+
+    def encoded(self, raws: Sequence[RawTensor], target: TensorType | None, stacked: bool = False) -> Plain:
+        if self.failure is not None:
+            raise LinnetError(f"a device of {len(self.others) + 1} failed while the model was loaded: {self.failure}")
+        return super().encoded(raws, target, stacked)
+
+    def lose(self, reason: str) -> None:
+        """Nothing more can run, and whoever waits for a sum is let go. The first reason stays."""
+        with self._failing:
+            if self.failure is not None:
+                return
+            self.failure = reason
+        self._failed.set()
+        if self._joined:
+            self.abandon()
 
     def fail(self, otherwise: str) -> None:
-        """Nothing more can run: for the reason of a rank that is lost, or else `otherwise`. The first reason stays."""
-        with self._failing:
-            if self.failure is None:
-                lost = wait([signal for other in self.others for signal in (other.process.sentinel, other.pipe)], 1.0)
-                found = (other for other in self.others if other.process.sentinel in lost or other.pipe in lost)
-                self.failure = next((f"rank {other.rank} {other.ended()}" for other in found), otherwise)
+        """Nothing more can run: for the reason of a rank that is lost, which may be heard in a moment, or else `otherwise`."""
+        if not self._failed.wait(1.0):
+            self.lose(otherwise)
+
+    def stepper(self, spec: ModelSpec, build: Callable[[], torch.Tensor]) -> TorchStep:
+        step = cast(TorchStep, super().stepper(spec, build))
+        return TorchStep(lambda batch: self._in_order(lambda: step.on_device(batch).values))
 
     def compute(self, spec: ModelSpec, build: Callable[[], torch.Tensor], batch: Batch) -> torch.Tensor:
         try:
@@ -155,18 +179,22 @@ class LeadOps(RankOps):
             raise LinnetError(self.failure)
         for other in self.others:
             try:
-                other.pipe.send((what, arguments))
+                other.tell((what, arguments))
             except OSError:
                 self.fail("a device was lost")
                 raise LinnetError(str(self.failure)) from None
 
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         super().allocate_cache(spec, pages, kv_dtype, groups)
-        self.tell("allocate_cache", pages, kv_dtype, groups)
+        self._in_order(lambda: self.tell("allocate_cache", pages, kv_dtype, groups))
+        self._hear(otherwise="could not make its KV cache")
 
     def copy_page(self, source: int, target: int, group: int) -> None:
-        super().copy_page(source, target, group)
-        self.tell("copy_page", source, target, group)
+        def copy() -> None:
+            super(LeadOps, self).copy_page(source, target, group)
+            self.tell("copy_page", source, target, group)
+
+        self._in_order(copy)
 
     def free_cache(self) -> None:
         super().free_cache()
@@ -174,88 +202,52 @@ class LeadOps(RankOps):
 
     def end(self) -> None:
         """Ends the other processes. Ending twice is no error."""
-        with self._failing:
-            self.failure = self.failure or "it was closed"
+        self.lose("it was closed")
         for other in self.others:
-            other.pipe.close()  # it sees that, and leaves
+            other.leave()
         until = time.monotonic() + ENDING_S
         for other in self.others:
             other.end(until)
         self.folder.cleanup()
 
 
-class _Other:
-    """The process of another rank, as the first sees it."""
-
-    def __init__(self, rank: Rank) -> None:
-        context = get_context("spawn")
-        self.rank = rank.rank
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(rank, theirs), name=f"linnet rank {rank.rank}", daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def ended(self) -> str:
-        """Why, as it said itself, or else its exit code."""
-        try:
-            if self.pipe.poll():
-                return f"stopped: {self.pipe.recv()}"
-        except (EOFError, OSError):
-            pass
-        self.process.join(1.0)
-        return f"ended with exit code {self.process.exitcode}"
-
-    def end(self, until: float) -> None:
-        self.process.join(max(0.0, until - time.monotonic()))
-        if self.process.is_alive():  # it waits for its device, which waits for others
-            self.process.kill()
-            self.process.join()
+def _joined(reports: SimpleQueue[tuple[int, str | None]], joining: Future[RankOps]) -> None:
+    error = joining.exception()
+    reports.put((0, None if error is None else f"{type(error).__name__}: {error}"))
 
 
-def _watch(lead: ref[LeadOps], ends: list[int]) -> None:
-    """Until a process ends: then whoever waits for its terms is let go. Holds the first rank's op set no longer than others do."""
-    wait(ends)
+def _heard(lead: ref[LeadOps], reports: SimpleQueue[tuple[int, str | None]], rank: int, report: str | None) -> None:
+    """Holds the first rank's op set no longer than others do."""
+    reports.put((rank, report))
     ops = lead()
-    if ops is not None and ops.failure is None:
-        ops.fail("a device was lost")
-        ops.abandon()
+    if ops is not None and report is not None:
+        ops.lose(f"rank {rank} {report}")
 
 
-def _work(rank: Rank, pipe: Connection) -> None:
-    """The life of a rank that is not the first: does as it is told, until the pipe is closed."""
-    Thread(target=_leave_with_parent, daemon=True).start()
+def work(rank: Rank, orders: Orders, report: Report) -> None:
+    """The life of a rank that is not the first: does as it is told, until there is nothing more."""
     try:
-        pipe.send(None)
+        report(None)
         ops = rank.join()
+        report(None)
         checkpoint = open_checkpoint(rank.model)
         share = Share(checkpoint.spec, rank.rank, rank.size)
         spec, weights = share.own_spec, load_share(checkpoint, ops, share, rank.target)
         # Hidden states alone: logits are the first rank's, and no sum of theirs goes round.
         run = ops.stepper(spec, partial(forward, ops, spec, weights, "hidden"))
-        pipe.send(None)
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
-        return
-    does: dict[str, Callable[..., Any]] = {"step": run, "copy_page": ops.copy_page}
-    does["allocate_cache"] = partial(ops.allocate_cache, spec)
-    while True:
-        try:
-            what, arguments = pipe.recv()
-        except (EOFError, OSError, KeyboardInterrupt):
-            return
-        try:
+        report(None)
+
+        def allocate_cache(*arguments: Any) -> None:
+            ops.allocate_cache(spec, *arguments)
+            report(None)
+
+        does: dict[str, Callable[..., Any]] = {"step": run, "copy_page": ops.copy_page, "allocate_cache": allocate_cache}
+        while (order := orders.get()) is not None:
+            what, arguments = order
             does[what](*arguments)
-        except Exception as error:
-            pipe.send(f"{type(error).__name__}: {error}")
-            return
-
-
-def _leave_with_parent() -> None:
-    """Ends this process with the one that began it, in whatever it waits for."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    except Exception as error:
+        with suppress(OSError):  # there may be nobody left who hears it
+            report(f"stopped: {type(error).__name__}: {error}")
 
 
 def load_share(checkpoint: Checkpoint, ops: TorchOps, share: Share, target: TensorType | None) -> Weights:

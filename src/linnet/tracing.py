@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def trace_steps(request: Request, chunks: Iterable[Chunk], tokenizer: Tokenizer | None) -> Iterator[TraceStep]:
-    """A step for every token as it comes; before the first, those of the prompt's tokens where the request asks for them."""
+    """A step for every token of the answer as it comes; if the request asks for them, first one for every token of the prompt."""
     prompt_due = request.params.prompt_logprobs is not None
     position = len(request.prompt)
     for chunk in chunks:
@@ -31,7 +31,7 @@ def trace_steps(request: Request, chunks: Iterable[Chunk], tokenizer: Tokenizer 
 
 
 def token_text(token: int, tokenizer: Tokenizer | None) -> str:
-    """A token by itself: part of a character becomes U+FFFD, and without a tokenizer there is no text."""
+    """The text of a single token, in which part of a character becomes U+FFFD; "" without a tokenizer."""
     return "" if tokenizer is None else tokenizer.token_bytes(token).decode("utf-8", "replace")
 
 
@@ -45,7 +45,7 @@ def _prompt_steps(request: Request, tokenizer: Tokenizer | None) -> list[TraceSt
 
 
 def _candidates(entry: TokenLogprob, tokenizer: Tokenizer | None) -> tuple[Candidate, list[Candidate]]:
-    """The token that came, and those that could have."""
+    """The chosen token, and the likeliest alternatives."""
     pairs = ((entry.token_id, entry.logprob), *entry.top)
     chosen, *others = (Candidate(token, token_text(token, tokenizer), logprob) for token, logprob in pairs)
     return chosen, others

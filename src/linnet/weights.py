@@ -44,8 +44,9 @@ class AttentionWeights:
     """`query`, `key` and `value` project the layer's input, or what the latent projections made of it.
 
     sinks: [heads]. query_down, key_value_down, shared_key: see `Latent`. value_embedding: a table [vocab, value width];
-    value_gate: a projection of the input's leading columns to one number per KV head. gate: to the width of what the heads give. key is
-    None where an earlier layer's keys and values are read, and so is value, or where keys serve as values.
+    value_gate: a projection of the input's leading columns to one number per KV head. gate: to the width of what the heads give.
+    temperatures: a table [context, 1] by position. key is None where an earlier layer's keys and values are read, and so is value, or
+    where keys serve as values.
     """
 
     query: Linear
@@ -62,6 +63,7 @@ class AttentionWeights:
     shared_key: Linear | None = None
     value_embedding: Any | None = None
     value_gate: Linear | None = None
+    temperatures: Any | None = None
     gate: Linear | None = None
 
 

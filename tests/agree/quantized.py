@@ -22,7 +22,7 @@ from models import is_matrix, is_transposed
 Through = Callable[[torch.Tensor], torch.Tensor]
 
 
-KEPT = {"wpe", "embed_positions", "gate", "router", "shared_expert_gate", "in_proj_a", "in_proj_b", "in_proj_ba"}
+KEPT = {"wpe", "embed_positions", "gate", "wg", "router", "shared_expert_gate", "in_proj_a", "in_proj_b", "in_proj_ba"}
 """Modules whose matrices loading leaves as they are stored: learned positions, routers, gates of one output, and how fast the delta rule
 forgets and learns."""
 

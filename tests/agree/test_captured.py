@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from family import VOCABULARY
-from harness import Session, difference, load, random_tokens
+from harness import Model, Session, difference, load, random_tokens
 from recorded_graph import Graphs
 
 from linnet import LLM, SamplingParams
@@ -24,20 +24,21 @@ from linnet.forward import forward
 from linnet.load.checkpoint import open_checkpoint
 from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.ops.torch import devices
-from linnet.ops.torch.decode import Run, compiled, cuda_graph
-from linnet.ops.torch.ops import TorchOps
+from linnet.ops.torch.decode import Capture, Run, compiled, cuda_graph
+from linnet.ops.torch.ops import HostWeights, TorchOps
 from linnet.tensors import TYPES
 from models import NAMED, Draw
 
 NAMES = """llama-dynamic mistral-window gemma2-window chatglm-plain deepseek_v2-plain gpt_oss-plain nanochat-plain falcon-alibi gpt2-plain
 mixtral-plain lfm2-biases qwen3_next-plain qwen3_5-biases-tied""".split()
 DRAWS = [draw for draw in NAMED if str(draw) in NAMES]
+Saved = Callable[[Draw], Path]
 [MIXTRAL] = [draw for draw in DRAWS if draw.family == "mixtral"]
 RECURRENT = [draw for draw in DRAWS if draw.family in ("lfm2", "qwen3_5")]
 
 
 @pytest.mark.parametrize(("draw", "kv_dtype"), [*((draw, "f32") for draw in DRAWS), (DRAWS[0], "q8_0")], ids=str)
-def test_replays_give_what_the_op_set_gives(draw: Draw, kv_dtype: str, saved: Callable[[Draw], Path]) -> None:
+def test_replays_give_what_the_op_set_gives(draw: Draw, kv_dtype: str, saved: Saved) -> None:
     lengths, steps = [40, 3, 21], 3
     texts = [random_tokens(length + steps, VOCABULARY) for length in lengths]
     graphs = Graphs()
@@ -56,6 +57,23 @@ def test_replays_give_what_the_op_set_gives(draw: Draw, kv_dtype: str, saved: Ca
     assert graphs.captured >= 2
 
 
+@pytest.mark.parametrize("traced", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("weights", [None, "q8_0"])
+@pytest.mark.parametrize("draw", [draw for draw in DRAWS if str(draw) in ("mixtral-plain", "nanochat-plain")], ids=str)
+def test_steps_out_of_buffers_with_layers_in_host_memory(draw: Draw, weights: str | None, traced: bool, saved: Saved) -> None:
+    """As `compile` has them where layers do not fit on the device."""
+    capture: Capture = compiled(backend="eager") if traced else lambda run: run
+    text, found = random_tokens(24, VOCABULARY), []
+    for held in (False, True):
+        ops, checkpoint = TorchOps(torch.device("cpu"), torch.float32, capture if held else None), open_checkpoint(saved(draw))
+        elsewhere = dict.fromkeys(range(len(checkpoint.spec.layers)), HostWeights(ops)) if held else {}
+        model = Model(ops, checkpoint.spec, checkpoint.assemble(ops, weights and TYPES[weights], elsewhere=elsewhere))
+        session = Session(model, [24], "f32")
+        session.feed({0: text[:20]})
+        found.append(np.concatenate([session.feed({0: [token]})[0] for token in text[20:]]))
+    assert difference(found[1], found[0]) < 1e-5
+
+
 def one_token_each(count: int, pages: int = 1, groups: int = 1) -> Batch:
     """A step of sequences that each have so many pages, full but for the last position; all the same pages."""
     ids, zeros = np.arange(count, dtype=np.int32), np.zeros(count, np.int32)
@@ -69,7 +87,7 @@ def one_token_each(count: int, pages: int = 1, groups: int = 1) -> Batch:
     [*((draw, None, "bf16") for draw in DRAWS), (DRAWS[0], "q4_0", "q8_0"), (MIXTRAL, "q8_0", "f16")],
     ids=str,
 )
-def test_a_captured_step_asks_the_host_for_nothing(draw: Draw, weights: str | None, kv_dtype: str, saved: Callable[[Draw], Path]) -> None:
+def test_a_captured_step_asks_the_host_for_nothing(draw: Draw, weights: str | None, kv_dtype: str, saved: Saved) -> None:
     """On "meta", a device without memory, whatever would be read back, sized by its values, or taken from elsewhere is an error."""
     runs: list[Run] = []
     ops = TorchOps(torch.device("meta"), torch.bfloat16, lambda run: runs.append(run) or run)  # type: ignore[func-returns-value]
@@ -111,6 +129,22 @@ def test_their_states_are_on_nobodys_page(draw: Draw, saved: Callable[[Draw], Pa
         step(one_token_each(3, pages=2, groups=2))
         for states in ops.cache.states.values():
             assert (states.rows != 7).any(1).nonzero()[:, 0].tolist() == [1, 4]
+
+
+@pytest.mark.slow
+def test_models_of_every_kind_are_compiled_side_by_side(saved: Saved) -> None:
+    """Traced whole, one after another in one process: what was learnt of one is not taken to hold for the next."""
+    for draw in DRAWS:
+        text = random_tokens(22, VOCABULARY)
+        sessions = [
+            Session(load(saved(draw), TorchOps(torch.device("cpu"), torch.float32, capture)), [22], "f32")
+            for capture in (None, compiled(backend="eager"))
+        ]
+        for session in sessions:
+            session.feed({0: text[:20]})
+        for token in text[20:]:
+            found = [session.feed({0: [token]})[0] for session in sessions]
+            assert difference(found[1], found[0]) < 1e-5, draw
 
 
 @pytest.mark.slow
@@ -189,7 +223,7 @@ def test_replayed_steps_give_the_same_tokens(graphs: Graphs, monkeypatch: pytest
     assert answers(**options) == replayed
 
 
-def test_layers_with_tables_of_their_own(graphs: Graphs, monkeypatch: pytest.MonkeyPatch, saved: Callable[[Draw], Path]) -> None:
+def test_layers_with_tables_of_their_own(graphs: Graphs, monkeypatch: pytest.MonkeyPatch, saved: Saved) -> None:
     """Where some layers have windows and others see all, each kind has its pages."""
     [draw] = [draw for draw in DRAWS if str(draw) == "gemma2-window"]
     prompts = [random_tokens(length, VOCABULARY) for length in (70, 3, 33)]

@@ -1,13 +1,8 @@
-"""Tensor parallelism: a model divided over two devices gives the logits of the whole one; what goes wrong is said on all of them."""
+"""Tensor parallelism: a model divided over two devices gives the logits of the whole one, or is refused (processes: `test_ranks.py`)."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,19 +13,18 @@ import torch
 from family import VOCABULARY
 from harness import Logits, Model, Session, difference, load, random_tokens
 
-from linnet import LLM, SamplingParams
-from linnet.errors import InvalidRequestError, LinnetError
+from linnet import LLM
+from linnet.errors import InvalidRequestError
 from linnet.load.checkpoint import open_checkpoint
 from linnet.ops.torch.ops import TorchOps
 from linnet.ops.torch.shards import Share, cut_axis
-from linnet.ranks import LeadOps, load_share
+from linnet.ranks import load_share
 from linnet.tensors import F32, TYPES, RawTensor
 from models import BLOCKS, FIRST, NAMED, Draw
 
 Saved = Callable[[Draw], Path]
 PROMPT = random_tokens(45, VOCABULARY)
 CPU = torch.device("cpu")
-GREEDY = SamplingParams(max_tokens=24, temperature=0.0)
 
 
 class Summed(TorchOps):
@@ -81,7 +75,16 @@ def divides(draw: Draw, path: Path, size: int) -> bool:
     return True
 
 
-NAMES = ["llama-gqa", "llama-biases", "falcon-alibi", "mistral-window", "gpt_oss-plain"]
+NAMES = [
+    "llama-gqa",
+    "llama-biases",
+    "falcon-alibi",
+    "mistral-window",
+    "gpt_oss-plain",
+    "cohere-query-key-norms",
+    "stablelm-12b",
+    "stablelm-mqa-norm",
+]
 CHOSEN = list(dict.fromkeys([*FIRST, *(draw for draw in NAMED if str(draw) in NAMES)]))
 
 
@@ -118,69 +121,6 @@ def test_of_the_others_rows_no_bytes_are_read(tmp_path: Path) -> None:
     _, mapped = Path("/proc/self/smaps").read_text().split(str(tmp_path / "weights"), 1)
     resident = next(int(line.split()[1]) * 1024 for line in mapped.splitlines() if line.startswith("Rss:"))
     assert data.nbytes // 2 <= resident < 0.6 * data.nbytes
-
-
-def test_processes_generate_the_same_tokens_and_end_with_the_model() -> None:
-    prompts = ["What is 17 + 25?", "Once upon a time"]
-    with LLM("tiny", ops="torch", kv_dtype="f32") as llm:
-        expected = [completion.token_ids for completion in llm.generate(prompts, GREEDY)]
-    with LLM("tiny", tp=2, device="cpu", kv_dtype="f32") as llm:
-        assert [completion.token_ids for completion in llm.generate(prompts, GREEDY)] == expected
-        processes = [other.process for other in llm.engine.ops.others]
-        assert all(process.is_alive() for process in processes)
-        # One that dies in the middle of an answer ends it, and says which and why.
-        handle = llm.submit("Once", SamplingParams(max_tokens=500, temperature=0.0, ignore_eos=True))
-        chunks = iter(handle)
-        next(chunks)
-        os.kill(processes[0].pid, signal.SIGKILL)
-        for _ in range(2):
-            with pytest.raises(LinnetError, match=r"rank 1 ended with exit code -9.*open the model again"):
-                handle.result(timeout=10)
-            handle = llm.submit("Once", GREEDY)
-    assert not any(process.is_alive() for process in processes)
-
-
-def test_whoever_waits_for_a_lost_device_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As NCCL's sums would wait for ever, and give something once they are abandoned."""
-    waiting, abandoned = threading.Event(), threading.Event()
-
-    def summed(self: LeadOps, terms: torch.Tensor) -> torch.Tensor:
-        waiting.set()
-        assert abandoned.wait(60)
-        return terms
-
-    monkeypatch.setattr(LeadOps, "abandon", lambda self: abandoned.set())
-    with LLM("tiny", tp=2, device="cpu", kv_dtype="f32") as llm:
-        monkeypatch.setattr(LeadOps, "summed", summed)
-        handle = llm.submit("Once", GREEDY)
-        killer = threading.Thread(target=lambda: waiting.wait(60) and os.kill(llm.engine.ops.others[0].process.pid, signal.SIGKILL))
-        killer.start()
-        with pytest.raises(LinnetError, match=r"a device of 2 failed \(rank 1 ended with exit code -9\); open the model again"):
-            handle.result()
-        killer.join()
-
-
-@pytest.mark.slow
-def test_a_rank_says_why_it_failed_and_all_end_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    with LLM("tiny", tp=2, device="cpu", kv_dtype="f32") as llm:
-        llm.engine.ops.tell("copy_page", 0, 10**9, 0)
-        with pytest.raises(LinnetError, match=r"rank 1 stopped: \w+Error: .*open the model again"):
-            llm.generate("Once", GREEDY)
-        assert not any(other.process.is_alive() for other in llm.engine.ops.others)
-
-
-@pytest.mark.slow
-def test_ranks_end_with_the_process_that_began_them() -> None:
-    script = (
-        "from linnet import LLM; llm = LLM('tiny', tp=2, device='cpu'); print(llm.engine.ops.others[0].process.pid, flush=True); input()"
-    )
-    began = subprocess.Popen([sys.executable, "-u", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert began.stdout is not None
-    other = int(began.stdout.readline())
-    began.kill()
-    began.wait()
-    while Path(f"/proc/{other}").exists() and "\nState:\tZ" not in Path(f"/proc/{other}/status").read_text():
-        time.sleep(0.1)
 
 
 def test_what_cannot_be_divided_is_refused_before_anything_is_read() -> None:

@@ -14,9 +14,11 @@ from linnet.arch.spec import (
     Attention,
     Embedding,
     FactorScaling,
+    GatedDeltaNet,
     Latent,
     Layer,
     LongScaling,
+    Mixer,
     Mlp,
     ModelSpec,
     Moe,
@@ -25,9 +27,11 @@ from linnet.arch.spec import (
     Positions,
     Rope,
     Router,
+    ShortConvolution,
+    Temperature,
 )
 from linnet.errors import ModelFileError
-from linnet.weights import AttentionWeights, LayerWeights, MlpWeights, Weights
+from linnet.weights import AttentionWeights, ConvolutionWeights, DeltaNetWeights, LayerWeights, MlpWeights, Weights
 
 NORM = Norm(1e-5)
 ROPE = Rope(8, 10000.0, 64)
@@ -45,6 +49,10 @@ def with_attention(attention: Attention = ATTEND, **changes: Any) -> ModelSpec:
 def sharing(attention: Attention = ATTEND, number: int = 0, **changes: Any) -> ModelSpec:
     """A layer that reads the keys and values of another."""
     return with_attention(replace(attention, kv_layer=number), **changes)
+
+
+def with_mixer(mixer: Mixer) -> ModelSpec:
+    return replace(SPEC, layers=(LAYER, replace(LAYER, mixer=mixer)))
 
 
 def with_mlp(mlp: Any, **changes: Any) -> ModelSpec:
@@ -103,7 +111,10 @@ IMPOSSIBLE = [
     (with_attention(LATENT, latent=Latent(12, 16, NORM)), "a shared key part of 16 in heads of 16"),
     (with_attention(LATENT, ropes=(ROPE,)), "a rope that is not over the 8 shared entries"),
     (with_attention(LATENT, query_norm=NORM), "latent attention with query_norm"),
-    (with_attention(LATENT, keys_as_values=True), "latent attention with query_norm, key_norm, value_norm, value_gate or keys_as_values"),
+    (
+        with_attention(LATENT, keys_as_values=True),
+        "latent attention with query_norm, key_norm, value_norm, value_gate, keys_as_values or gated",
+    ),
     (with_attention(LATENT, latent=Latent(12, 8, NORM, query_rank=0)), "query_rank is 0"),
     (with_mlp(LAYER.mlp, width=0), "width is 0"),
     (with_mlp(LAYER.mlp, activation="clamped_swiglu", gated=False), "clamped_swiglu is only a gate"),
@@ -116,6 +127,15 @@ IMPOSSIBLE = [
     (with_router(active=9, groups=1, active_groups=1), "9 active experts of the 8"),
     (with_router(active_groups=5), "5 active groups of 4"),
     (with_router(groups=0), "groups is 0"),
+    (with_mixer(GatedDeltaNet(2, 5, 8, 8, 4, NORM)), "5 value_heads do not share 2 key_heads evenly"),
+    (with_mixer(GatedDeltaNet(2, 4, 2048, 8, 4, NORM)), "key_dim is 2048; it must be 1 to 1024"),
+    (with_mixer(GatedDeltaNet(0, 4, 8, 8, 4, NORM)), "key_heads is 0"),
+    (with_mixer(ShortConvolution(32, 1)), "a convolution of 1 taps; there may be 2 to 64"),
+    (with_mixer(ShortConvolution(32, 65)), "a convolution of 65 taps"),
+    (with_mixer(ShortConvolution(0, 3)), "width is 0"),
+    (replace(with_mixer(ShortConvolution(32, 3)), bidirectional_prompt=True), "a prompt whose tokens see each other, in recurrent layers"),
+    (with_attention(temperature=Temperature(0.1, 0)), "layer 1: length is 0"),
+    (with_attention(temperature=Temperature(float("nan"), 8)), "layer 1: temperature grows by nan"),
     (replace(SPEC, layers=(replace(LAYER, parallel=True, mlp_post_norm=NORM),)), "attention and mlp are parallel"),
     (replace(SPEC, layers=(replace(LAYER, mlp=replace(MOE, experts=2**17 + 4)),)), "131076 experts in all layers together"),
 ]
@@ -137,29 +157,31 @@ def test_what_cannot_be_is_named(spec: ModelSpec, message: str) -> None:
 def test_every_field_that_a_spec_may_read_is_one_of_the_weights() -> None:
     """And every field of the weights is read by some spec."""
     norms = dict.fromkeys(("attention_post_norm", "mlp_post_norm", "attention_sum_norm", "mlp_sum_norm"), NORM)
-    full = replace(ATTEND, query_norm=NORM, key_norm=NORM, sinks=True, value_gate=4)
+    full = replace(ATTEND, query_norm=NORM, key_norm=NORM, sinks=True, value_gate=4, gated=True)
     latent = replace(LATENT, latent=Latent(12, 8, NORM, query_rank=6))
     router = replace(MOE.router, corrected=True, rescaled=True)
     moe = replace(MOE, router=router, shared=Mlp(64, "silu"), shared_gated=True, branch_norm=NORM)
     whole = replace(LAYER, mixer=full, remixed=True, rescaled=True, per_layer=PerLayer(4, "silu", NORM), **norms)
-    layers = (whole, replace(LAYER, mixer=latent, mlp=moe))
+    net, convolution = GatedDeltaNet(2, 4, 8, 8, 4, NORM), ShortConvolution(32, 3)
+    layers = (whole, replace(LAYER, mixer=latent, mlp=moe), replace(LAYER, mixer=net), replace(LAYER, mixer=convolution))
     embedding = Embedding(norm=NORM, positions=Positions(64), width=16, smear=4)
     spec = replace(SPEC, layers=layers, embedding=embedding, tied=False, backout=0)
     read = set(outer_fields(spec)) | {"layers." + field for layer in layers for field in layer_fields(layer)}
     known = {"layers." + path for path in paths(LayerWeights)} | {path for path in paths(Weights) if path != "layers"}
-    assert read == known
+    assert read | {"layers.attention.temperatures"} == known  # which are computed
 
 
 def paths(kind: Any) -> set[str]:
     """Every path to a tensor of a dataclass of weights."""
     inner = {"attention": AttentionWeights, "mlp": MlpWeights, "experts": MlpWeights}
+    inner |= {"delta_net": DeltaNetWeights, "convolution": ConvolutionWeights}
     found = set()
     for name, annotation in kind.__annotations__.items():
         if name in inner and kind is LayerWeights:
             found |= {f"{name}.{path}" for path in paths(inner[name])}
         elif "Linear" in annotation:
             found |= {f"{name}.matrix", f"{name}.bias"}
-        elif "NormWeights" in annotation:
+        elif "NormWeights" in annotation or "FilterWeights" in annotation:
             found |= {f"{name}.weight", f"{name}.bias"}
         else:
             found.add(name)

@@ -47,11 +47,11 @@ def linnet(env: dict[str, str], tmp_path: Path) -> Linnet:
 def linnet_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Linnet:
     """The same in this process, which has imported everything already: for commands of which many are tried."""
 
-    def run(*arguments: str | os.PathLike[str]) -> Result:
+    def run(*arguments: str | bytes | os.PathLike[str]) -> Result:
         from linnet.cli.main import main
 
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["linnet", *map(os.fspath, arguments)])
+        monkeypatch.setattr(sys, "argv", ["linnet", *map(os.fsdecode, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as left:
             main()

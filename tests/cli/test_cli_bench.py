@@ -100,8 +100,8 @@ def test_where_nothing_fits_that_is_an_error(linnet, wide):
         (("--kv-dtype", "q2_k"), "kv_dtype"),
     ],
 )
-def test_refusals_before_anything_runs(linnet, tmp_path, flags, named):
-    expect_refusal(linnet("bench", "tiny", *flags), named)
+def test_refusals_before_anything_runs(linnet_here, tmp_path, flags, named):
+    expect_refusal(linnet_here("bench", "tiny", *flags), named)
     assert not list(tmp_path.iterdir())
 
 

@@ -32,9 +32,16 @@ LONG = "word " * 3000
         (("run", "tiny", "hi", "--logit-bias", "99999=1"), "99999"),
         (("run", "tiny", "hi", "--logprobs", "2"), "--json"),
         (("run", "tiny", "hi", "--raw", "--system", "x"), "--raw"),
+        (("run", "tiny", "hi", "--raw", "--chat-template", "chatml"), "--chat-template writes conversations, and --raw asks for none"),
+        (("trace", "tiny", "hi", "--raw", "--chat-template", "chatml"), "--chat-template writes conversations"),
         (("run", "tiny", "hi", "--weights", "q9"), "weights is 'q9'; it must be one of"),
         (("run", "tiny", "hi", "--threads", "0"), "threads is 0"),
         (("run", "tiny", "hi", "--context", "5000"), "5000"),
+        (("run", "tiny", "hi", "--device", "gpu"), "device 'gpu' is not one of cpu, cuda"),
+        (("run", "tiny", "hi", "--nvidia", "--device", "cpu"), "--nvidia and --device each say where to compute"),
+        pytest.param(("run", "tiny", "hi", "--device", "cuda:77"), "device 'cuda:77' is GPUs of NVIDIA", marks=pytest.mark.slow),
+        pytest.param(("run", "tiny", "hi", "--cambricon"), "driven by the package torch_mlu", marks=pytest.mark.slow),
+        pytest.param(("serve", "tiny", "--tp", "3"), "it has 4 key and value heads; choose another tp", marks=pytest.mark.slow),
         (("run", "tiny", "hi", "--tokenizer", "nowhere"), "nowhere"),
         (("run", "tiny", "hi", "--chat-template", "nowhere"), "nowhere"),
         (("run", "tiny", LONG), "the context holds 1024"),
@@ -50,8 +57,8 @@ LONG = "word " * 3000
     ],
     ids=lambda value: " ".join(map(str, value[:6]))[:60] if isinstance(value, tuple) else "",
 )
-def test_one_line_and_exit_code_2(linnet, arguments, named):
-    expect_refusal(linnet(*arguments), named)
+def test_one_line_and_exit_code_2(linnet_here, arguments, named):
+    expect_refusal(linnet_here(*arguments), named)
 
 
 @pytest.mark.parametrize(("closed", "code"), [("<&-", 2), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 2)])

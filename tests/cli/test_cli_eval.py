@@ -165,6 +165,8 @@ def test_what_ctrl_c_stops_is_resumed(linnet_here, command, env, tmp_path):
         (["sums.jsonl", "--raw", "--system", "Be brief."], "--system is written by the chat template, which --raw leaves out"),
         (["t.txt", "--temperature", "0.5"], "--temperature is for rows with a reference, and t.txt has none"),
         (["t.txt", "--raw"], "--raw is for rows with a reference"),
+        (["t.txt", "--chat-template", "chatml"], "--chat-template is for rows with a reference"),
+        (["t.txt", "--draft", "tiny"], "--draft is for rows with a reference"),
         (["t.txt", "--limit", "0"], "Invalid value for '--limit'"),
     ],
 )

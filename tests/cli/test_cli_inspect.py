@@ -74,6 +74,9 @@ def vocabulary(tmp_path):
     [
         (("missing.gguf",), "no such file or folder"),
         (("vocabulary.gguf",), "vocabulary.gguf: a vocabulary without tensors"),
+        (("tiny", "--tensors", "*", "--context", "64"), "--context is for the plan of memory, and --tensors lists tensors alone"),
+        (("tiny", "--tensors", "*", "--batch-size", "2"), "--batch-size is for the plan of memory"),
+        (("tiny", "--tensors", "*", "--weights", "q4_0"), "--weights is for the plan of memory"),
         (("tiny", "--tensors", "blk.*"), "no tensor is called 'blk.*'; there are 38, such as model.embed_tokens.weight"),
         (("tiny", "--context", "0"), "--context '0'"),
         (("tiny", "--context", "1025"), "context is 1025 and the model was made for 1024"),
@@ -82,8 +85,8 @@ def vocabulary(tmp_path):
         ((), "Missing argument 'MODEL'"),
     ],
 )
-def test_refusals_are_one_line(linnet, vocabulary, arguments, named):
-    done = linnet("inspect", *arguments)
+def test_refusals_are_one_line(linnet_here, vocabulary, arguments, named):
+    done = linnet_here("inspect", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert named in done.stderr

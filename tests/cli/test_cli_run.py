@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from linnet import LLM, SamplingParams
+from linnet.cli.run import _record
+from linnet.engine.sampling import TokenLogprob
 
 QUESTION = "What is 17 + 25?"
 GREEDY = SamplingParams(temperature=0.0)
@@ -178,6 +182,8 @@ def test_beams_come_at_the_end_best_first(linnet, llm):
     assert record["beam_score"] == expected[0].beam_score
     shown = linnet("run", "tiny", QUESTION, "--num-beams", "3", "--n", "2").stdout
     assert shown == f"[1/2]\n{expected[0].text}\n[2/2]\n{expected[1].text}\n"
+    more = linnet("run", "tiny", QUESTION, "--num-beams", "20", "--max-tokens", "2")  # than a batch has unless told
+    assert (more.returncode, more.stdout) == (0, "7 +\n")
     refused = linnet("run", "tiny", QUESTION, "--num-beams", "3", "--early-stopping", "soon")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "early_stopping is 'soon'; it must be one of False, True, never" in refused.stderr
@@ -193,3 +199,12 @@ def test_layers_off_the_device(linnet):
         refused = linnet("run", "tiny", QUESTION, *flags)
         assert refused.returncode == 2
         assert message in refused.stderr
+
+
+def test_the_log_probability_of_an_impossible_token_is_null_in_json(llm):
+    impossible = TokenLogprob(5, -math.inf, 0.5, ((7, -0.25), (5, -math.inf)))
+    [completion] = llm.generate("hi", SamplingParams(temperature=0.0, max_tokens=1))
+    record = _record("m", [replace(completion, logprobs=[impossible], prompt_logprobs=[None, impossible])], 0.0)
+    entry = {"token_id": 5, "logprob": None, "entropy": 0.5, "top": ((7, -0.25), (5, None))}
+    assert record["logprobs"] == [entry]
+    assert record["prompt_logprobs"] == [None, entry]

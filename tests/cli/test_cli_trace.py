@@ -113,8 +113,8 @@ def test_html_is_a_page_of_the_same_trace(linnet, tmp_path):
         (("tiny", ""), "the prompt is empty"),
     ],
 )
-def test_refusals_are_one_line(linnet, arguments, named):
-    done = linnet("trace", *arguments)
+def test_refusals_are_one_line(linnet_here, arguments, named):
+    done = linnet_here("trace", *arguments)
     assert (done.returncode, [line for line in done.stdout.splitlines() if "prompt tokens" not in line]) == (2, [])
     assert done.stderr.count("\n") == 1
     assert named in done.stderr

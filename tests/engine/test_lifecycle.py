@@ -67,3 +67,16 @@ def test_the_queue_is_bounded_and_its_neighbours_are_not_disturbed() -> None:
     for r in requests:
         assert tokens_of(r, list(engine.outputs(r))) == run(mock_engine(), request(r.prompt, max_tokens=5))
     assert len(run(engine, request([9], max_tokens=5))[0]) == 5
+
+
+def test_what_is_cancelled_before_its_first_step_leaves_the_queue() -> None:
+    engine = mock_engine(max_batch=2, max_queue=1)
+    for _ in range(3):
+        requests = [request([n], max_tokens=5) for n in range(3)]
+        for r in requests:
+            engine.submit(r)
+        assert engine.counters().waiting == 3
+        for r in requests:
+            engine.cancel(r)
+        assert engine.counters().waiting == 0
+    assert len(run(engine, request([9], max_tokens=5))[0]) == 5

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
 from linnet.engine import page_plan
-from linnet.engine.page_plan import page_bytes, plan_pages
+from linnet.engine.page_plan import group_bytes, layer_groups, page_bytes, plan_pages, total_bytes
 from linnet.engine.pages import PageGroup, pages_for
 from linnet.errors import OutOfMemoryError
 from linnet.machine_memory import available_memory
@@ -48,6 +49,23 @@ def test_a_page_is_as_large_as_the_core_makes_it(kv_dtype: str, head_dim: int, v
     assert ops.cache is not None
     assert page_bytes(spec, kv_dtype) * 7 == ops.cache.bytes
     ops.free_cache()
+
+
+def test_layers_that_read_the_keys_and_values_of_others_take_no_pages() -> None:
+    near, far = Attention(4, 2, 16, (), 1.0, window=40), Attention(4, 1, 32, (), 1.0)
+    attentions = (near, far, replace(near, kv_layer=0), replace(far, kv_layer=1), replace(far, kv_layer=1))
+    spec = replace(SPEC, layers=tuple(replace(LAYER, mixer=attention) for attention in attentions))
+    alone = replace(spec, layers=spec.layers[:2])
+    assert layer_groups(spec).windows == layer_groups(alone).windows == (None, 40)
+    assert layer_groups(spec).of_layer == (1, 0, 1, 0, 0)
+    for kv_dtype in KV_DTYPES:
+        assert group_bytes(spec, kv_dtype) == group_bytes(alone, kv_dtype)
+        assert page_bytes(spec, kv_dtype) == page_bytes(alone, kv_dtype)
+        ops = NativeOps(threads=1)
+        ops.allocate_cache(spec, [7, 5], kv_dtype, layer_groups(spec).of_layer)
+        assert ops.cache is not None
+        assert total_bytes([7, 5], group_bytes(spec, kv_dtype)) == ops.cache.bytes
+        ops.free_cache()
 
 
 def test_q8_0_pages_hold_a_scale_for_every_block_of_a_head() -> None:

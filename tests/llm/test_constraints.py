@@ -315,7 +315,7 @@ def test_a_matcher_that_fails_fails_its_request_alone(llm: LLM) -> None:
     """Fails closed: where the state is lost, there is an error and no further token."""
     alone = llm.generate([[9]], SamplingParams(seed=1, max_tokens=40))[0]
     other = llm.submit([9], SamplingParams(seed=1, max_tokens=40))
-    answer = llm._answer([5], SamplingParams(regex="[ab]+", max_tokens=40), True)
+    answer = llm._model.answer([5], SamplingParams(regex="[ab]+", max_tokens=40), True)
     llm.engine.submit(answer.request)
     constraint: Any = answer.request.sequences[0].sampler.constraint
     outputs = llm.engine.outputs(answer.request)

@@ -82,9 +82,9 @@ def test_trace_tells_what_the_prompt_might_have_been(llm: LLM) -> None:
     assert llm.trace(tokens, params=SamplingParams(max_tokens=0)) == []
 
 
-@pytest.mark.parametrize(("top", "options"), [(-1, {}), (1025, {}), (2.0, {}), (True, {}), (5, {"n": 2})])
+@pytest.mark.parametrize(("top", "options"), [(-1, {}), (1025, {}), (2.0, {}), (True, {}), (5, {"n": 2}), (5, {"logprobs": 3})])
 def test_trace_refuses(native: LLM, top: int, options: dict[str, int]) -> None:
-    with pytest.raises(InvalidRequestError, match=r"top is .* from 0 to 1024|n is 2, and trace follows one answer"):
+    with pytest.raises(InvalidRequestError, match=r"top is .* from 0 to 1024|n is 2, and trace follows|logprobs is 3, and a trace"):
         native.trace("x", top, SamplingParams(**options))  # type: ignore[arg-type]
 
 

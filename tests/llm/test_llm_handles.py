@@ -94,6 +94,10 @@ def test_what_cannot_be_honoured_is_refused_at_once() -> None:
         handle = llm.submit("Hello", SHORT)
         with pytest.raises(QueueFullError):
             llm.submit("Hello", SHORT)
+        handle.cancel()
+        with pytest.raises(QueueFullError):
+            llm.generate(["Hello", "Goodbye"], SHORT)  # of which the first is given up again
+        handle = llm.submit("Hello", SHORT)
         assert len(handle.result()[0].token_ids) == 12
         waiting = llm.submit("Hello", SHORT)
     with pytest.raises(ClosedError):

@@ -166,7 +166,7 @@ def test_weights_are_re_encoded(weights: str) -> None:
         ({"ops": "cuda"}, "ops is 'cuda'; it must be one of auto, native, reference, torch"),
         ({"device": "gpu"}, "device 'gpu' is not one of cpu, cuda"),
         ({"device": "cuda:x"}, "device 'cuda:x' is not one of"),
-        ({"device": "cpu:1"}, "this machine has 1 of them"),
+        ({"device": "cpu:1"}, "processors have no numbers; say device=.cpu."),
         ({"device": "cuda", "ops": "native"}, "device is 'cuda', but ops='native' runs on the cpu"),
         ({"dtype": "bf16"}, "dtype is for ops='torch'"),
         ({"dtype": "f64", "ops": "torch"}, "dtype is 'f64'; it must be one of f32, f16, bf16"),

@@ -141,7 +141,7 @@ def test_the_record_is_json_and_says_the_whole_spec() -> None:
     record = json.loads(json.dumps(report.record()))
     assert record["family"] == "llama"
     assert record["spec"]["layers"][0]["layers"] == [0, 1, 2, 3]
-    assert record["spec"]["layers"][0]["attention"]["ropes"][0]["theta"] == report.spec.layers[0].attention.ropes[0].theta
+    assert record["spec"]["layers"][0]["mixer"]["ropes"][0]["theta"] == report.spec.layers[0].attention.ropes[0].theta
     assert record["spec"]["layers"][0]["mlp"] == {"class": "Mlp", "width": 768, "activation": "silu", "gated": True}
     assert len(record["tensors"]) == len(report.tensors)
     assert record["chat_templates"]["default"] == report.chat_templates["default"]

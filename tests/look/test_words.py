@@ -15,6 +15,7 @@ from linnet.arch.spec import (
     DynamicScaling,
     Embedding,
     FactorScaling,
+    GatedDeltaNet,
     Latent,
     Layer,
     LinearScaling,
@@ -25,10 +26,13 @@ from linnet.arch.spec import (
     Moe,
     Norm,
     Output,
+    PerLayer,
     Positions,
     Rope,
     RopeScaling,
     Router,
+    ShortConvolution,
+    Temperature,
     YarnScaling,
 )
 from linnet.look.phrases import joined, number, numbers
@@ -57,6 +61,7 @@ ATTENTION = Attention(
     softcap=50.0,
     latent=Latent(32, 4, NORM, 48),
     value_gate=12,
+    temperature=Temperature(0.1, 8192),
 )
 MOE = Moe(8, Mlp(32, "silu"), Router(2, groups=4, active_groups=2), Mlp(64, "gelu"))
 LAYER = Layer(ATTENTION, MOE, NORM, NORM, NORM, NORM, NORM, NORM)
@@ -67,6 +72,8 @@ PLAIN = ModelSpec("llama", 100, 32, 2048, (Layer(Attention(8, 8, 4, (), 0.5), Ml
 WHERE_IT_MATTERS: list[ModelSpec] = [
     MODEL,
     replace(MODEL, layers=(replace(LAYER, mlp=Mlp(48, "silu")),)),
+    replace(MODEL, layers=(replace(LAYER, mixer=GatedDeltaNet(2, 4, 8, 16, 4, NORM), per_layer=PerLayer(16, "silu", NORM)),)),
+    replace(MODEL, layers=(replace(LAYER, mixer=ShortConvolution(32, 3)),)),
     *(replace(MODEL, layers=(replace(LAYER, mixer=replace(ATTENTION, ropes=(Rope(8, 1e4, 2048, scaling=s),))),)) for s in SCALINGS),
 ]
 """A spec that makes every choice, and others for those that exclude each other."""
@@ -97,7 +104,7 @@ def said(spec: ModelSpec) -> str:
     return "\n".join(f"{section.title}: {section.facts}" for section in describe(spec))
 
 
-@pytest.mark.parametrize("spec", WHERE_IT_MATTERS, ids=lambda spec: type(spec.layers[0].attention.ropes[0].scaling).__name__)
+@pytest.mark.parametrize("spec", WHERE_IT_MATTERS, ids=range(len(WHERE_IT_MATTERS)))
 def test_every_choice_is_said(spec: ModelSpec) -> None:
     words, variants = said(spec), list(others(ModelSpec, spec))
     assert len(variants) > 60

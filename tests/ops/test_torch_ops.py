@@ -12,6 +12,7 @@ import torch
 
 from linnet import LLM, SamplingParams
 from linnet.arch.spec import Attention
+from linnet.bench.device import wait
 from linnet.cli.options import model_group, with_options
 from linnet.errors import InvalidRequestError, MissingDependencyError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
@@ -19,7 +20,7 @@ from linnet.ops.reference import KV_TYPES, rounded
 from linnet.ops.torch import attention as attention_module
 from linnet.ops.torch.attention import attend
 from linnet.ops.torch.cache import Cache, Store
-from linnet.ops.torch.devices import DEVICES, VENDORS, dtype_of, free_memory, open_device, open_devices
+from linnet.ops.torch.devices import DEVICES, VENDORS, check_compiler, dtype_of, free_memory, open_device, open_devices, open_kernels
 from linnet.ops.torch.ops import TorchOps
 from linnet.ops.torch.step import Part
 
@@ -121,7 +122,7 @@ def test_what_pages_held_before_is_nobodys(kv_dtype: str) -> None:
     with LLM("tiny", ops="torch", kv_dtype=kv_dtype, prefix_cache=False) as llm:
         expected = [completion.token_ids for completion in llm.generate(prompts, GREEDY)]
         cache = llm.engine.ops.cache  # type: ignore[attr-defined]
-        for store in (*cache.keys, *cache.values):
+        for store in (*cache.keys.values(), *cache.values.values()):
             store.rows.fill_(np.nan)
         assert [completion.token_ids for completion in llm.generate(prompts, GREEDY)] == expected
 
@@ -191,6 +192,27 @@ def test_types_by_what_the_device_is_fast_at(monkeypatch: pytest.MonkeyPatch) ->
         dtype_of(gpu, "bf16")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (123, 456))
     assert (free_memory(gpu), free_memory(CPU)) == (123, None)
+
+
+def test_what_triton_knows_no_gpu_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pascal: PyTorch's own operations run there, and nothing is compiled."""
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, device.index))
+    assert open_kernels(gpu) is None
+    monkeypatch.setattr("linnet.ops.torch.devices.find_spec", lambda name: name)
+    with pytest.raises(InvalidRequestError, match="knows no GPUs as old as 'cuda:1'; leave compile out"):
+        check_compiler(gpu)
+
+
+def test_the_device_that_is_measured_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch would wait for the current one."""
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
+    for device in (torch.device("cuda", 1), torch.device("mps")):
+        wait(device)
+    assert waited == [torch.device("cuda", 1), "mps"]
 
 
 def test_the_pool_is_planned_by_the_memory_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,8 @@ if __name__ == "__main__":
         attention(capability, half, stored, width, features=stored == "i8")
     packed(capability, half, True, True, "fp16")
     packed(capability, half, False, False, "fp16")
-    attention(capability, "fp32", "fp32", 256)
+    for kind in (half, "fp32"):  # the widest heads that there are, Gemma 4's
+        attention(capability, kind, kind, 512)
     packed(capability, "fp32", True, True, "fp32")
     recurrent(capability, half, 128, 128)
     recurrent(capability, "fp32", 80, 36)

@@ -93,7 +93,7 @@ class Fingerprint:
     """Of a GGUF file: what it says, exactly, and its (float32) numbers, up to the last bits of whoever draws them at random.
 
     words: a digest of the architecture's metadata, to six digits, and of the names and shapes of tensors. weighed: the sum of all
-    numbers, each times a weight that belongs to its place. magnitude: the sum of their magnitudes.
+    numbers, each times a weight that belongs to its place. magnitude: the sum of their magnitudes. What stands for infinity counts 1.
     """
 
     words: str
@@ -113,6 +113,7 @@ def fingerprint(path: Path) -> Fingerprint:
     for tensor in reader.tensors:
         lines.append(f"{tensor.name} {tensor.shape.tolist()}")
         values = tensor.data.astype(np.float64).reshape(-1)
+        values[values > 1e29] = 1
         weighed += float(values @ np.cos(np.arange(values.size) + zlib.crc32(tensor.name.encode()) % 1000))
         magnitude += float(np.abs(values).sum())
     return Fingerprint(hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16], weighed, magnitude)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import signal
 import socket
@@ -187,7 +188,8 @@ def test_what_is_submitted_when_its_client_has_left_is_cancelled() -> None:
 def test_web_sockets_that_close_end_their_answers(own: Server) -> None:
     before = counter(own, CANCELLED)
     with ExitStack() as stack:
-        sockets = [stack.enter_context(websocket(f"ws://127.0.0.1:{own.port}/api/ws")) for _ in range(8)]
+        # max_queue: a client that stops reading at so many messages never reads the server's farewell, and waits ten seconds for it
+        sockets = [stack.enter_context(websocket(f"ws://127.0.0.1:{own.port}/api/ws", max_queue=None)) for _ in range(8)]
         for socket in sockets:
             socket.send(json.dumps({"prompt": "Once", "max_tokens": 900, "ignore_eos": True}))
         assert "text" in json.loads(sockets[0].recv(60))
@@ -345,6 +347,24 @@ def before_each_step(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object])
         return run
 
     monkeypatch.setattr(NativeOps, "stepper", acting)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the process by Linux' /proc")
+def test_health_tells_of_a_device_that_is_lost(tmp_path: Path) -> None:
+    """One of two that share the model: health fails, and the log says which and why."""
+    with running(tmp_path, "tiny", "--tp", "2", "--device", "cpu") as own, own.client() as client:
+        assert client.get("/health").status_code == 200
+        children = [int(child) for file in Path(f"/proc/{own.process.pid}/task").glob("*/children") for child in file.read_text().split()]
+        [rank] = [child for child in children if "rank_process" in Path(f"/proc/{child}/cmdline").read_text()]
+        os.kill(rank, signal.SIGKILL)
+        time.sleep(1.1)  # for so long what health found last may hold
+        answer = client.get("/health")
+        assert (answer.status_code, "has stopped taking steps" in answer.text) == (503, True)
+        failed = client.post("/v1/completions", json={"model": "tiny", "prompt": "Once", "max_tokens": 4})
+        assert failed.status_code >= 500
+        log = own.log.read_text()
+        assert "rank 1 ended with exit code -9" in log
 
 
 @pytest.mark.parametrize("busy", [False, True])

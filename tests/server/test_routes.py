@@ -118,6 +118,9 @@ def test_tokens_there_and_back(http: httpx.Client, llm: LLM) -> None:
     assert "token id 9999 is outside" in http.post("/detokenize", json={"tokens": [9999]}).text
     messages = [{"role": "user", "content": "Hi"}]
     assert http.post("/tokenize", json={"messages": messages}).json()["tokens"] == llm.tokenize(messages)
+    assert http.post("/tokenize", json={"messages": messages, "add_special_tokens": False}).json()["tokens"] == llm.tokenize(messages)
+    refused = http.post("/tokenize", json={"messages": messages, "add_special_tokens": True})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "add_special_tokens")
     assert http.get("/tokenizer_info").json()["eos_token"] == "<|end|>"
 
 

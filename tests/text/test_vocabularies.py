@@ -84,6 +84,36 @@ def test_a_user_defined_token_matches_as_content_and_a_marker_only_when_asked() 
     assert tokenizer.decode([256]) == ""
 
 
+def gemma4_metadata() -> dict[str, Any]:
+    pieces = ["▁", *"helo wrd".replace(" ", ""), "\n", "he", "ll", "hell", "hello", "▁hello", "\n\n", "▁▁", "<|turn>", "<turn|>", '<|"|>']
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    types = [3, 3, 3, 2, *[6] * 256, *[1] * (len(pieces) - 3), 3, 3, 4]
+    return {
+        "tokenizer.ggml.model": "gemma4",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": np.array(types, np.int32),
+        "tokenizer.ggml.merges": ["h e", "l l", "he ll", "hell o", "▁ hello", "\n \n", "▁ ▁"],
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+
+
+@pytest.mark.parametrize("text", ["hello  hello\n\n\nworld", " hello", "", "▁", "é hell 🙂\n", "<|turn>hello<turn|>", "a\tb   c"])
+def test_gemma_4_is_cut_as_transformers_does(text: str) -> None:
+    from transformers import GemmaTokenizer
+
+    metadata = gemma4_metadata()
+    tokenizer = Tokenizer.from_gguf_metadata(metadata, "test")
+    tokens = metadata["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
+    oracle = GemmaTokenizer({token: id for id, token in enumerate(tokens)}, merges)
+    assert tokenizer.encode(text) == [2, *oracle.backend_tokenizer.encode(text, add_special_tokens=False).ids]
+    assert tokenizer.decode(tokenizer.encode(text, bos=False)) == text.replace("▁", " ")
+    assert tokenizer.encode(f"<|turn>{text}", special=True)[:2] == [2, tokens.index("<|turn>")]
+    assert tokenizer.eos_ids == {1, tokens.index("<turn|>")}
+
+
 def test_a_merge_that_leads_to_a_control_token_is_not_taken() -> None:
     metadata = gpt2_metadata()
     metadata["tokenizer.ggml.merges"] = ["a b"]

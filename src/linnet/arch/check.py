@@ -116,6 +116,10 @@ def _attention(attention: Attention, hidden: int) -> Iterator[str]:
         yield f"{len(attention.alibi)} alibi slopes for {attention.heads} heads"
     if attention.softcap is not None and not 0 < attention.softcap < inf:
         yield f"softcap is {attention.softcap}"
+    if attention.temperature is not None:
+        yield from _sizes(attention.temperature, "length")
+        if not -1e6 < attention.temperature.beta < 1e6:
+            yield f"temperature grows by {attention.temperature.beta}"
     if attention.value_gate is not None and not 1 <= attention.value_gate <= hidden:
         yield f"value_gate looks at {attention.value_gate} of {hidden} columns"
     for rope in attention.ropes:

@@ -23,6 +23,7 @@ max_length min_length max_new_tokens max_sequence_length model_max_length tokeni
 top_p typical_p num_beams num_beam_groups num_return_sequences length_penalty repetition_penalty diversity_penalty
 no_repeat_ngram_size encoder_no_repeat_ngram_size early_stopping renormalize_logits return_dict return_dict_in_generate
 output_attentions output_hidden_states output_scores chunk_size_feed_forward use_flash_attention use_flash_attn
+residual_dropout embedding_dropout
 _attn_implementation_autoset unsloth_fixed is_llama_config pretraining_tp bos_token eos_token tf_legacy_loss gradient_checkpointing
 remove_invalid_values is_decoder rope_finetuned finetuned _from_model_config
 """
@@ -85,6 +86,12 @@ class Config:
                 raise self.error(key, f"{value!r}, as {name} says,")
             self._values[key] = value
             self._names[self._prefix + key] = self._prefix + name
+
+    def settle(self, key: str) -> None:
+        """Takes a list that has the same value for every layer as that value."""
+        value = self._values.get(key)
+        if isinstance(value, (list, tuple)) and value and all(type(one) is int and one == value[0] for one in value):
+            self._values[key] = value[0]
 
     def integer(self, key: str, default: Any = _REQUIRED, low: int = 1, high: int = 2**31 - 1) -> int:
         value = self._get(key, default)

@@ -20,8 +20,7 @@ from linnet.errors import UnsupportedModelError
 ROPES = {"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6}, "sliding_attention": {}}
 # What transformers assumes, also of the model that has no towers for what it sees and hears ("unified").
 DEFAULTS = {"vocab_size": 262_144, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "rope_parameters": ROPES}
-APART = {"sliding_window": 512, "max_position_embeddings": 131_072, "hidden_size_per_layer_input": 256}
-UNIFIED = {"sliding_window": 1024, "max_position_embeddings": 262_144}
+APART, UNIFIED = ({"sliding_window": 512 * times, "max_position_embeddings": 131_072 * times} for times in (1, 2))
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
@@ -47,8 +46,9 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
         return Layer(attention, block, norm, norm, norm, norm, per_layer=per_layer, rescaled=rescaled)
 
     layers = tuple(map(layer, _attentions(config, sizes, norm, slides, shared), widths))
-    embedding, output = Embedding(scale=sizes.hidden**0.5), Output(softcap=config.optional_number("final_logit_softcapping"))
-    spec = ModelSpec("gemma4", sizes.vocab, sizes.hidden, config.integer("max_position_embeddings"), layers, norm, tied, embedding, output)
+    context, softcap = config.integer("max_position_embeddings"), config.optional_number("final_logit_softcapping", 30.0 if gguf else None)
+    embedding = Embedding(scale=sizes.hidden**0.5)
+    spec = ModelSpec("gemma4", sizes.vocab, sizes.hidden, context, layers, norm, tied, embedding, Output(softcap=softcap))
     return spec, table(spec, None if gguf else config.flag("attention_bias", False))
 
 
@@ -63,13 +63,14 @@ def _attentions(config: Config, sizes: Sizes, norm: Norm, slides: list[bool], sh
         dims[False] = config.integer("global_head_dim", 512)
         kv_heads[False] = (config.optional_integer("num_global_key_value_heads") if as_values else None) or sizes.kv_heads
     config.ignore(["global_head_dim", "num_global_key_value_heads"])
-    dims |= {near: of_layer(config, slides.index(near), "head_dim", dims[near]) for near in set(slides)}
+    given = [of_layer(config, index, "head_dim", dims[near]) for index, near in enumerate(slides)]
+    dims |= dict(zip(slides, given, strict=True))
     everywhere, nearby = read_two_ropes(config, dims[False], 1e4, dims[True])
     window, last = config.optional_integer("sliding_window"), {near: index for index, near in enumerate(slides[:shared])}
     made: list[Attention] = []
     for index, near in enumerate(slides):
-        if of_layer(config, index, "head_dim", dims[near]) != dims[near]:
-            raise config.error("per_layer_config", f"a head_dim of {dims[near]}, as in layer {slides.index(near)}, in layer {index}")
+        if given[index] != dims[near]:
+            raise config.error("per_layer_config", f"a head_dim of {dims[near]}, as in others of its kind, in layer {index}")
         heads, rope = of_layer(config, index, "num_key_value_heads", kv_heads[near]), nearby if near else everywhere
         attention = Attention(sizes.heads, heads, dims[near], (rope,), 1.0, window if near else None, norm)
         if index < shared:
@@ -83,7 +84,8 @@ def _attentions(config: Config, sizes: Sizes, norm: Norm, slides: list[bool], sh
 
 
 def _per_layer(config: Config, sizes: Sizes, norm: Norm) -> PerLayer | None:
-    width = config.integer("hidden_size_per_layer_input", 0, low=0)
+    usual = 256 if config.format == "hf" and "unified" not in config.text("model_type", "") else 0
+    width = config.optional_integer("hidden_size_per_layer_input", usual, low=0)
     if config.integer("vocab_size_per_layer_input", sizes.vocab) != sizes.vocab and width:
         raise config.error("vocab_size_per_layer_input", f"as many as vocab_size ({sizes.vocab})")
     return PerLayer(width, config.activation("hidden_activation"), norm) if width else None

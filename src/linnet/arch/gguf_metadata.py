@@ -6,14 +6,14 @@ Nothing here is trusted: whoever writes a file reads its metadata back and compa
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isclose, log
+from math import isclose, log, log2
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.rope import inverse_frequencies
-from linnet.arch.rope_config import longest
+from linnet.arch.rope_config import STILL, longest
 from linnet.arch.spec import FactorScaling, Layer, LinearScaling, Llama3Scaling, LongScaling, ModelSpec, Moe, Rope, YarnScaling
 
 Metadata = dict[str, Any]
@@ -23,7 +23,7 @@ _GATING = {"softmax": 1, "sigmoid": 2, "softmax_chosen": 3}
 def metadata_of(spec: ModelSpec, architecture: str) -> Metadata:
     """Keys without the architecture's prefix. What GGUF has no key for is left out: whoever reads the file may get another spec."""
     layer = spec.layers[0]
-    values = {**_sizes(spec), **_norms(layer), **_rotation(layer), **_windows(spec), **_experts(spec), **_caps(spec)}
+    values = {**_sizes(spec), **_norms(layer), **_rotation(spec), **_windows(spec), **_experts(spec), **_caps(spec)}
     for particular in _PARTICULAR.get(architecture, ()):
         values |= particular(spec)
     return values
@@ -45,10 +45,10 @@ def compressed_pages(spec: ModelSpec) -> Metadata:
 
 def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     """Scalings that GGUF has as tensors, float32 [dim / 2]: divisors of each frequency."""
-    rope = _rope(spec.layers[0])
+    rope = spec.main_rope
     scaling = rope and rope.scaling
     if isinstance(scaling, FactorScaling):
-        return {"rope_freqs.weight": np.array(scaling.factors, np.float32)}
+        return {"rope_freqs.weight": np.minimum(scaling.factors, STILL).astype(np.float32)}
     if isinstance(scaling, Llama3Scaling):
         assert rope is not None
         plain, _ = inverse_frequencies(Rope(rope.dim, rope.theta, rope.context), 0)
@@ -59,12 +59,8 @@ def factor_tensors(spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
     return {}
 
 
-def _rope(layer: Layer) -> Rope | None:
-    return layer.attention.ropes[0] if layer.attention.ropes else None
-
-
 def _sizes(spec: ModelSpec) -> Metadata:
-    attention, rope = spec.layers[0].attention, _rope(spec.layers[0])
+    attention, rope = spec.layers[0].attention, spec.main_rope
     return {
         "vocab_size": spec.vocab_size,
         "context_length": rope.context if rope and longest(rope) == spec.context else spec.context,
@@ -84,8 +80,8 @@ def _norms(layer: Layer) -> Metadata:
     return {{"rms": "attention.layer_norm_rms_epsilon", "layer": "attention.layer_norm_epsilon"}[norm.kind]: norm.epsilon}
 
 
-def _rotation(layer: Layer) -> Metadata:
-    rope = _rope(layer)
+def _rotation(spec: ModelSpec) -> Metadata:
+    rope = spec.main_rope
     return {} if rope is None else {"rope.dimension_count": rope.dim, "rope.freq_base": rope.theta, **_scaling(rope)}
 
 
@@ -126,6 +122,12 @@ def _window_period(spec: ModelSpec) -> Metadata:
     """How often a layer sees everything."""
     everywhere = [index for index, layer in enumerate(spec.layers) if layer.attention.window is None]
     return {"attention.sliding_window_pattern": everywhere[0] + 1} if everywhere else {}
+
+
+def _sliding_layers(spec: ModelSpec) -> Metadata:
+    """Whether each layer has a window."""
+    sliding = [layer.attention.window is not None for layer in spec.layers]
+    return {"attention.sliding_window_pattern": np.array(sliding)} if any(sliding) else {}
 
 
 def _experts(spec: ModelSpec) -> Metadata:
@@ -198,6 +200,13 @@ def _deepseek(spec: ModelSpec) -> Metadata:
     return {"leading_dense_block_count": dense_first, "expert_shared_count": shared, **router}
 
 
+def _sparse_layers(spec: ModelSpec) -> Metadata:
+    """The first layer with experts, and how many lie between two such."""
+    sparse = [index for index, layer in enumerate(spec.layers) if isinstance(layer.mlp, Moe)] or [len(spec.layers)]
+    step = sparse[1] - sparse[0] if len(sparse) > 1 else 1
+    return {"leading_dense_block_count": sparse[0], "interleave_moe_layer_step": step}
+
+
 def _latent(spec: ModelSpec) -> Metadata:
     attention = spec.layers[0].attention
     latent, scaling = attention.latent, attention.ropes[0].scaling
@@ -214,23 +223,67 @@ def _latent(spec: ModelSpec) -> Metadata:
 
 
 def _two_bases(spec: ModelSpec) -> Metadata:
-    """Layers that see everything, which alone scale, have the main base, those with a window one of their own."""
-    everywhere, nearby = ([x for x in spec.layers if (x.attention.window is not None) is sliding] for sliding in (False, True))
-    values = _rotation(everywhere[0]) if everywhere else {}
-    return values | {"rope.freq_base_swa": nearby[0].attention.ropes[0].theta} if nearby else values
+    """Layers with a window have a base of their own."""
+    nearby = [layer for layer in spec.layers if layer.attention.window is not None]
+    return {"rope.freq_base_swa": nearby[0].attention.ropes[0].theta} if nearby else {}
+
+
+def _ministral3(spec: ModelSpec) -> Metadata:
+    """A multiplier of 1 says that cosines and sines are not scaled."""
+    rope, temperature = spec.main_rope, spec.layers[0].attention.temperature
+    values: Metadata = {} if temperature is None else {"attention.temperature_scale": temperature.beta}
+    if rope is not None and isinstance(rope.scaling, YarnScaling) and rope.scaling.attention_factor == 1:
+        values |= {"rope.scaling.yarn_log_multiplier": 1.0, "rope.scaling.attn_factor": 1.0}
+    return values
+
+
+def _alibi(spec: ModelSpec) -> Metadata:
+    """The slope of the last head is 2 to the power of less this, if heads are a power of two; else that of the last of such a number."""
+    slopes = spec.layers[0].attention.alibi
+    assert slopes is not None
+    return {"attention.max_alibi_bias": -log2(slopes[2 ** (len(slopes).bit_length() - 1) - 1])}
+
+
+def _gemma4(spec: ModelSpec) -> Metadata:
+    """Heads of two widths, and sizes of every layer."""
+    everywhere, nearby = ([x.attention for x in spec.layers if (x.attention.window is not None) is sliding] for sliding in (False, True))
+    far, near = (everywhere or nearby)[0], (nearby or everywhere)[0]
+    blocks = [layer.mlp.shared if isinstance(layer.mlp, Moe) else layer.mlp for layer in spec.layers]
+    per_layer = spec.layers[0].per_layer
+    return {
+        "attention.head_count_kv": np.array([layer.attention.kv_heads for layer in spec.layers], np.int32),
+        "attention.key_length": far.head_dim,
+        "attention.key_length_swa": near.head_dim,
+        "attention.value_length": far.head_dim,
+        "attention.value_length_swa": near.head_dim,
+        "attention.shared_kv_layers": len(spec.layers) - len(spec.kv_layers),
+        "embedding_length_per_layer_input": 0 if per_layer is None else per_layer.width,
+        "feed_forward_length": np.array([block.width if block else 0 for block in blocks], np.int32),
+        "rope.dimension_count": far.ropes[0].dim,
+        "rope.dimension_count_swa": near.ropes[0].dim,
+    }
 
 
 _PARTICULAR: dict[str, tuple[Callable[[ModelSpec], Metadata], ...]] = {
+    "cohere2": (_logit_scale, _sliding_layers),
     "command-r": (_logit_scale,),
     "deepseek": (_expert_width, _deepseek),
     "deepseek2": (_expert_width, _deepseek, _latent),
     "dots1": (_expert_width, _deepseek),
+    "ernie4_5-moe": (_expert_width, _shared_width, _sparse_layers),
+    "exaone4": (_sliding_layers,),
     "gemma3": (_two_bases, _window_period),
+    "gemma4": (_two_bases, _sliding_layers, _expert_width, _gemma4),
     "glm4moe": (_expert_width, _deepseek),
     "gpt-oss": (_expert_width,),
     "gptneox": (_parallel,),
     "granite": (_granite,),
+    "hunyuan-moe": (_expert_width, _shared_width),
+    "minimax-m2": (_expert_width,),
     "granitemoe": (_granite, _mixture_width, _shared_width),
+    "mistral3": (_ministral3,),
+    "mpt": (_alibi,),
+    "olmo2": (_two_bases, _sliding_layers),
     "qwen": (_both_widths,),
     "qwen2moe": (_expert_width, _shared_width),
     "qwen3moe": (_expert_width,),

@@ -5,16 +5,11 @@ Nothing here is trusted: whoever writes a folder reads its config back and compa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from linnet.arch.hf_families import ACTIVATIONS, FAMILIES, Fields, Values
 from linnet.arch.hf_rope import ways_to_scale
-from linnet.arch.spec import Layer, LongScaling, ModelSpec, Moe, Rope
-
-Values = dict[str, Any]
-Fields = Container[tuple[int | None, str]]
-
-_ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "relu_squared": "relu2"}
+from linnet.arch.spec import ModelSpec
 
 
 class Way(NamedTuple):
@@ -29,10 +24,10 @@ def hf_configs(spec: ModelSpec, fields: Fields) -> list[Way]:
     checkpoint has, by layer and path, biases above all."""
     ways = []
     for model_type in _ALIKE.get(spec.family, (spec.family,)):
-        if model_type in _FAMILIES:
-            architecture, make = _FAMILIES[model_type]
+        if model_type in FAMILIES:
+            architecture, make = FAMILIES[model_type]
             absent = _RENAMED.get(model_type, "").split()
-            for scaling in ways_to_scale(_rope(spec)):
+            for scaling in ways_to_scale(spec.main_rope):
                 usual = {key: value for key, value in _usual(spec, scaling).items() if key not in absent}
                 ways.append(Way(architecture, {"model_type": model_type, **usual, **make(spec, fields)}))
     return ways
@@ -42,6 +37,7 @@ _ALIKE = {
     "baichuan": ("llama",),
     "chatglm": ("glm",),
     "gemma3": ("gemma3_text",),
+    "exaone": ("llama",),
     "glm4": ("glm4", "glm"),
     "internlm2": ("llama",),
     "llama": ("llama", "mistral"),
@@ -55,7 +51,7 @@ _ALIKE = {
 def _usual(spec: ModelSpec, scaling: Values | None) -> Values:
     """What most families say under the same names."""
     layer = spec.layers[0]
-    attention, rope = layer.attention, _rope(spec)
+    attention, rope = layer.attention, spec.main_rope
     values: Values = {
         "vocab_size": spec.vocab_size,
         "hidden_size": spec.hidden,
@@ -64,7 +60,7 @@ def _usual(spec: ModelSpec, scaling: Values | None) -> Values:
         "num_key_value_heads": attention.kv_heads,
         "head_dim": attention.head_dim,
         "intermediate_size": spec.dense_block.width,
-        "hidden_act": _ACTIVATIONS.get(spec.dense_block.activation),
+        "hidden_act": ACTIVATIONS.get(spec.dense_block.activation),
         "max_position_embeddings": spec.context if rope is None else rope.context,
         "tie_word_embeddings": spec.tied,
         **_norm(spec),
@@ -84,234 +80,12 @@ def _norm(spec: ModelSpec) -> Values:
     return {} if norm is None else {{"rms": "rms_norm_eps", "layer": "layer_norm_eps"}[norm.kind]: norm.epsilon}
 
 
-def _rope(spec: ModelSpec) -> Rope | None:
-    """That of a layer which sees everything, if there is one: where they differ, it alone scales."""
-    everywhere = sorted(spec.layers, key=lambda layer: layer.attention.window is not None)
-    return next((rope for layer in everywhere for rope in layer.attention.ropes), None)
-
-
-def _moe(spec: ModelSpec) -> Moe | None:
-    return next((layer.mlp for layer in spec.layers if isinstance(layer.mlp, Moe)), None)
-
-
-# ---- what only some families say, or say in their own way
-def _biases(spec: ModelSpec, fields: Fields) -> Values:
-    return {"attention_bias": (0, "attention.query.bias") in fields, "mlp_bias": (0, "mlp.up.bias") in fields}
-
-
-def _attention_bias(spec: ModelSpec, fields: Fields) -> Values:
-    return {"attention_bias": (0, "attention.query.bias") in fields}
-
-
-def _window(spec: ModelSpec, fields: Fields) -> Values:
-    return {"sliding_window": spec.layers[0].attention.window}
-
-
-def _nothing(spec: ModelSpec, fields: Fields) -> Values:
-    return {}
-
-
-def _mixtral(spec: ModelSpec, fields: Fields) -> Values:
-    moe = _moe(spec)
-    assert moe is not None
-    return {**_window(spec, fields), "num_local_experts": moe.experts, "num_experts_per_tok": moe.router.active}
-
-
-def _experts(spec: ModelSpec, fields: Fields) -> Values:
-    moe = _moe(spec)
-    assert moe is not None
-    shared = {"shared_expert_intermediate_size": moe.shared.width} if moe.shared else {}
-    return {
-        "num_experts": moe.experts,
-        "num_experts_per_tok": moe.router.active,
-        "moe_intermediate_size": moe.expert.width,
-        "norm_topk_prob": moe.router.normalise,
-        **shared,
-    }
-
-
-def _qwen3_moe(spec: ModelSpec, fields: Fields) -> Values:
-    return {**_experts(spec, fields), **_attention_bias(spec, fields)}
-
-
-def _gemma2(spec: ModelSpec, fields: Fields) -> Values:
-    attention = spec.layers[0].attention
-    return {
-        "hidden_activation": _ACTIVATIONS[spec.dense_block.activation],
-        "query_pre_attn_scalar": round(attention.scale**-2),
-        "attn_logit_softcapping": attention.softcap,
-        "final_logit_softcapping": spec.output.softcap,
-        "sliding_window": _any_window(spec),
-        **_attention_bias(spec, fields),
-    }
-
-
-def _gemma3(spec: ModelSpec, fields: Fields) -> Values:
-    nearby = [layer.attention.ropes[0].theta for layer in spec.layers if layer.attention.window is not None]
-    said = {name: value for name, value in _gemma2(spec, fields).items() if name != "attn_logit_softcapping"}
-    return {**said, "layer_types": _layer_types(spec), **({"rope_local_base_freq": nearby[0]} if nearby else {})}
-
-
-def _any_window(spec: ModelSpec) -> int | None:
-    return next((layer.attention.window for layer in spec.layers if layer.attention.window is not None), None)
-
-
-def _layer_types(spec: ModelSpec) -> list[str]:
-    def kind(layer: Layer) -> str:
-        return "full_attention" if layer.attention.window is None else "sliding_attention"
-
-    return [kind(layer) for layer in spec.layers]
-
-
-def _granite(spec: ModelSpec, fields: Fields) -> Values:
-    layer = spec.layers[0]
-    return {
-        **_biases(spec, fields),
-        "attention_multiplier": layer.attention.scale,
-        "embedding_multiplier": spec.embedding.scale,
-        "residual_multiplier": layer.branch_scale,
-        "logits_scaling": 1 / spec.output.scale,
-    }
-
-
-def _smollm3(spec: ModelSpec, fields: Fields) -> Values:
-    return {**_biases(spec, fields), "no_rope_layers": [int(bool(layer.attention.ropes)) for layer in spec.layers]}
-
-
-def _phi(spec: ModelSpec, fields: Fields) -> Values:
-    return {"qk_layernorm": spec.layers[0].attention.query_norm is not None, "partial_rotary_factor": _rotary_share(spec)}
-
-
-def _phi3(spec: ModelSpec, fields: Fields) -> Values:
-    rope = _rope(spec)
-    scaling = None if rope is None else rope.scaling
-    original = {"original_max_position_embeddings": scaling.original_context} if isinstance(scaling, LongScaling) else {}
-    return {**_window(spec, fields), **original}
-
-
-def _rotary_share(spec: ModelSpec) -> float:
-    rope = _rope(spec)
-    return 1.0 if rope is None else rope.dim / spec.layers[0].attention.head_dim
-
-
-def _gpt_neox(spec: ModelSpec, fields: Fields) -> Values:
-    rope = _rope(spec)
-    assert rope is not None
-    return {
-        "use_parallel_residual": spec.layers[0].parallel,
-        "rotary_pct": _rotary_share(spec),
-        "rotary_emb_base": rope.theta,
-        **_attention_bias(spec, fields),
-    }
-
-
-def _stablelm(spec: ModelSpec, fields: Fields) -> Values:
-    layer = spec.layers[0]
-    return {
-        "use_parallel_residual": layer.parallel,
-        "qk_layernorm": layer.attention.query_norm is not None,
-        "partial_rotary_factor": _rotary_share(spec),
-        "use_qkv_bias": (0, "attention.query.bias") in fields,
-    }
-
-
-def _cohere(spec: ModelSpec, fields: Fields) -> Values:
-    normed = spec.layers[0].attention.query_norm is not None
-    return {"use_qk_norm": normed, "logit_scale": spec.output.scale, **_attention_bias(spec, fields)}
-
-
-def _glm(spec: ModelSpec, fields: Fields) -> Values:
-    return {"partial_rotary_factor": _rotary_share(spec), **_attention_bias(spec, fields)}
-
-
-def _falcon(spec: ModelSpec, fields: Fields) -> Values:
-    layer = spec.layers[0]
-    attention = layer.attention
-    two_norms = layer.parallel and layer.mlp_norm is not None
-    new = two_norms or 1 < attention.kv_heads < attention.heads
-    assert layer.attention_norm is not None
-    return {
-        "new_decoder_architecture": new,
-        "num_kv_heads": attention.kv_heads,
-        "multi_query": attention.kv_heads == 1,
-        "parallel_attn": layer.parallel,
-        "bias": (0, "attention.query.bias") in fields,
-        "alibi": attention.alibi is not None,
-        "ffn_hidden_size": spec.dense_block.width,
-        "activation": _ACTIVATIONS[spec.dense_block.activation],
-        "layer_norm_epsilon": layer.attention_norm.epsilon,
-        **({"num_ln_in_parallel_attn": 1 + two_norms} if new else {}),
-    }
-
-
-def _bloom(spec: ModelSpec, fields: Fields) -> Values:
-    layer = spec.layers[0]
-    assert layer.attention_norm is not None
-    return {
-        "n_layer": len(spec.layers),
-        "n_head": layer.attention.heads,
-        "seq_length": spec.context,
-        "layer_norm_epsilon": layer.attention_norm.epsilon,
-        "apply_residual_connection_post_layernorm": layer.residual == "normed",
-    }
-
-
-def _gpt_oss(spec: ModelSpec, fields: Fields) -> Values:
-    moe = _moe(spec)
-    assert moe is not None
-    return {
-        "num_local_experts": moe.experts,
-        "num_experts_per_tok": moe.router.active,
-        "sliding_window": _any_window(spec),
-        "layer_types": _layer_types(spec),
-        **_attention_bias(spec, fields),
-    }
-
-
-def _gpt2(spec: ModelSpec, fields: Fields) -> Values:
-    named = {"gelu_tanh": "gelu_new", "gelu": "gelu"}
-    layer = spec.layers[0]
-    assert layer.attention_norm is not None
-    return {
-        "n_embd": spec.hidden,
-        "n_layer": len(spec.layers),
-        "n_head": layer.attention.heads,
-        "n_inner": spec.dense_block.width,
-        "n_positions": spec.context,
-        "activation_function": named[spec.dense_block.activation],
-        "layer_norm_epsilon": layer.attention_norm.epsilon,
-    }
-
-
-_Make = Callable[[ModelSpec, Fields], Values]
-_FAMILIES: dict[str, tuple[str, _Make]] = {
-    "bloom": ("BloomForCausalLM", _bloom),
-    "cohere": ("CohereForCausalLM", _cohere),
-    "falcon": ("FalconForCausalLM", _falcon),
-    "gemma": ("GemmaForCausalLM", _attention_bias),
-    "gemma2": ("Gemma2ForCausalLM", _gemma2),
-    "gemma3_text": ("Gemma3ForCausalLM", _gemma3),
-    "glm": ("GlmForCausalLM", _glm),
-    "glm4": ("Glm4ForCausalLM", _glm),
-    "gpt2": ("GPT2LMHeadModel", _gpt2),
-    "gpt_neox": ("GPTNeoXForCausalLM", _gpt_neox),
-    "gpt_oss": ("GptOssForCausalLM", _gpt_oss),
-    "granite": ("GraniteForCausalLM", _granite),
-    "llama": ("LlamaForCausalLM", _biases),
-    "mistral": ("MistralForCausalLM", _window),
-    "mixtral": ("MixtralForCausalLM", _mixtral),
-    "olmo2": ("Olmo2ForCausalLM", _attention_bias),
-    "phi": ("PhiForCausalLM", _phi),
-    "phi3": ("Phi3ForCausalLM", _phi3),
-    "qwen2": ("Qwen2ForCausalLM", _nothing),
-    "qwen2_moe": ("Qwen2MoeForCausalLM", _experts),
-    "qwen3": ("Qwen3ForCausalLM", _attention_bias),
-    "qwen3_moe": ("Qwen3MoeForCausalLM", _qwen3_moe),
-    "smollm3": ("SmolLM3ForCausalLM", _smollm3),
-    "stablelm": ("StableLmForCausalLM", _stablelm),
-}
-CONVERTED = tuple(_FAMILIES)
+CONVERTED = tuple(FAMILIES)
 """What transformers calls the families that can be written so."""
+_GPT2_ABSENT = (
+    "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps "
+    "max_position_embeddings"
+)
 _RENAMED = {
     "bloom": (
         "num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps "
@@ -319,10 +93,14 @@ _RENAMED = {
     ),
     "falcon": "num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps",
     "gpt_oss": "hidden_act",
-    "gpt2": (
-        "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size hidden_act layer_norm_eps "
-        "max_position_embeddings"
-    ),
+    "gpt2": _GPT2_ABSENT,
+    "gpt_bigcode": _GPT2_ABSENT,
+    "mpt": _GPT2_ABSENT,
+    "ministral3": "rope_theta rope_scaling",
+    "nemotron": "layer_norm_eps",
+    "olmo3": "head_dim rope_theta rope_scaling",
+    "starcoder2": "head_dim layer_norm_eps",
+    "cohere2": "head_dim",
     "gpt_neox": "num_key_value_heads head_dim partial_rotary_factor rope_theta",
     "phi": "head_dim",
     "stablelm": "head_dim",

@@ -22,11 +22,11 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
     return spec, table(spec, config.flag("attention_bias", False), config.flag("mlp_bias", False))
 
 
-def llama_spec(config: Config, family: str, window: int | None) -> ModelSpec:
-    """The layer of Llama, with or without a sliding window."""
+def llama_spec(config: Config, family: str, window: int | None, interleaved: bool | None = None) -> ModelSpec:
+    """The layer of Llama, with or without a sliding window. interleaved: see `Rope`; None: as Llama's files have it."""
     sizes = read_sizes(config)
     # GGUF stores the rows of Llama's queries and keys in the order that rotates neighbours.
-    rope = read_rope(config, sizes.head_dim, interleaved=config.format == "gguf")
+    rope = read_rope(config, sizes.head_dim, config.format == "gguf" if interleaved is None else interleaved)
     norm = Norm(config.number("rms_norm_eps", 1e-6))
     attention = Attention(sizes.heads, sizes.kv_heads, sizes.head_dim, (rope,), sizes.head_dim**-0.5, window)
     layer = Layer(attention, Mlp(sizes.width, config.activation()), norm, norm)

@@ -45,6 +45,8 @@ def read_router(
     config.ignore(_TRAINING)
     runs = scoring.replace("_chosen", "")
     name = config.text("scoring_func", runs)
+    if scoring == "sigmoid" and name == "noaux_tc":  # dots.llm1 says both in one
+        name = runs
     number = config.integer("expert_gating_func", 0, low=0)
     if name != runs or number not in (0, _GATING_FUNCTIONS[scoring]):
         key, value = ("scoring_func", repr(name)) if name != runs else ("expert_gating_func", str(number))
@@ -60,15 +62,18 @@ def read_router(
 
 
 def read_corrected_router(config: Config, experts: int) -> Router:
-    """That of DeepSeek V3 ("noaux_tc"), which many took over: sigmoids, corrected for choosing, from the best groups of experts. A GGUF
-    file shows by its tensors whether there are corrections."""
+    """That of DeepSeek V3 ("noaux_tc"), which many took over: sigmoids, corrected for choosing, from the best groups of experts."""
     gguf = config.format == "gguf"
     if (method := config.text("topk_method", "noaux_tc")) != "noaux_tc":
         raise UnsupportedModelError(f"{config.where}: {config.name('topk_method')} is {method!r}; only noaux_tc runs in this family")
     groups, active = config.integer("n_group", 1), config.integer("topk_group", 1)
-    corrected = not gguf or any(name.endswith(".exp_probs_b.bias") for name in config.tensors)
     normalise, scale = config.flag("norm_topk_prob", not gguf), config.number("routed_scaling_factor", 1.0)
-    return read_router(config, experts, normalise, "sigmoid", scale, groups, active, corrected)
+    return read_router(config, experts, normalise, "sigmoid", scale, groups, active, is_corrected(config))
+
+
+def is_corrected(config: Config) -> bool:
+    """Whether a family's router is corrected: always but in GGUF files that lack the tensors."""
+    return config.format != "gguf" or any(name.endswith(".exp_probs_b.bias") for name in config.tensors)
 
 
 def read_moe(config: Config, read_router: Callable[[Config, int], Router]) -> Moe:

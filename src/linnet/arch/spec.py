@@ -118,6 +118,14 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class Temperature:
+    """What rotated queries are multiplied by, the more the further on: 1 + beta * log(1 + floor(position / length)) (Llama 4)."""
+
+    beta: float
+    length: int
+
+
+@dataclass(frozen=True)
 class Attention:
     """Causal grouped-query attention.
 
@@ -134,6 +142,7 @@ class Attention:
         times value_gate_scale (nanochat); None: it has none.
     keys_as_values: the values are the projected keys, before key_norm and rotation; there is no projection of values (Gemma 4).
     value_norm: over each value head, never the whole row; without a weight (Gemma 4).
+    temperature: of the queries, once they are rotated (Ministral 3).
     kv_layer: the number of an earlier layer, alike in window and shape, whose keys and values this one reads; it then has none of
         its own, and what belongs to them is None here (Gemma 3n).
     gated: whether what the heads give is multiplied by the sigmoid of a projection of the layer's input (Qwen 3 Next).
@@ -158,6 +167,7 @@ class Attention:
     value_gate_scale: float = 1.0
     keys_as_values: bool = False
     value_norm: Norm | None = None
+    temperature: Temperature | None = None
     kv_layer: int | None = None
     gated: bool = False
 
@@ -188,11 +198,12 @@ class GatedDeltaNet:
     """Linear attention by the gated delta rule (Yang et al. 2024): a matrix S [key_dim, value_dim] for each value head in place of keys
     and values, so that a token costs the same wherever it stands.
 
-    Queries, keys and values pass a causal convolution of `taps` positions for each column, then SiLU. With query and key of length 1, the
-    query divided by sqrt(key_dim), and for each value head a decay g = exp(-decay * softplus(rate)) and a strength b = sigmoid(strength):
-    S = g S; S += key (b (value - key S))^T; the head gives query S, which is normalised and multiplied by the SiLU of its gate.
+    Queries, keys and values pass a causal convolution of `taps` positions for each column, then SiLU. Queries and keys are divided by their
+    length (1e-6 is added to its square), queries also by sqrt(key_dim). For each value head there is a decay
+    g = exp(-decay * softplus(rate)) and a strength b = sigmoid(strength): S = g S; S += key (b (value - key S))^T; the head gives query S,
+    which is normalised and multiplied by the SiLU of its gate.
     Value heads share `key_heads` query and key heads, neighbours the same.
-    norm: over each head of the result; its weight is [value_dim]. length_epsilon: added to the squared length of queries and keys.
+    norm: over each head of the result; its weight is [value_dim].
     """
 
     key_heads: int
@@ -201,7 +212,6 @@ class GatedDeltaNet:
     value_dim: int
     taps: int
     norm: Norm
-    length_epsilon: float = 1e-6
 
     @property
     def key_width(self) -> int:
@@ -409,6 +419,12 @@ class ModelSpec:
     def is_recurrent(self) -> bool:
         """Whether any layer has a state, which goes forward only: it cannot be had again of an earlier position."""
         return len(self.attentions) < len(self.layers)
+
+    @property
+    def main_rope(self) -> Rope | None:
+        """That of a layer which sees everything, if there is one: where ropes differ, it alone scales."""
+        everywhere = sorted(self.attentions, key=lambda attention: attention.window is not None)
+        return next((rope for attention in everywhere for rope in attention.ropes), None)
 
     @property
     def kv_layers(self) -> tuple[int, ...]:

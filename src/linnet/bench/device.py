@@ -61,7 +61,7 @@ def wait(device: Device) -> None:
     """Until the device has done all that it was asked for."""
     synchronize = _function(device, "synchronize")
     if synchronize is not None and device.type != "cpu":
-        synchronize()
+        synchronize(*(() if device.type == "mps" else (device,)))  # of which there is one
 
 
 def reset_peak_memory(device: Device | None) -> None:

@@ -1,7 +1,8 @@
-"""What commands that answer one prompt share: reading the prompt, and saying what came of it."""
+"""What the commands that answer one prompt share: they read the prompt, and report the answer."""
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from linnet.cli.terminal import note
 from linnet.errors import InvalidRequestError
 
 if TYPE_CHECKING:
+    from linnet.engine.sampling import TokenLogprob
     from linnet.llm import LLM
     from linnet.outputs import Completion
     from linnet.prompts import Prompt
@@ -19,10 +21,12 @@ PROMPT_HELP = "what to say; left out or -: standard input, less its last line en
 RAW_HELP = "complete the prompt as it stands, without the chat template"
 
 
-def check_system(system: str | None, raw: bool) -> None:
-    """Raises InvalidRequestError where there is a system message and nobody to write it."""
-    if system is not None and raw:
+def check_raw(raw: bool, system: str | None, chat_template: str | None) -> None:
+    """Raises InvalidRequestError for --raw beside a system message or a chat template, which it would leave out."""
+    if raw and system is not None:
         raise InvalidRequestError("--system is written by the chat template, which --raw leaves out; drop one of them")
+    if raw and chat_template is not None:
+        raise InvalidRequestError("--chat-template writes conversations, and --raw asks for none; drop one of them")
 
 
 def read_prompt(argument: str | None) -> str:
@@ -67,8 +71,19 @@ def answer_record(completion: Completion) -> dict[str, Any]:
     if completion.beam_score is not None:
         record["beam_score"] = completion.beam_score
     if completion.logprobs is not None:
-        record["logprobs"] = [asdict(entry) for entry in completion.logprobs]
+        record["logprobs"] = [logprob_record(entry) for entry in completion.logprobs]
     return record
+
+
+def logprob_record(entry: TokenLogprob) -> dict[str, Any]:
+    """The log-probabilities of one place, as JSON."""
+    top = tuple((token, finite(logprob)) for token, logprob in entry.top)
+    return {**asdict(entry), "logprob": finite(entry.logprob), "top": top}
+
+
+def finite(logprob: float) -> float | None:
+    """JSON has no infinity: the log-probability of a token that is impossible is null."""
+    return logprob if math.isfinite(logprob) else None
 
 
 def figures(completions: list[Completion]) -> str:

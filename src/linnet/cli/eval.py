@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from linnet import __version__
-from linnet.cli.answering import check_system
+from linnet.cli.answering import check_raw
 from linnet.cli.opening import ModelArgument, check, require_chat_template
 from linnet.cli.options import SINGLE_USER, gathered, model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, page, progress_bar, write_file
@@ -92,10 +92,10 @@ def evaluate(
     greedy and have up to 256 tokens unless a flag says otherwise; what the model's publishers advise is not followed. A model with a chat
     template gets each prompt as a message, unless --raw. What stops can be resumed: --output with --resume.
     """
-    check_system(options.system, options.raw)
+    check_raw(options.raw, options.system, None)  # prompts that are messages have the template at any rate
     check(model, load, sampling)
     _check_files(data, options)
-    planned = _plan(data, options, sampling)
+    planned = _plan(data, options, sampling, load)
     found = _run(model, load, planned, options)
     record = {"linnet": __version__, **found.record()}
     if options.output is not None:
@@ -134,7 +134,7 @@ def _check_files(data: Path, options: EvalOptions) -> None:
         check_report()
 
 
-def _plan(data: Path, options: EvalOptions, sampling: dict[str, Any]) -> Plan:
+def _plan(data: Path, options: EvalOptions, sampling: dict[str, Any], load: dict[str, Any]) -> Plan:
     """What the model is to do, as far as it can be checked without one."""
     from linnet.eval.plan import plan
     from linnet.eval.rows import Question
@@ -147,6 +147,7 @@ def _plan(data: Path, options: EvalOptions, sampling: dict[str, Any]) -> Plan:
         planned.options.update(params=params, system=options.system)
         return planned
     useless = [*sampling, *(name for name in ("raw", "system") if getattr(options, name) not in (None, False))]
+    useless += [name for name in ("chat_template", "draft") if name in load]
     if useless:
         raise InvalidRequestError(f"--{useless[0].replace('_', '-')} is for rows with a reference, and {data} has none; leave it out")
     return planned

@@ -11,6 +11,7 @@ import typer
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import LISTED, model_group, with_options
 from linnet.cli.terminal import clean, page, text_width
+from linnet.errors import InvalidRequestError
 from linnet.look.phrases import size
 
 if TYPE_CHECKING:
@@ -41,9 +42,8 @@ def inspect(
         typer.Option(help=f"plan memory for requests of so many tokens, prompt and answer together: {LISTED}", metavar="N,..."),
     ] = None,
     batch_size: Annotated[
-        str,
-        typer.Option(help=f"plan memory for so many requests at once: {LISTED} (default: 1,4,16)", metavar="N,...", show_default=False),
-    ] = "1,4,16",
+        str | None, typer.Option(help=f"plan memory for so many requests at once: {LISTED} (default: 1,4,16)", metavar="N,...")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object, with every tensor and whole chat templates")] = False,
     *,
     load: dict[str, Any],
@@ -55,8 +55,12 @@ def inspect(
     """
     from linnet.bench.cases import MAX_BATCH, MAX_LENGTH, parse_sizes
 
+    if tensors is not None and not as_json:
+        planned = [name for name, value in (("context", context), ("batch-size", batch_size), *load.items()) if value is not None]
+        if planned:
+            raise InvalidRequestError(f"--{planned[0]} is for the plan of memory, and --tensors lists tensors alone; leave one of them out")
     contexts = None if context is None else parse_sizes("--context", context, MAX_LENGTH)
-    batch_sizes = parse_sizes("--batch-size", batch_size, MAX_BATCH)
+    batch_sizes = parse_sizes("--batch-size", batch_size or "1,4,16", MAX_BATCH)
     check(model, load, {})
     from linnet.look.report import inspect_model
     from linnet.look.tensor_families import matching

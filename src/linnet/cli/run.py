@@ -6,16 +6,16 @@ import json
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_system, figures, read_prompt
+from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_raw, figures, logprob_record, read_prompt
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, write
 from linnet.errors import InvalidRequestError
+from linnet.model_options import PROCESSOR_BATCH
 
 if TYPE_CHECKING:
     from linnet.outputs import Chunk, Completion
@@ -44,7 +44,7 @@ def run(
     The answer streams to standard output, or with --num-beams comes at the end; a last line on standard error says how
     long it took. A model without a chat template completes the prompt as it stands.
     """
-    check_system(system, raw)
+    check_raw(raw, system, load.get("chat_template"))
     for name in ("logprobs", "prompt_logprobs"):
         if name in sampling and not as_json:
             raise InvalidRequestError(f"--{name.replace('_', '-')} is printed only with --json; add it")
@@ -53,7 +53,8 @@ def run(
     from linnet.llm import LLM
 
     opened_at = time.perf_counter()
-    with LLM(model, **load) as llm:
+    beams = sampling.get("num_beams", 1)
+    with LLM(model, **load, max_batch=beams if beams > PROCESSOR_BATCH else None) as llm:
         load_s = time.perf_counter() - opened_at
         params = shell_params(sampling, llm.generation_config)
         asked = as_prompt(llm, model, text, system, raw, load)
@@ -119,7 +120,7 @@ def _record(model: str, completions: list[Completion], load_s: float) -> dict[st
     record["timings"] = {"load_s": load_s, **record["timings"]}
     if completions[0].prompt_logprobs is not None:
         record["prompt_token_ids"] = completions[0].prompt_token_ids
-        record["prompt_logprobs"] = [entry and asdict(entry) for entry in completions[0].prompt_logprobs]
+        record["prompt_logprobs"] = [entry and logprob_record(entry) for entry in completions[0].prompt_logprobs]
     if len(records) > 1:
         record["choices"] = [{"index": completion.index, **choice} for completion, choice in zip(completions, records, strict=True)]
     return record

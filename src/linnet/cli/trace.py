@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_system, figures, read_prompt
+from linnet.cli.answering import PROMPT_HELP, RAW_HELP, answer_record, as_prompt, check_raw, figures, finite, read_prompt
 from linnet.cli.opening import ModelArgument, check
 from linnet.cli.options import gathered, model_group, sampling_group, shell_params, with_options
 from linnet.cli.terminal import note, one_interrupt, page, write_file
@@ -75,7 +75,7 @@ def trace(
     (entropy, in bits: 0 is sure). Probabilities are the model's own, before temperature, penalties and biases. With
     --prompt-logprobs N the prompt's tokens are shown so, too, with N candidates each.
     """
-    check_system(options.system, options.raw)
+    check_raw(options.raw, options.system, load.get("chat_template"))
     if sampling.get("max_tokens") == 0 and "prompt_logprobs" not in sampling:
         raise InvalidRequestError("--max-tokens 0 generates nothing to trace; add --prompt-logprobs N to trace the prompt")
     check(model, load, sampling)
@@ -181,6 +181,5 @@ def _step_record(step: TraceStep) -> dict[str, Any]:
 
 
 def _candidate_record(candidate: Candidate) -> dict[str, Any]:
-    """JSON has no infinity: the log-probability of what cannot come is null."""
-    logprob = candidate.logprob if math.isfinite(candidate.logprob) else None
-    return {"token_id": candidate.token_id, "text": candidate.text, "logprob": logprob, "probability": math.exp(candidate.logprob)}
+    told = {"token_id": candidate.token_id, "text": candidate.text, "logprob": finite(candidate.logprob)}
+    return {**told, "probability": math.exp(candidate.logprob)}

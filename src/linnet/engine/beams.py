@@ -1,7 +1,7 @@
-"""Beam search: several answers to one prompt go on side by side, and the best of what they come to are given.
+"""Beam search: several answers to one prompt are continued side by side, and the best of the finished ones are given.
 
-It keeps to what transformers' `generate(num_beams=...)` means by each option, so that both give the same tokens. Beams are sequences like
-any others, rows of the same steps; here is only what they have to do with each other.
+Every option means what it means in transformers' `generate(num_beams=...)`, so that both give the same tokens. To the scheduler, beams are
+sequences like any others, rows of the same steps; this file holds only the choice among them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 FEW = 1024
-"""Tokens that mostly reach `top_p`, and are put in order before all are."""
+"""So many tokens mostly add up to `top_p`: these are sorted first, and the whole vocabulary only if they do not."""
 
 
 class Text(Protocol):
-    """The text of an answer as it grows, as far as it tells whether the answer ends."""
+    """The text of an answer as it grows, which tells whether a stop has ended the answer."""
 
     @property
     def stopped(self) -> str | None: ...
@@ -39,8 +39,9 @@ class Text(Protocol):
 
 @dataclass(eq=False)
 class Beam:
-    """An answer in the making. score: the sum of its log-probabilities. logprobs: of its tokens, where asked for. ids, scores: what may
-    follow, once the model has said so: token ids and float32 log-probabilities; logits: float32 [vocab], where still needed."""
+    """An unfinished answer. score: the sum of its log-probabilities. logprobs: of its tokens, if asked for. ids, scores: once the model
+    has computed this beam's logits, the tokens that may follow and their float32 log-probabilities; logits: float32 [vocab], if they are
+    still needed."""
 
     sequence: Sequence
     text: Text | None
@@ -53,7 +54,7 @@ class Beam:
 
 @dataclass(frozen=True)
 class Continuation:
-    """A beam with one token more. score: of all. reason: why it ends with it, if it does."""
+    """A beam with one more token. score: that of the beam with the token. reason: why the answer ends with this token, if it does."""
 
     parent: Beam
     token: int
@@ -69,7 +70,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A finished answer. score: what it is compared by, the sum of its log-probabilities over length**length_penalty, its end counted."""
+    """A finished answer. score: the sum of its log-probabilities over length**length_penalty, the end token counted."""
 
     tokens: list[int]
     score: float
@@ -80,13 +81,13 @@ class Hypothesis:
 class BeamSearch:
     """The beams of one request.
 
-    At each length, once the model has spoken for every beam, the best continuations of all are looked at together, twice as many as there
-    are beams or more: so many that `num_beams` remain when the others end. Those among the first `num_beams` that end are hypotheses, of
-    which the best `num_beams` are kept; the best of those that do not end are the next beams. With a temperature, they are drawn instead,
-    without putting any back, from the softmax of their scores (beam sampling); the order is then that of the draws.
+    At each length, once every beam has its logits, the best continuations of all beams are ranked together: at least twice as many as
+    there are beams, so that `num_beams` remain even if the others end. Those that end, if they are among the first `num_beams`, become
+    hypotheses, of which the best `num_beams` are kept; the best that do not end become the next beams. With a temperature, continuations
+    are drawn without replacement from the softmax of their scores instead (beam sampling), and ranked in the order of the draws.
 
-    live: best first; at first only the prompt's. finished: best first. over: whether no hypothesis can come any more, as far as
-    `early_stopping` wants to know.
+    live: the beams, best first; at first only the prompt. finished: the hypotheses, best first. over: whether the search is at its end,
+    by the rule that `early_stopping` chose.
     """
 
     def __init__(self, request: Request) -> None:
@@ -99,11 +100,11 @@ class BeamSearch:
 
     @property
     def is_due(self) -> bool:
-        """Whether every beam knows what may follow."""
+        """Whether every beam has its candidates for the next token."""
         return not self.over and all(beam.ids is not None for beam in self.live)
 
     def report(self, sequence: Sequence, logits: NDArray[np.float32]) -> None:
-        """Takes the logits [vocab] after a beam's last token; again, where it gave way and was computed anew."""
+        """Takes the logits [vocab] after a beam's last token; a second time, if the sequence was preempted and recomputed."""
         [beam] = [beam for beam in self.live if beam.sequence is sequence]
         scores = sequence.sampler.scores(logits, sequence.tokens, sequence.generated)
         beam.ids, beam.scores = candidates(scores, self.request.params, self.looked_at)
@@ -111,7 +112,7 @@ class BeamSearch:
             beam.logits = logits.copy()
 
     def advance(self, scheduler: Scheduler) -> None:
-        """Each beam gets its next token; sequences that go on as two share their pages, those that do not go on give them back."""
+        """Gives each beam its next token. Beams that continue one sequence share its pages; sequences without a beam free theirs."""
         best = self._continuations()
         self._keep([continuation for continuation in best[: self.width] if continuation.reason is not None])
         going = [continuation for continuation in best if continuation.reason is None]
@@ -125,7 +126,7 @@ class BeamSearch:
             self._go_on(going, scheduler)
 
     def _continuations(self) -> list[Continuation]:
-        """The best of all beams, best first, or as they were drawn."""
+        """The best continuations of all beams, best first, or in the order of the draws."""
         beams = [(beam, beam.ids, beam.scores) for beam in self.live if beam.ids is not None and beam.scores is not None]
         tokens = np.concatenate([ids for _, ids, _ in beams])
         totals = np.concatenate([beam.score + scores.astype(np.float64) for beam, _, scores in beams])
@@ -134,8 +135,8 @@ class BeamSearch:
         return [self._continuation(beams[owners[i]][0], int(tokens[i]), float(totals[i])) for i in chosen]
 
     def _keys(self, totals: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What continuations are ordered by. Gumbel noise makes the order that of draws without replacement from the softmax (Yellott,
-        1977; Kool et al., 2019), keyed by the seed and the position alone, as every draw is."""
+        """The keys that continuations are sorted by. With a temperature, Gumbel noise is added: sorting then draws from the softmax without
+        replacement (Yellott, 1977; Kool et al., 2019). The noise depends on the seed and the position alone, as every draw does."""
         if self.request.params.temperature == 0.0:
             return totals
         position = len(self.live[0].sequence.tokens)
@@ -143,7 +144,7 @@ class BeamSearch:
         return totals - np.log(-np.log(np.maximum(uniform, 2.0**-54)))
 
     def _continuation(self, parent: Beam, token: int, score: float) -> Continuation:
-        """Ends by what ends any answer."""
+        """The continuation, with a reason if it ends: the same rules as for any answer."""
         sequence, text = parent.sequence, parent.text
         if token in self.request.ends:
             return Continuation(parent, token, score, text, "stop")
@@ -155,7 +156,7 @@ class BeamSearch:
         return Continuation(parent, token, score, text, "length" if sequence.generated + 1 == sequence.limit else None)
 
     def _keep(self, ended: list[Continuation]) -> None:
-        """Takes what ended among the hypotheses, as far as it is better than those that there are."""
+        """Adds continuations that ended to the hypotheses, if they are better than the ones already there."""
         for continuation in ended:
             sequence = continuation.parent.sequence
             tokens = [*sequence.tokens[len(self.request.prompt) :], continuation.token]
@@ -166,7 +167,7 @@ class BeamSearch:
         del self.finished[self.width :]
 
     def _is_decided(self, best: float) -> bool:
-        """Whether there are hypotheses enough, and the best of the beams that go on, with this score, is not expected to be better."""
+        """Whether there are enough hypotheses, and the best live beam, whose score is `best`, is not expected to beat them."""
         if len(self.finished) < self.width:
             return False
         params, sequence = self.request.params, self.live[0].sequence
@@ -179,7 +180,7 @@ class BeamSearch:
         return float(score / length**self.request.params.length_penalty)
 
     def _go_on(self, going: list[Continuation], scheduler: Scheduler) -> None:
-        """Gives each continuation a sequence: its parent's, or, where that is taken, one whose own beam ended."""
+        """Gives each continuation a sequence: its parent's, or if that is taken already, one that no beam continues."""
         parents = {continuation.parent.sequence for continuation in going}
         unused = [sequence for sequence in self.request.sequences if sequence not in parents]
         live: list[Beam] = []
@@ -200,9 +201,9 @@ class BeamSearch:
 
 
 def candidates(scores: NDArray[np.float32], params: SamplingParams, looked_at: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Ids and scores of the tokens that may follow one beam, out of log-probabilities [vocab] of which -inf never follows: the best
-    `looked_at`, or, where they are drawn, those that temperature, top_k, top_p and min_p leave. As in transformers, these filters leave at
-    least as many as it takes to end in every way and to go on, and nothing is scaled to sum to 1 again."""
+    """Ids and scores of the tokens that may follow one beam, from its log-probabilities [vocab], in which -inf is never chosen: the best
+    `looked_at`, or for draws, those that temperature, top_k, top_p and min_p keep. As in transformers, the filters keep at least one token
+    more than there are end tokens, so that a beam can always continue, and the rest is not renormalized."""
     if scores.max() == -np.inf:
         return np.zeros(0, np.int64), np.zeros(0, np.float32)
     if params.temperature == 0.0:
@@ -217,7 +218,7 @@ def candidates(scores: NDArray[np.float32], params: SamplingParams, looked_at: i
 
 
 def _filtered(scores: NDArray[np.float32], params: SamplingParams, least: int) -> NDArray[np.int64]:
-    """The tokens that top_k, then top_p, then min_p leave, but `least` of them at least; with one of the latter two, best first."""
+    """The tokens that top_k, then top_p, then min_p keep, but at least `least` of them; best first if top_p or min_p is set."""
     pool = np.arange(len(scores)) if params.top_k == 0 else largest(scores, max(params.top_k, least))
     if params.top_p == 1.0 and params.min_p == 0.0:
         return pool

@@ -1,4 +1,4 @@
-"""What the engine sees of a grammar: which tokens may come next. Knows no text and no grammar."""
+"""How the engine sees a grammar: as the set of tokens that may come next. Knows neither text nor grammars."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 
 class Constraint(Protocol):
-    """Where one answer stands in what it must satisfy. Its methods are called by one thread at a time, and raise where they cannot
-    tell what is allowed, which fails the request: no token is ever drawn without them."""
+    """The state of one answer with respect to the constraint that it must satisfy. Its methods are called by one thread at a time. If one
+    cannot tell which tokens are allowed, it raises, and the request fails: no token is ever drawn without the constraint."""
 
     def fork(self) -> Constraint:
-        """A state of its own for another answer that stands at the same place. May be called from any thread."""
+        """A copy of the state, for another answer that is at the same place. May be called from any thread."""
 
     def allowed(self) -> NDArray[np.uint32]:
-        """The tokens that may come next, a set (`ops/sampling.py`, set_of) that is the caller's to change; none of those that end an
-        answer is in it."""
+        """The set of tokens that may come next (its form is that of `set_of` in ops/sampling.py), without those that end an answer. The
+        caller may change it."""
 
     def advance(self, token: int) -> None:
-        """Takes a token that the answer got: one that was allowed, and does not end it."""
+        """Takes the answer's next token, which was allowed and does not end the answer."""
 
     @property
     def satisfied(self) -> bool:
@@ -34,7 +34,7 @@ class Constraint(Protocol):
 
 
 class AfterToken:
-    """A constraint of what follows a token, each time that it comes, until nothing can follow; an answer is free otherwise."""
+    """A constraint that begins after every occurrence of a token and lasts until it is finished; elsewhere the answer is free."""
 
     def __init__(self, token: int, follows: Constraint, vocab: int, ends: Collection[int]) -> None:
         self._token, self._follows = token, follows

@@ -1,4 +1,4 @@
-"""What an engine has done since it was opened, in numbers that add up. Knows no metrics system."""
+"""What an engine has done since it was opened, as counters and histograms. Knows no metrics system."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ SEQUENCES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 
 @dataclass(frozen=True)
 class Histogram:
-    """counts[i]: values of at most bounds[i] and more than the bound before; the last one: all larger values. total: their sum."""
+    """counts[i]: how many values are at most bounds[i] and larger than the bound before it; the last entry counts all larger values.
+    total: the sum of all values."""
 
     bounds: tuple[float, ...]
     counts: tuple[int, ...]
@@ -33,13 +34,14 @@ class Histogram:
 class Counters:
     """An engine's counters at one moment. All but the last five only grow.
 
-    submitted: requests taken; each is in `outcomes` once it is done, and running or waiting before. refused: requests that found the
-    queue full. finish_reasons: of samples that came to their end. prompt_tokens, cached_tokens: of requests that have begun to run, and
-    how many of these were found in the prefix cache. generated_tokens: those of all samples; each is in `first_token_seconds` (since
-    submission) or `inter_token_seconds` (since the one before). queue_seconds: from submission to the first step. step_seconds: of
-    whole steps; forward_seconds: what the model took of their sum. batch_sizes: sequences in a step. preemptions: how often a sequence
-    gave its pages back. drafted_tokens, accepted_tokens: of speculation. running, waiting: samples, now. pages, pages_used,
-    pages_cached: of the KV cache, in use, and of those not in use, kept in case a prompt begins as they do.
+    submitted: requests that were accepted; each is counted in `outcomes` once it is done. refused: requests that found the queue full.
+    finish_reasons: of all samples that ended. prompt_tokens: of requests that have begun to run; cached_tokens: how many of these were
+    found in the prefix cache. generated_tokens: of all samples; each is also counted in `first_token_seconds` (since submission) or
+    `inter_token_seconds` (since the token before it). queue_seconds: from submission to the first step. step_seconds: of whole steps;
+    forward_seconds: how much of their sum the model took. batch_sizes: sequences per step. preemptions: how often a sequence had to give
+    its pages back. drafted_tokens, accepted_tokens: guesses of speculation, and how many were right. running, waiting: samples at this
+    moment. pages: of the whole KV cache; pages_used: those that sequences hold; pages_cached: those that nobody holds and that are kept
+    for prompts that begin alike.
     """
 
     submitted: int
@@ -67,8 +69,8 @@ class Counters:
 
 
 class Tally:
-    """The counts as they grow: a method for each event, after which they add up. Safe from any thread, and in the middle of itself:
-    a garbage collection can end a request anywhere."""
+    """The counters as they grow, with a method for each kind of event. Safe to call from any thread, and reentrant: the garbage collector
+    can end a request anywhere, even inside one of these methods."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -90,14 +92,14 @@ class Tally:
             self.refused += 1
 
     def start(self, waited: float, prompt: int, cached: int) -> None:
-        """A request that waited so many seconds runs for the first time; so many of its prompt's tokens were found."""
+        """A request runs for the first time, after it waited so many seconds. prompt, cached: its tokens, and how many were cached."""
         with self._lock:
             self.queue_seconds.add(waited)
             self.prompt_tokens += prompt
             self.cached_tokens += cached
 
     def generate(self, seconds: float, first: bool) -> None:
-        """A sample has its first token, after so many seconds, or its next."""
+        """A sample has a new token, so many seconds after the one before it, or after submission if it is the first."""
         with self._lock:
             self.generated_tokens += 1
             (self.first_token_seconds if first else self.inter_token_seconds).add(seconds)
@@ -108,7 +110,7 @@ class Tally:
             self.accepted_tokens += accepted
 
     def finish(self, reason: str) -> None:
-        """A sample has come to its end."""
+        """A sample has ended."""
         with self._lock:
             self.finish_reasons[reason] += 1
 
@@ -119,14 +121,14 @@ class Tally:
             self.request_seconds.add(seconds)
 
     def run(self, sequences: int, seconds: float, forward: float) -> None:
-        """A step of so many sequences took so long, and the model so much of it."""
+        """A step with so many sequences took so many seconds. forward: how many of them the model took."""
         with self._lock:
             self.batch_sizes.add(sequences)
             self.step_seconds.add(seconds)
             self.forward_seconds += forward
 
     def counters(self, **now: int) -> Counters:
-        """A snapshot, with what only `now` tells: the rest of its fields."""
+        """A snapshot. now: the fields that describe this moment, which are not counted here."""
         with self._lock:
             grown: dict[str, Any] = {name: _frozen(value) for name, value in vars(self).items() if not name.startswith("_")}
         return Counters(**{**grown, **now})

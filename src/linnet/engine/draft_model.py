@@ -1,5 +1,5 @@
-"""A smaller model that guesses what the one it serves will say (Leviathan et al., "Fast Inference from Transformers via Speculative
-Decoding", 2023; here a guess is kept only where it is the very token that is drawn)."""
+"""A smaller model that guesses the next tokens of the main model (Leviathan et al., "Fast Inference from Transformers via Speculative
+Decoding", 2023; here, unlike there, a guess is kept only if it is exactly the token that the main model draws)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ Guesses = dict[Sequence, list[int]]
 class DraftModel:
     """Runs the draft model for the sequences of an engine.
 
-    Its keys and values stand under the same page numbers as those of the first group of layers of the model that it serves, in a cache
-    of its own: pages that are shared, found, copied or given back there are so here. Its own is only how far each sequence is computed
-    (`draft_computed`), and which pages are filled. It has the same tokens (see linnet.draft); rows of either vocabulary past the
-    other's are padding.
+    It has a cache of its own, whose pages have the same numbers as those of the main model's first group of layers: a page that is shared,
+    found, copied or freed there is so here too. Only how far each sequence is computed (`draft_computed`), and which pages are filled, is
+    tracked separately. Both models have the same tokens (see linnet.draft); if one has more embedding rows, those are padding.
     """
 
     def __init__(self, ops: Ops, spec: ModelSpec, weights: Weights, kv_dtype: str) -> None:
@@ -48,12 +47,12 @@ class DraftModel:
 
     @property
     def seconds(self) -> float:
-        """What a guess costs; 0 while that is not known, of one time alone for instance."""
+        """How long one guess takes; 0 while it is not known (one measurement is not enough)."""
         return min(self._times) if len(self._times) > 1 else 0.0
 
     def guess(self, most: dict[Sequence, int], tables: Tables) -> Guesses:
-        """Up to that many next tokens of each running sequence, whose pages have room for them; none of one of which there is more to
-        read than a step holds."""
+        """Up to so many next tokens of each running sequence, whose pages have room for them. None for a sequence that still has more
+        tokens to read than fit in a step."""
         guesses: Guesses = {sequence: [] for sequence in most}
         page_table, rope_lengths, prompt_lengths = tables
         own = page_table[:1], rope_lengths, prompt_lengths
@@ -68,7 +67,7 @@ class DraftModel:
         return guesses
 
     def settle(self, sequence: Sequence) -> None:
-        """Forgets what was computed of guesses that did not come."""
+        """Forgets the keys and values of guesses that were wrong."""
         sequence.draft_computed = min(sequence.draft_computed, len(sequence.tokens) - sequence.start - 1)
 
     def _unread(self, sequences: dict[Sequence, int]) -> list[Rows]:
@@ -76,7 +75,7 @@ class DraftModel:
         parts, left = [], self._rows
         for sequence in sequences:
             seen = len(sequence.tokens) - sequence.start
-            self.settle(sequence)  # again, where Ctrl-C ended the step that guessed last
+            self.settle(sequence)  # for when Ctrl-C ended the last step between guess and settling
             if not sequence.draft_computed:
                 sequence.draft_computed = self._found(sequence) * PAGE_SIZE
             count = min(seen - sequence.draft_computed, left)

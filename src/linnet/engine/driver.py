@@ -1,4 +1,4 @@
-"""For coroutines that wait for tokens: a thread that runs steps in their place, and one call a step that wakes those it served."""
+"""For coroutines that wait for tokens: a thread that runs the steps for them, and wakes them with one call per event loop and step."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ logger = logging.getLogger("linnet.engine")
 
 
 class Driver:
-    """Its thread is there as long as requests run that a coroutine has waited for.
+    """Its thread exists as long as there are unfinished requests that a coroutine has waited for.
 
-    lock: the engine's. drive: runs a step, waiting for the turn unless what it is given holds.
+    lock: the engine's. drive: waits for the turn and runs a step, unless the condition that it is given holds before.
     """
 
     def __init__(self, lock: threading.RLock, drive: Callable[[Callable[[], bool]], None]) -> None:
@@ -31,7 +31,7 @@ class Driver:
         self._stopped = False
 
     async def wait(self, request: Request) -> None:
-        """Until the request has outputs or is done."""
+        """Waits until the request has outputs or is done."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -49,12 +49,12 @@ class Driver:
                     del self._waiters[loop]
 
     def wake(self) -> None:
-        """A step is over: has every event loop look, once, who of those that wait in it has something."""
+        """After each step: has every event loop check, once, which of its waiting coroutines can go on."""
         if not self._waiters:
             return
         with self._lock:
             for loop in self._waiters:
-                with suppress(RuntimeError):  # closed, with nobody left in it to wake
+                with suppress(RuntimeError):  # the loop is closed, so nobody waits in it
                     loop.call_soon_threadsafe(self._resolve, loop)
 
     def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -79,7 +79,7 @@ class Driver:
         while self._goes_on():
             try:
                 self._drive(lambda: self._stopped or all(request.done for request in self._followed))
-            except BaseException:  # SystemExit in a caller's callable, say: its request has failed, and the others go on
+            except BaseException:  # such as SystemExit in a caller's callable: that request has failed, the others go on
                 logger.exception("in a step that a thread of the engine's own ran")
 
     def _goes_on(self) -> bool:
@@ -92,7 +92,7 @@ class Driver:
             return False
 
     def _stop(self) -> None:
-        """At exit: the core must not be in the middle of a step when the process takes its memory down."""
+        """At exit of the process: the core must not be in the middle of a step when its memory goes away."""
         self._stopped = True
         thread = self._thread
         if thread is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.spec import ModelSpec
+from linnet.engine.admission import Admission
 from linnet.engine.beams import BeamSearch
 from linnet.engine.check import check_request, most_tokens
 from linnet.engine.counters import Counters, Tally
@@ -34,7 +34,7 @@ from linnet.engine.scheduler import Scheduler
 from linnet.engine.speculative import Speculator
 from linnet.engine.stepping import Stepping
 from linnet.engine.turns import Turns
-from linnet.errors import ClosedError, LinnetError, OutOfMemoryError, QueueFullError
+from linnet.errors import ClosedError, LinnetError, OutOfMemoryError
 from linnet.forward import forward
 from linnet.ops.base import PAGE_SIZE, Batch, Ops
 from linnet.weights import Weights
@@ -85,7 +85,6 @@ class Engine(Runner):
         self.max_batch = max_batch
         self.most_rows = min(prefill_chunk, logit_rows)
         self.slides = slides
-        self._most_at_once = None if max_queue is None else max_batch + max_queue
         self.pool = PagePool(pages, groups.windows)
         prefixes = PrefixCache(self.pool, spec) if prefix_cache and PrefixCache.suits(spec) else None
         # Rows of a bidirectional prompt see those after them, so that all go into one step.
@@ -95,16 +94,15 @@ class Engine(Runner):
         if draft is not None:
             draft.join(self.pool.groups[0], spec.vocab_size, prefill_chunk)
         self._tally = Tally()
+        self._admission = Admission(max_batch, max_queue, self._tally)
         self._stepping = Stepping(self.scheduler, self.speculator, self._tally, run, run_hidden, context)
         self._turns = Turns()
         self._driver = Driver(self._turns.lock, self._drive)
         self._submitted = 0
-        self._draining = self._closed = False
-        self._process = os.getpid()
 
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError, ContextLengthError or OutOfMemoryError where the request can never be honoured."""
-        self._refuse_closed()
+        self._admission.check_open()
         drafts = self.speculator.draft is not None
         check_request(request, self.spec.vocab_size, self.context, self.slides, drafts, self.max_batch, self.pool.has_states)
         beams = self._width(request)
@@ -128,9 +126,8 @@ class Engine(Runner):
             request.beams = BeamSearch(request)
         with self._turns.lock:
             self.check(request)  # again: a session may have taken room meanwhile
-            if self._draining:
-                raise ClosedError("the LLM is being shut down and takes no more requests; those that it has run to their ends")
-            self._refuse_full()
+            # Of requests that have begun, each sample counts: it has a place in the batch.
+            self._admission.admit(len(self._stepping.arrived) + len(self.scheduler.waiting) + len(self.scheduler.running))
             self._stepping.unfinished.add(request)
             self._tally.submit()
             self._submitted += 1
@@ -151,7 +148,7 @@ class Engine(Runner):
     async def wait(self, request: Request) -> None:
         """Waits until the request has outputs or is done, without holding the event loop up: from now on and to the end of the
         request, a thread of the engine's own runs steps, for all requests that there are."""
-        self._refuse_fork()
+        self._admission.check_process()
         await self._driver.wait(request)
 
     def counters(self) -> Counters:
@@ -168,9 +165,9 @@ class Engine(Runner):
 
     def drain(self, until: float = math.inf) -> bool:
         """Refuses new requests from now on, and runs those that there are; whether all were done by the time `until`."""
-        self._refuse_closed()
+        self._admission.check_open()
         self._refuse_reentry()
-        self._draining = True
+        self._admission.draining = True
         while self._stepping.unfinished and time.perf_counter() < until:
             self._drive(lambda: not self._stepping.unfinished, until)
         return not self._stepping.unfinished
@@ -187,7 +184,7 @@ class Engine(Runner):
         is no error: the second waits for that step too, and finishes what an interrupt kept the first from doing."""
         with self._turns.lock:
             self._refuse_reentry()
-            self._closed = True
+            self._admission.closed = True
             self._turns.close()
             for request in tuple(self._stepping.unfinished):
                 self._stepping.fail(request, ClosedError("the LLM was closed while this request ran"))
@@ -200,7 +197,7 @@ class Engine(Runner):
     # ---- for sessions
     def in_turn(self, task: Callable[[], T]) -> T:
         """What `task` gives, run between two steps."""
-        self._refuse_closed()
+        self._admission.check_open()
         self._refuse_reentry()
         try:
             if not self._turns.claim():
@@ -262,7 +259,7 @@ class Engine(Runner):
 
     def _drive(self, enough: Callable[[], bool], until: float = math.inf) -> None:
         """Runs a step as soon as it is this thread's turn, unless there is `enough()` before, or it is `until`."""
-        self._refuse_fork()
+        self._admission.check_process()
         self._refuse_reentry()
         try:
             if self._turns.take(enough, until):
@@ -280,19 +277,3 @@ class Engine(Runner):
         """A caller's callable may not come back. The turn alone does not tell: Ctrl-C while a thread gives its turn up leaves it there."""
         if self._stepping.accepting and self._turns.mine:
             raise LinnetError("a logits_processor, choose or stop callable may not use the LLM that called it: it would wait for itself")
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise ClosedError("the LLM is closed; open a new one")
-        self._refuse_fork()
-
-    def _refuse_full(self) -> None:
-        """What runs or waits is counted by samples that have begun or may begin, and there is a place in the batch for each."""
-        there = len(self._stepping.arrived) + len(self.scheduler.waiting) + len(self.scheduler.running)
-        if self._most_at_once is not None and there >= self._most_at_once:
-            self._tally.refuse()
-            raise QueueFullError(f"{there} requests run or wait, and max_batch and max_queue allow {self._most_at_once}; try again later")
-
-    def _refuse_fork(self) -> None:
-        if self._process != os.getpid():  # the op set's threads are not in this process: an operation would wait for them for ever
-            raise LinnetError("the LLM was opened before this process was forked; open one in this process, or start it with 'spawn'")

@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 LONGEST = 8
-"""Tokens of a match that count: a longer one says no more of what follows."""
+"""The longest match that is looked for: a longer one predicts no better."""
 
 PLACES = 8
-"""Most places that one search compares."""
+"""How many places one search compares, at most."""
 
 WEIGHT = 0.15
-"""What the last guess counts for, among all that were made by matches of its length."""
+"""Weight of the last guess in the moving average of the guesses made by matches of its length."""
 
 
 class PairIndex:
     """The places of each pair of neighbouring tokens in a text that grows, latest first.
 
-    As in LZ77 coders with hash chains: where a pair last ended, and for each place the one before it. start: the first place that is
-    indexed. A hundred bytes a token, and a time that does not grow with the text.
+    It works as the hash chains of LZ77 coders do: it stores where each pair ended last, and for each such place the one before it. start:
+    the first place that is indexed. Takes about a hundred bytes per token, and a time per token that does not grow with the text.
     """
 
     def __init__(self, start: int) -> None:
@@ -45,17 +45,18 @@ class PairIndex:
 class Lookup:
     """Guesses the continuation of one sequence from its own past.
 
-    It follows the longest earlier match of the last tokens while that goes on as the sequence does, and looks for another where it does
-    not; where there is none, one token may stand in place of another, and it goes on behind that, with a match of length 1. Each guess
-    is judged by the token that comes, whether it was used or not, so that what a match of some length is worth in this text is known at
-    no cost. prompt: the index of the prompt's pairs, which samples share. length: tokens that match, 0 without any.
+    It follows the longest earlier match of the last tokens for as long as the sequence continues as the text did there, and then looks
+    for another. If there is none after a long match, it assumes that a single token was replaced, and continues behind it with a match of
+    length 1. Every prediction is compared with the token that comes, whether it was used or not: so it is known, at no cost, how good
+    matches of each length are in this text. prompt: the index of the prompt's pairs, which samples share. length: of the present match,
+    0 if there is none.
     """
 
     def __init__(self, prompt: PairIndex, prompt_length: int) -> None:
         self._prompt = prompt
         self._own = PairIndex(prompt_length)
         self._prompt_length = self._seen = prompt_length
-        self._next = 0  # where the token that follows the match stands
+        self._next = 0  # the place of the token that follows the match
         self.length = 0
         self._rates = [0.0, 0.3, *((length - 1) / (length + 2) for length in range(2, LONGEST + 1))]  # first guesses at guesses
 
@@ -76,14 +77,15 @@ class Lookup:
         self._seen = len(tokens)
 
     def rates(self) -> Iterator[float]:
-        """How likely the first guessed token is to come, then each further one where those before it did; without end."""
+        """The probability that the first guessed token is right, then of each further one given that those before it were; endless."""
         for length in range(self.length, LONGEST):
             yield self._rates[length]
         while True:
             yield self._rates[LONGEST]
 
     def guess(self, tokens: Sequence[int], count: int) -> list[int]:
-        """The next `count` tokens, if the sequence goes on as the match does; a match that overlaps what it guesses goes round."""
+        """The next `count` tokens, if the sequence continues as the text after the match did. If that text reaches the sequence's end,
+        it is repeated as a cycle."""
         guessed = list(tokens[self._next : self._next + count])
         period = len(tokens) - self._next
         while len(guessed) < count:
@@ -91,7 +93,7 @@ class Lookup:
         return guessed
 
     def _search(self, tokens: Sequence[int], last: int) -> None:
-        """Finds the longest match of the tokens up to place `last`; of several the latest."""
+        """Finds the longest earlier match of the tokens up to place `last`; of several, the latest."""
         self.length = 0
         if last < 1:
             return

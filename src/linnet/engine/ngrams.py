@@ -1,4 +1,4 @@
-"""What `no_repeat_ngram_size` forbids: any token that would complete a run of tokens that was there before."""
+"""For `no_repeat_ngram_size`: forbids every token that would complete a run of tokens for a second time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from copy import copy
 
 
 class Ngrams:
-    """Runs of `size` tokens in a text that grows, prompt included; each is looked at once."""
+    """The runs of `size` tokens in a growing text, its prompt included. Every token is looked at once."""
 
     def __init__(self, size: int, tokens: Iterable[int]) -> None:
         self.size = size
@@ -18,7 +18,7 @@ class Ngrams:
             self.add(token)
 
     def fork(self) -> Ngrams:
-        """The same text, to grow another way."""
+        """A copy for a text that begins the same and continues differently."""
         new = copy(self)
         new._followers = defaultdict(set, {run: set(tokens) for run, tokens in self._followers.items()})
         return new
@@ -29,5 +29,5 @@ class Ngrams:
         self._last = (*self._last, token)[1 - self.size :] if self.size > 1 else ()
 
     def forbidden(self) -> list[int]:
-        """Tokens that may not come next."""
+        """The tokens that must not come next."""
         return sorted(self._followers.get(self._last, ())) if len(self._last) == self.size - 1 else []

@@ -21,24 +21,24 @@ MAX_GRAMMAR = 2**19
 """Most characters of a schema, a regular expression or a grammar."""
 BEAMS = ("num_beams", "length_penalty", "early_stopping")
 ADVISED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-"""What a model's generation_config.json may advise: the shell and the server then do so unless told otherwise."""
+"""Options that a model's generation_config.json may recommend; the shell and the server follow it unless told otherwise."""
 CONSTRAINTS = ("json_schema", "json_object", "regex", "choice", "grammar")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams(Options):
-    """How to choose and when to stop, per request. Unknown or out-of-range options raise InvalidRequestError.
+    """How to choose tokens and when to stop, for one request. Unknown or out-of-range options raise InvalidRequestError.
 
-    Logits pass, in this order, through: logit_bias, repetition, presence and frequency penalties,
-    logits_processor, min_tokens, then temperature, top_k, top_p, min_p, and the draw (or `choose`). Log-probabilities
-    are those of the model itself: log-softmax, in float64, of the logits before any of this.
+    The logits pass through these steps, in this order: logit_bias, repetition, presence and frequency penalties, logits_processor,
+    min_tokens, then temperature, top_k, top_p, min_p and the draw; with `choose`, it stands in place of these last five.
+    Log-probabilities are the model's own: the log-softmax, in float64, of the logits before any of these steps.
 
-    One of json_schema, json_object, regex, choice and grammar constrains the answer: a token that would lead away from it is never
-    drawn, and a token that ends the answer only where it is complete; `min_tokens` gives way where nothing can follow. What ends it
-    early (max_tokens, stop) can leave it incomplete. See each field's help text, and docs/constraints.md.
+    One of json_schema, json_object, regex, choice and grammar may constrain the answer. A token that would violate the constraint is never
+    drawn, and a token that ends the answer is drawn only when the answer is complete; `min_tokens` is ignored if nothing else can follow.
+    An answer that ends early (max_tokens, stop) can be incomplete. See each field's help text, and docs/constraints.md.
 
-    With num_beams, several answers go on side by side as in transformers (docs/beams.md): the order above then holds for
-    log-probabilities in place of logits, and `n` is how many of the best are given.
+    num_beams asks for beam search, as in transformers (docs/beams.md): the steps above are then applied to log-probabilities in place of
+    logits, and `n` is how many of the best answers are given.
     """
 
     max_tokens: int | None = option(
@@ -65,7 +65,9 @@ class SamplingParams(Options):
     logits_processor: Callable[[list[int], NDArray[np.float32]], NDArray[np.float32]] | None = option(
         None, "callable (token_ids, logits float32 [vocab]) -> logits, run before sampling"
     )
-    choose: Callable[[NDArray[np.float32]], int] | None = option(None, "callable logits -> token id, in place of sampling")
+    choose: Callable[[NDArray[np.float32]], int] | None = option(
+        None, "callable logits -> token id, in place of temperature, filters and draw"
+    )
     no_repeat_ngram_size: int = option(0, "never complete a run of so many tokens that stood before, prompt included; 0: off", 0, 2**20)
     num_beams: int = option(
         1, "beam search that keeps so many answers going, and gives the n best; with a temperature, beams are drawn; 1: off", 1, MAX_SAMPLES
@@ -106,7 +108,7 @@ class SamplingParams(Options):
                 raise InvalidRequestError("choice is empty; give at least one text")
 
     def _check_beams(self) -> None:
-        """What beam search does not go with, by name."""
+        """Raises InvalidRequestError for options that cannot be combined with beam search, or that need it."""
         if self.num_beams == 1:
             for name, default in (("length_penalty", 1.0), ("early_stopping", False)):
                 value = getattr(self, name)
@@ -121,20 +123,21 @@ class SamplingParams(Options):
             raise InvalidRequestError(f"speculation is {self.speculation!r}, and beams are not guessed ahead; leave it at 'auto' or 'off'")
 
     def refuse_beams(self, what: str, instead: str) -> None:
-        """Raises InvalidRequestError for beam search, on behalf of what gives tokens as they come. instead: what gives beams."""
+        """Raises InvalidRequestError if params ask for beam search. what: the use that cannot have it, since it gives tokens as they come;
+        instead: what the caller can use."""
         if self.num_beams > 1:
             problem = f"num_beams is {self.num_beams}, and {what} gives tokens as they come: beams are known at the end"
             raise InvalidRequestError(f"{problem}; leave num_beams out, or {instead}")
 
     @property
     def constraint(self) -> tuple[str, Any] | None:
-        """What constrains the answer, its name and value; a schema as its JSON text."""
+        """The name and value of the option that constrains the answer, or None. A schema is given as its JSON text."""
         given = ((name, getattr(self, name)) for name in CONSTRAINTS)
         return next(((name, value) for name, value in given if value not in (None, False)), None)
 
 
 def advice(generation_config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model's generation_config.json says of sampling, unchecked."""
+    """The sampling options that a generation_config.json recommends, unchecked."""
     return {name: generation_config[name] for name in ADVISED if generation_config.get(name) is not None}
 
 

@@ -1,4 +1,4 @@
-"""A request, its samples, and what comes out of them. Plain state: the engine does the work."""
+"""A request, its samples, and their outputs. Plain state: the engine does the work."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Output:
-    """One step of one sample: the token it added (None only for max_tokens=0), why it ended, once it has, and when this
-    was, by time.perf_counter()."""
+    """One step of one sample: the token that it added (None only for max_tokens=0), why the sample ended, if it did, and the time of the
+    step, by time.perf_counter()."""
 
     sample: int
     token_id: int | None
@@ -37,22 +37,22 @@ class Output:
 
 @dataclass(eq=False)
 class Request:
-    """What a caller wants of the engine, and where it stands.
+    """What a caller wants of the engine, and how far it is.
 
-    prompt: token ids. seed: keys every draw. end_ids: token ids that end an answer (ignore_eos is already applied).
-    stop_rule: called as (sample, token id) for every token that does not end the answer by its id; True ends it. Whoever
-    makes the rule applies `min_tokens`. prompt_logits: called as (position, logits float32 [k, vocab]) with the
-    logits after the prompt's tokens from `position` on, in order and in pieces, borrowed for the call; by default it fills
-    `prompt_logprobs` where params ask for them or max_tokens is 0. logits_from: the first position that it wants; what stands
-    before may come from the prefix cache. hidden: `prompt_logits` gets hidden states, float32 [k, hidden], instead; such a request
-    generates nothing (max_tokens is 0). cache=False recomputes the whole sequence for every token.
-    constraint: what every answer must satisfy, at its start; each sample advances a fork of it. text: likewise what tells whether a beam
-    ends by its text, where it can.
-    beams: its search, where it has one: its sequences are beams then, and its outputs come at the end, samples being the best of these;
-    beam_scores: what they were compared by.
-    trunk: the pages of its prompt, while samples that share them are yet to begin. cached_tokens: how many of the prompt's tokens
-    were found in the prefix cache. started: whether a step has held any of it. pairs: where each two neighbouring tokens of the
-    prompt stand, once that is wanted.
+    prompt: token ids. seed: determines every draw. end_ids: token ids that end an answer (ignore_eos is already applied).
+    stop_rule: called as (sample, token id) for every token that is no end token; True ends the answer. The rule itself has to
+    respect `min_tokens`. prompt_logits: called as (position, logits float32 [k, vocab]) with the logits after the prompt's tokens from
+    `position` on, in order and in pieces; the array is valid during the call only. By default it fills `prompt_logprobs`, if params ask
+    for them or max_tokens is 0. logits_from: the first position whose logits it wants; earlier tokens may come from the prefix cache.
+    hidden: `prompt_logits` gets hidden states, float32 [k, hidden], instead; such a request generates nothing (max_tokens is 0).
+    cache: False recomputes the whole sequence for every token.
+    constraint: what every answer must satisfy, in its initial state; each sample advances its own fork. text: likewise the text of a
+    beam, if a beam can end because of its text.
+    beams: the beam search, if there is one; the sequences are then its beams, and all outputs come at the end, as the best of them.
+    beam_scores: what those were ranked by.
+    trunk: the pages of the prompt, kept until all samples that share them have begun. cached_tokens: how many of the prompt's tokens
+    were found in the prefix cache. started: whether it has been part of a step. pairs: an index of the prompt's pairs of neighbouring
+    tokens, built when speculation first needs it.
     """
 
     prompt: list[int]
@@ -89,7 +89,7 @@ class Request:
             self.prompt_logits = self._score
 
     def guessed(self, sample: int) -> tuple[int, int]:
-        """How many tokens were guessed for a sample, and how many of these came."""
+        """How many tokens were guessed ahead for a sample, and how many of the guesses were right."""
         if not self.sequences:  # run by another engine than ours
             return 0, 0
         sequence = self.sequences[min(sample, len(self.sequences) - 1)]

@@ -1,4 +1,4 @@
-"""`Runner`: what a request needs of whoever runs it. `Engine` is Linnet's own; other backends bring theirs."""
+"""`Runner`: the interface of whatever runs requests. `Engine` is Linnet's own; other backends bring theirs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Runner(Protocol):
     def submit(self, request: Request) -> None: ...
 
     def outputs(self, request: Request) -> Generator[Output, None, None]:
-        """The outputs of a submitted request as they come, to its end; raises what made it fail. Closing the iterator early
+        """The outputs of a submitted request as they come, until its end. Raises what made it fail. Closing the iterator early
         cancels the request and frees its pages."""
         try:
             while True:

@@ -1,7 +1,7 @@
 """From logits to a token: bias, penalties, the caller's own functions, the draw, and log-probabilities.
 
-The filters and the draw themselves are the op set's `sample`; the random numbers are made here, from
-(seed, sample, position) alone, so that a token does not depend on what else runs.
+The op set's `sample` does the filters and the draw itself. The random numbers are made here, from (seed, sample, position) alone, so that
+a token does not depend on what else runs in the batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NO_WEIGHT = -1000.0
 """A difference of logits whose exponential is 0 in float64."""
 
 _BLOCK = 128
-"""Values of which only the largest is looked at first, where the few largest of many are wanted."""
+"""To find the few largest of many values, the maximum of each block of this many is looked at first."""
 
 _NO_TOKENS, _NO_COUNTS = np.zeros(0, np.int64), np.zeros(0, np.float32)
 
@@ -98,10 +98,10 @@ def _largest(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]
 
 
 class Sampler:
-    """Chooses the tokens of one sequence; keeps what penalties and the constraint need to know of its past.
+    """Chooses the tokens of one sequence, and remembers what penalties and the constraint need to know about its past.
 
-    ends: token ids that end the answer. constraint: what the answer must satisfy; this sampler's own, which it advances with every
-    token that it chooses.
+    ends: token ids that end the answer. constraint: what the answer must satisfy; it belongs to this sampler, which advances it with
+    every token that it chooses.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Sampler:
     def next_token(self, logits: NDArray[np.float32], tokens: list[int], generated: int) -> int:
         """The token after `tokens`, the last `generated` of which this sampler chose. `logits` [vocab] is not changed.
 
-        Raises InvalidRequestError where the caller's functions give something unusable.
+        Raises InvalidRequestError if one of the caller's functions gives something unusable.
         """
         p = self.params
         adjusted = self._adjust(logits.copy(), tokens) if self._adjusts else logits
@@ -145,8 +145,9 @@ class Sampler:
         return self.take(token)
 
     def draw(self, position: int, generated: int, guessed: int = 0) -> Draw | None:
-        """What `next_token` would do at `position`, the next one or so many guessed tokens after it, for an op set that draws by itself.
-        None where it takes the logits here: for log-probabilities, constraints, the caller's functions, beams, or tokens yet to be seen."""
+        """What `next_token` would do at `position`, described for an op set that draws on its device. guessed: how many guessed tokens
+        stand between the sequence's end and `position`. None if the logits are needed on the host: for log-probabilities, constraints,
+        the caller's functions, beams, or penalties that depend on the guessed tokens."""
         p = self.params
         if p.num_beams > 1:
             return None
@@ -163,8 +164,8 @@ class Sampler:
         return Draw(*adjusted, p.temperature, p.top_k, p.top_p, p.min_p, self._uniform(position))
 
     def guess(self, logits: NDArray[np.float32], position: int, generated: int) -> int | None:
-        """What `next_token` would choose at `position` if another model's logits [vocab] were the model's own, as far as can be told
-        before it is asked: without the caller's functions. None where these logits choose nothing."""
+        """A guess at what `next_token` will choose at `position`, from a draft model's logits [vocab]: the same choice, but without
+        the caller's functions. None if these logits leave nothing to choose."""
         p = self.params
         adjusted = self._penalise(logits.copy())
         if generated < p.min_tokens:
@@ -174,8 +175,8 @@ class Sampler:
         return self.ops.sample(adjusted, p.temperature, min(p.top_k, len(logits)), p.top_p, p.min_p, self._uniform(position))
 
     def scores(self, logits: NDArray[np.float32], tokens: list[int], generated: int) -> NDArray[np.float32]:
-        """Log-probabilities [vocab] by which beams are compared: of `logits`, which are not changed, with bias, penalties and the caller's
-        processor applied to them, as transformers does; -inf for what may not follow `tokens`."""
+        """The log-probabilities [vocab] that beams are compared by: those of `logits` (which is not changed), with bias, penalties and the
+        caller's processor applied to the log-probabilities, as transformers does; -inf for tokens that may not follow `tokens`."""
         p, most = self.params, float(logits.max())
         if not math.isfinite(most):
             refuse_logits(most, p)
@@ -192,7 +193,7 @@ class Sampler:
         return scores
 
     def fork(self) -> Sampler:
-        """One that goes on from the same past, another way."""
+        """A copy for a sequence that has the same past and will continue differently."""
         new = copy(self)
         new.constraint = None if self.constraint is None else self.constraint.fork()
         new._seen = None if self._seen is None else self._seen.fork()
@@ -200,7 +201,7 @@ class Sampler:
         return new
 
     def take(self, token: int) -> int:
-        """Takes the token that comes next, however it was found."""
+        """Takes note of the next token, however it was chosen."""
         for past in (self._seen, self._ngrams):
             if past is not None:
                 past.add(token)
@@ -209,7 +210,7 @@ class Sampler:
         return token
 
     def finishes(self, token: int) -> bool:
-        """Whether the constraint would leave nothing to follow `token`."""
+        """Whether nothing could follow `token`, because the constraint would be complete with it."""
         if self.constraint is None or token in self._ends:
             return False
         after = self.constraint.fork()
@@ -218,12 +219,12 @@ class Sampler:
 
     @property
     def finished(self) -> bool:
-        """Whether the constraint leaves nothing that could follow."""
+        """Whether nothing can follow, because the constraint is complete."""
         return self.constraint is not None and self.constraint.finished
 
     def _allowed(self, constraint: Constraint, generated: int, vocab: int) -> NDArray[np.uint32]:
-        """The tokens that the constraint lets follow; those that end the answer where it is satisfied, from `min_tokens` on or where
-        nothing else can follow."""
+        """The tokens that the constraint allows next. Tokens that end the answer are among them once the constraint is satisfied and
+        `min_tokens` is reached, or nothing else can follow."""
         allowed = constraint.allowed()
         ends = set_of(self._ends.tolist(), vocab)
         allowed &= ~ends
@@ -232,7 +233,7 @@ class Sampler:
         return allowed
 
     def _draw(self, adjusted: NDArray[np.float32], allowed: NDArray[np.uint32] | None, logits: NDArray[np.float32], position: int) -> int:
-        """A token by the op set's draw; `logits` are those of the model, to say whose fault it is that nothing is left."""
+        """A token by the op set's draw. logits: the model's own, which tell the cause of an error if no token is left."""
         p = self.params
         if not math.isfinite(adjusted.max()):
             refuse_logits(float(logits.max()), p)
@@ -243,7 +244,7 @@ class Sampler:
         return token
 
     def _choose(self, adjusted: NDArray[np.float32], allowed: NDArray[np.uint32] | None) -> int:
-        """A token by the caller's own `choose`, which sees what is not allowed at -inf."""
+        """A token by the caller's own `choose`, which sees the tokens that are not allowed at -inf."""
         assert self.params.choose is not None
         logits = adjusted.copy()
         if allowed is None:
@@ -256,7 +257,7 @@ class Sampler:
         return token
 
     def _uniform(self, position: int) -> float:
-        """The random number of the token at `position`; greedy ones need none."""
+        """The random number of the token at `position`; greedy decoding needs none."""
         return uniform(self.seed, self.sample, position) if self.params.temperature > 0.0 else 0.0
 
     def _adjust(self, logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float32]:
@@ -282,7 +283,7 @@ class Sampler:
 
 
 class _Seen:
-    """The distinct tokens so far, and how often each was generated, as arrays that grow by doubling."""
+    """The distinct tokens of prompt and answer, and how often each was generated, as arrays that grow by doubling."""
 
     def __init__(self, prompt: Iterable[int]) -> None:
         distinct = sorted(set(prompt))
@@ -309,7 +310,7 @@ class _Seen:
 
 
 def processed(logits: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """What the caller's `logits_processor` gave, checked."""
+    """The result of the caller's `logits_processor`, checked."""
     try:
         result = np.ascontiguousarray(logits, dtype=np.float32)
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: a torch tensor that tracks gradients
@@ -321,7 +322,7 @@ def processed(logits: object, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _chosen(token: object, vocab: int) -> int:
-    """What the caller's `choose` gave, checked."""
+    """The result of the caller's `choose`, checked."""
     try:
         value = operator.index(token)  # type: ignore[arg-type]
     except TypeError:
@@ -332,7 +333,7 @@ def _chosen(token: object, vocab: int) -> int:
 
 
 def refuse_logits(most: float, params: SamplingParams) -> NoReturn:
-    """Says whose fault it is that the largest logit is not finite; `most` is the largest that the model gave."""
+    """Raises an error that names the cause of a largest logit that is not finite. most: the largest logit that the model gave."""
     if not math.isfinite(most):
         raise LinnetError("the model gave logits that are not finite; its weights hold infinities or NaN, or overflow their type")
     source = "logits_processor" if params.logits_processor is not None else "min_tokens, logit_bias, no_repeat_ngram_size or a penalty"

@@ -1,4 +1,4 @@
-"""What a step of so many rows costs, as measured while it serves."""
+"""How long a step of so many rows takes, measured while the engine runs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from bisect import bisect_left, insort
 from collections import deque
 
 SAMPLES = 5
-"""Measurements of each number of rows that are kept; the least of them counts, as what disturbs a step only makes it longer."""
+"""Measurements that are kept for each number of rows. The smallest counts, since disturbances only make a step longer."""
 
 STALE = 500
-"""Steps after which a measurement that was not renewed is forgotten: contexts grow, neighbours come and go."""
+"""Steps after which an old measurement is forgotten: contexts grow, other requests come and go."""
 
 LOOK = 50
-"""Steps between two looks for what is stale."""
+"""Steps between two searches for stale measurements."""
 
 
 class StepCosts:
-    """Seconds of decoding steps by their rows: measured where there are two measurements, on the line between neighbours elsewhere.
+    """Seconds of decoding steps by their number of rows: as measured if there are two measurements, else interpolated between neighbours.
 
-    Past the most rows that were measured, the line goes on, flat while there is but one: what is not known is taken to be cheap, and is
-    known once it was tried.
+    Beyond the largest number that was measured, the line is extrapolated (flat, if there is only one measurement). So unknown sizes look
+    cheap, which makes them be tried, and then they are known.
     """
 
     def __init__(self) -> None:
@@ -41,18 +41,18 @@ class StepCosts:
             self._forget()
 
     def _forget(self) -> None:
-        """Drops what is stale."""
+        """Drops stale measurements."""
         for old in [rows for rows, step in self._measured.items() if self._steps - step > STALE]:
             if len(self._times.pop(old)) > 1:
                 self._known.remove(old)
             del self._measured[old], self._least[old]
 
     def is_known(self, rows: int) -> bool:
-        """Whether it was measured, and lately."""
+        """Whether this number of rows was measured lately."""
         return len(self._times.get(rows, ())) > 1
 
     def seconds(self, rows: int) -> float:
-        """What a step of so many rows takes; 0 while nothing was measured."""
+        """How long a step of so many rows takes; 0 while nothing was measured."""
         known = self._known
         if not known:
             return 0.0

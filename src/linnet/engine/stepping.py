@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice, repeat
 from typing import TypeAlias
@@ -56,17 +56,21 @@ class Stepping:
             request = self.arrived.popleft()
             if not request.done:  # cancelled meanwhile
                 self.scheduler.add(request.sequences[0])
-        begun = time.perf_counter()
         plan: list[Chunk] = []
+        with self._all_or_nothing(plan):
+            self._run_due(plan)
+
+    def _run_due(self, plan: list[Chunk]) -> None:
+        """Plans a step and runs it. plan: where it is noted, empty at first."""
+        begun = time.perf_counter()
         try:
-            plan = self.scheduler.plan()
+            plan += self.scheduler.plan()
             if not plan:
                 return
-            plan = self.speculator.extend(plan)
+            plan[:] = self.speculator.extend(plan)
             self._note(plan)
             ready = time.perf_counter()
-            with self._all_or_nothing(plan):
-                results = self._run(plan)
+            results = self._run(plan)
         except Exception as error:
             logger.exception("step of %d sequences failed", len(plan))
             problem = step_error(error, "lower max_batch, prefill_chunk or context")
@@ -75,8 +79,7 @@ class Stepping:
             return
         computed = time.perf_counter()
         self.speculator.record(plan, computed - ready)
-        with self._all_or_nothing(plan):
-            self._take(plan, results)
+        self._take(plan, results)
         self.tally.run(len(plan), time.perf_counter() - begun, computed - ready)
 
     def _take(self, plan: list[Chunk], results: list[tuple[list[Chunk], Logits, Drawn]]) -> None:
@@ -135,6 +138,8 @@ class Stepping:
     def drop(self, request: Request) -> None:
         """Ends a request, wherever it stands, and frees what it held."""
         if not request.done:
+            with suppress(ValueError):  # one that no step has taken in yet must not fill the queue until the next
+                self.arrived.remove(request)
             for sequence in request.sequences:
                 self.scheduler.remove(sequence)
             self.scheduler.end_trunk(request)

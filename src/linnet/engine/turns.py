@@ -1,4 +1,4 @@
-"""Who drives: of all threads that want something of an engine, one at a time has the turn. Knows nothing of requests."""
+"""Which thread runs the engine: of all threads that wait for it, one at a time has the turn. Knows nothing of requests."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Callable
 
 _LOST = 1.0
-"""Seconds after which a waiter looks again: Ctrl-C in whoever gives the turn up can lose the call that wakes it."""
+"""Seconds after which a waiting thread looks again: Ctrl-C in the thread that gives the turn up can lose the call that wakes the others."""
 
 
 class Turns:
-    """The turn, those who wait for it, and errands: what others leave to be done by whoever has it.
+    """The turn, the threads that wait for it, and errands: work that any thread can leave for the one that has the turn.
 
-    lock: guards what several threads see of the engine; never held while a step runs.
+    lock: guards the engine's state that several threads see; never held while a step runs.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Turns:
         self._freed = threading.Condition(self.lock)
         self._holder: int | None = None
         self._closed = False
-        self._claims = 0  # of those who wait for a turn, whatever happens in the turns before
+        self._claims = 0  # how many threads wait in `claim`
         self._errands: deque[Callable[[], None]] = deque()
 
     @property
@@ -32,7 +32,7 @@ class Turns:
         return self._holder == threading.get_ident()
 
     def take(self, enough: Callable[[], bool], until: float = math.inf) -> bool:
-        """Waits for the turn: True once this thread has it, False where `enough()` holds or time.perf_counter() is `until`."""
+        """Waits for the turn. True once this thread has it; False if `enough()` holds first, or time.perf_counter() reaches `until`."""
         me = threading.get_ident()
         with self.lock:
             while (self._closed or self._claims or self._holder not in (None, me)) and not enough():
@@ -46,7 +46,7 @@ class Turns:
         return True
 
     def claim(self) -> bool:
-        """Waits for the turn, before all who `take` it; False once nobody gets it any more."""
+        """Waits for the turn, with precedence over all threads in `take`. False once the turns are closed."""
         with self.lock:
             self._claims += 1
             try:
@@ -60,7 +60,7 @@ class Turns:
                 self._freed.notify_all()
 
     def close(self) -> None:
-        """Takes the turn, and sees to it that nobody takes it afterwards, however many tokens are still to come."""
+        """Takes the turn, and ends all others: nobody gets it afterwards."""
         me = threading.get_ident()
         with self.lock:
             self._closed = True
@@ -69,8 +69,8 @@ class Turns:
             self._holder = me
 
     def leave(self, errand: Callable[[], None]) -> None:
-        """Has `errand` done by whoever has the turn, before that is given up, or else by this thread at once. May be called at any
-        time and from anywhere, a garbage collection in the middle of a step included."""
+        """Has `errand` done by the thread that has the turn, before it gives the turn up; if nobody has it, by this thread immediately.
+        May be called at any time and from anywhere, even by the garbage collector in the middle of a step."""
         self._errands.append(errand)
         with self.lock:
             if self._holder is not None:
@@ -79,12 +79,12 @@ class Turns:
         self.give_up()
 
     def give_up(self) -> None:
-        """Does what was left to be done, then gives the turn up and wakes whoever waits."""
+        """Does the errands, then gives the turn up and wakes the waiting threads."""
         while True:
             try:
                 while self._errands:
                     self._errands.popleft()()
-            except BaseException:  # Ctrl-C, most likely: the errands after it are for whoever has the turn next
+            except BaseException:  # most likely Ctrl-C; the remaining errands are left to the next turn
                 self._free()
                 raise
             with self.lock:

@@ -1,4 +1,4 @@
-"""How good a model is, by the field's own measures: perplexity, BLEU, ROUGE, exact match, multiple choice, CORE. Knows no terminal."""
+"""Measures how good a model is: perplexity, BLEU, ROUGE, exact match, multiple choice, CORE. Knows no terminal."""
 
 from linnet.eval.choices import compute_multiple_choice
 from linnet.eval.core import compute_core

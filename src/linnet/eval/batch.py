@@ -1,4 +1,4 @@
-"""Many prompts through the engine at once: answers to generate and continuations to score, as fast as its batches take them."""
+"""Runs many prompts through the engine at once, to generate answers or to score continuations, and keeps its batches full."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Job(Protocol):
     """One request to the engine."""
 
     def start(self, llm: LLM) -> Handle | Request:
-        """Submits it, and gives what says whether it is done. Raises what is wrong with it, and QueueFullError."""
+        """Submits the job, and gives an object that says whether it is done. Raises what is wrong with it, and QueueFullError."""
 
     def advance(self) -> None:
-        """Waits for a step of the engine, which serves all that was started."""
+        """Waits for a step of the engine, which advances all started jobs."""
 
     def cancel(self) -> None: ...
 
 
 class Generate:
-    """An answer: `completion`, once it is done."""
+    """Generates an answer: `completion`, once it is done."""
 
     def __init__(self, prompt: Prompt, params: SamplingParams) -> None:
         self.prompt, self.params = prompt, params
@@ -59,10 +59,10 @@ class Generate:
 
 
 class Score:
-    """The likelihood of tokens[start:], given those before them. There is at least one of each, else InvalidRequestError.
+    """Scores tokens[start:], given the tokens before them. There must be at least one of each, else InvalidRequestError.
 
-    logprobs: natural logarithms, float64, one a token, once it is done; each sum of exponentials is of float32, added in float64.
-    greedy: whether each token is the likeliest (of equal ones the smallest id).
+    logprobs: natural logarithms, float64, one per token, once it is done; exponentials are float32, their sums float64.
+    greedy: whether each token is the likeliest (among equals, the one with the smallest id).
     """
 
     def __init__(self, tokens: Sequence[int], start: int) -> None:
@@ -76,7 +76,7 @@ class Score:
         if llm.spec.bidirectional_prompt:
             raise InvalidRequestError(f"{llm.spec.family} reads its prompts both ways, so that their likelihood says nothing")
         self._engine = llm.engine
-        # The last token is only asked about, so that it takes no place in the context.
+        # The last token is only scored, never read, so that it takes no place in the context.
         self._request = Request(self.tokens[:-1], SCORING, 0, prompt_logits=self._take, logits_from=self.start_at - 1)
         self._engine.submit(self._request)
         return self._request
@@ -89,13 +89,13 @@ class Score:
 
     @property
     def logprob(self) -> float:
-        """Of all scored tokens together. Raises what made the request fail."""
+        """The log-probability of all scored tokens together. Raises what made the request fail."""
         if self._request.error is not None:
             raise self._request.error
         return float(np.sum(self.logprobs))
 
     def _take(self, position: int, logits: NDArray[np.float32]) -> None:
-        """Logits [rows, vocab] after the tokens from `position` on, a few rows at a time: as many as stay in a core's cache."""
+        """Takes the logits [rows, vocab] after the tokens from `position` on; a few rows at a time, which fit in a core's cache."""
         targets = np.array(self.tokens[position + 1 : position + 1 + len(logits)])
         rows = max(1, _BLOCK // logits.shape[1])
         for start in range(0, len(logits), rows):
@@ -112,23 +112,23 @@ class Score:
 
 
 SCORING = SamplingParams(max_tokens=0)
-"""Of a request whose prompt is scored."""
+"""The params of a request whose prompt is scored."""
 
 _BLOCK = 2**16
-"""Logits that are worked on at once."""
+"""How many logits are worked on at a time."""
 
 
 @dataclass(frozen=True)
 class Item(Generic[R]):
-    """What belongs together: its jobs, and what is made of them when all are done. The first job runs ahead of the others where their
-    prompts begin alike, so that they find its keys and values in the prefix cache."""
+    """Jobs that belong together, and the result that is made of them when all are done. If their prompts begin alike, the first job runs
+    before the others, so that these find its keys and values in the prefix cache."""
 
     jobs: Sequence[Job]
     finish: Callable[[], R]
 
 
 class _Entry:
-    """An item on its way: which jobs are yet to follow the first, and how many are not done."""
+    """An item under way: the jobs that wait for the first one, and how many are not done."""
 
     def __init__(self, index: int, item: Item[Any]) -> None:
         self.index, self.item = index, item
@@ -137,10 +137,10 @@ class _Entry:
 
 
 def run(llm: LLM, items: Iterable[Item[R]]) -> Generator[tuple[int, R], None, None]:
-    """What each item gives, with its place among the items, in the order in which they are done.
+    """The results of the items, each with its item's index, in the order in which they are done.
 
-    Items are taken as there is room for them: neither they nor their requests need all be in memory. Raises what a job raises, and
-    its place; the others are given up, as they are when the iterator is closed.
+    Items are taken when there is room for them, so that not all of them need be in memory. Raises what a job raises, with its index; the
+    others are then cancelled, as they are when the iterator is closed.
     """
     source = _entries(items)
     least, most = LEAST * llm.engine.max_batch, MOST * llm.engine.max_batch
@@ -167,7 +167,7 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Generator[tuple[int, R], None, No
             if not running:
                 return
             running[0][1].advance()
-            # Once a step, in which the core's threads wait: as little as can be.
+            # Runs once per step, while the core's threads wait: it has to be short.
             done = [entry for state, _, entry in running if state.done]
             if done:
                 running = [entry for entry in running if not entry[0].done]
@@ -183,7 +183,7 @@ def run(llm: LLM, items: Iterable[Item[R]]) -> Generator[tuple[int, R], None, No
 
 
 def check(llm: LLM, tokens: Sequence[int], params: SamplingParams, place: str) -> None:
-    """Raises what a request for these tokens would meet (too long, say), and its place: before others have run."""
+    """Raises the error of a request for these tokens (too long, for example), with its place, before any others have run."""
     try:
         llm.engine.check(Request(list(tokens), params, 0))
     except LinnetError as error:
@@ -201,7 +201,7 @@ def _entries(items: Iterable[Item[Any]]) -> Iterator[_Entry]:
 
 
 def _start(llm: LLM, entry: _Entry, job: Job, alone: bool) -> Handle | Request | None:
-    """Starts the job; None where the queue is full, which is an error only where none of ours fills it."""
+    """Starts the job; None if the queue is full, which is an error only if none of the requests in it is ours."""
     try:
         return job.start(llm)
     except QueueFullError:

@@ -25,7 +25,7 @@ class Bleu:
             raise InvalidRequestError(f"tokenize is {tokenize!r}, which sacrebleu does not take ({error})") from None
 
     def score(self, predictions: Sequence[str], references: Sequence[list[str]]) -> tuple[dict[str, float | str], list[float]]:
-        """The figures of the corpus by name (see `compute_bleu`), and each sentence's score, 0 to 100."""
+        """The scores of the corpus by name (see `compute_bleu`), and each sentence's score, 0 to 100."""
         scores = [self._sentence.sentence_score(text, given) for text, given in zip(predictions, references, strict=True)]
         counts, totals = _sums([score.counts for score in scores]), _sums([score.totals for score in scores])
         said, given = sum(score.sys_len for score in scores), sum(score.ref_len for score in scores)

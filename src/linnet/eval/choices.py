@@ -18,10 +18,10 @@ from linnet.text.tokenizer import Tokenizer
 def compute_multiple_choice(
     model: LLM, data: Sequence[Mapping[str, Any]], *, delimiter: str = " ", progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float]:
-    """`accuracy` of the choices of which all tokens together are likeliest, and `accuracy_norm` where log-likelihoods are divided by
-    the characters of a choice, as the lm-evaluation-harness does both (of equal ones, the first counts).
+    """`accuracy`: how often the choice with the highest log-likelihood is right; `accuracy_norm`: the same with log-likelihoods divided by
+    the number of characters of the choice. Both as in the lm-evaluation-harness (among equals, the first choice counts).
 
-    data: rows {"prompt", "choices", "answer"}; answer is the number of the right choice, or its text. delimiter: stands between the
+    data: rows {"prompt", "choices", "answer"}; answer is the number of the right choice, or its text. delimiter: put between the
     prompt and a choice. Raises InvalidRequestError that names the row.
     """
     rows = check_rows(data)
@@ -33,10 +33,10 @@ def compute_multiple_choice(
 
 
 def continuation(tokenizer: Tokenizer, prompt: str, text: str) -> tuple[list[int], int]:
-    """The tokens of prompt and text together, and the first of them that is scored as the text's.
+    """The tokens of prompt and text together, and the index of the first token that is scored.
 
-    White space at the prompt's end counts as the text's, since tokens begin with it rather than end. Where the prompt by itself has no
-    tokens, its beginning token, or else the end token, stands before the text.
+    White space at the prompt's end counts as part of the text, since tokens begin with white space rather than end with it. If the prompt
+    has no tokens, the beginning token (or if there is none, the end token) is put before the text.
     """
     bare = prompt.rstrip()
     tokens, before = tokenizer.encode(prompt + text), tokenizer.encode(bare) if bare else []
@@ -91,7 +91,7 @@ class Choices(Task):
         return {"prompt": self.rows[row].prompt, **named}
 
     def _span(self, llm: LLM, place: int, prompt: str, choice: str) -> tuple[array[int], int]:
-        """Tokens, and from which on they are the choice's; refused here rather than when it is their turn."""
+        """The tokens, and where the choice begins. A request that the model cannot take is refused here, before any has run."""
         tokens, start = continuation(self.tokenizer, prompt, self.delimiter + choice)
         check(llm, tokens[:-1], SCORING, f"row {place}")
         return array("l", tokens), start

@@ -1,4 +1,4 @@
-"""CORE, the measure of base models of DataComp-LM (Li et al., 2024), as nanochat runs it: 22 tasks in context, centred on chance."""
+"""CORE, DataComp-LM's measure of base models (Li et al., 2024), as nanochat runs it: 22 in-context tasks, scored relative to chance."""
 
 from __future__ import annotations
 
@@ -102,16 +102,16 @@ class Core(Task):
         return [self.before, *self.tokenizer.encode(prompt, bos=False)]
 
     def _score(self, tokens: list[int], start: int) -> Score:
-        """Of tokens[start:], or of the last token, where a choice is the beginning of all others and has none of its own."""
+        """The score of tokens[start:]; of the last token if there are none, as for a choice that all others begin with."""
         crop = max(0, len(tokens) - self.most)
         return Score(tokens[crop:], max(1, min(start, len(tokens) - 1) - crop))
 
 
 def prompts_of(task: CoreTask, number: int) -> list[str]:
-    """What the model reads for an example: a prompt for each choice or context, or (language modelling) without and with the
-    continuation. Each begins with the task's shots: other examples, solved, that are drawn anew for each."""
+    """The prompts for an example: one for each choice or context, or (language modelling) one without and one with the continuation.
+    Each begins with the task's shots: other, solved examples, which are drawn anew for every example."""
     example, examples = task.examples[number], task.examples
-    # Positions in the list of all others: the same draw as from the list itself, without making one for each example.
+    # Draws positions in the list of all others: the same draw as from the list itself, which then need not be made.
     drawn = random.Random(SHOT_SEED + number).sample(range(len(examples) - 1), task.shots) if task.shots else []
     shots = "".join(f"{_solved(task, examples[place + (place >= number)])}\n\n" for place in drawn)
     if task.kind == "multiple_choice":
@@ -119,7 +119,7 @@ def prompts_of(task: CoreTask, number: int) -> list[str]:
     if task.kind == "schema":
         return [f"{shots}{context}{task.delimiter}{example['continuation']}" for context in example["context_options"]]
     without = f"{shots}{example['context'].strip()}{task.delimiter}"
-    # White space at its end would be part of the continuation's first token.
+    # White space at its end would become part of the continuation's first token.
     return [without.strip(), without + example["continuation"]]
 
 
@@ -132,6 +132,6 @@ def _solved(task: CoreTask, shot: Example) -> str:
 
 
 def _alike(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all begin with."""
+    """The length of their common prefix."""
     least = min(len(prompt) for prompt in prompts)
     return next((i for i in range(least) if any(prompt[i] != prompts[0][i] for prompt in prompts)), least)

@@ -18,19 +18,19 @@ Example: TypeAlias = dict[str, Any]
 META, CHANCE = "eval_meta_data.csv", "Random baseline"
 
 SHUFFLE_SEED = 1337
-"""Of the examples of each task, so that the first few are a fair sample."""
+"""Seed for shuffling each task's examples, so that the first few are a fair sample."""
 
 FIELDS: dict[str, dict[str, type]] = {
     "multiple_choice": {"query": str, "choices": list, "gold": int},
     "schema": {"context_options": list, "continuation": str, "gold": int},
     "language_modeling": {"context": str, "continuation": str},
 }
-"""What an example of each kind of task holds; more is allowed."""
+"""The fields of an example, by the kind of task; further ones are allowed."""
 
 
 @dataclass(frozen=True)
 class CoreTask:
-    """shots: solved examples before each. delimiter: stands between question and answer. chance: accuracy of guessing, 0 to 1.
+    """shots: how many solved examples precede each. delimiter: put between question and answer. chance: the accuracy of guessing, 0 to 1.
     examples: shuffled."""
 
     label: str

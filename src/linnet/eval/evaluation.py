@@ -1,4 +1,4 @@
-"""`evaluate`: a model, data, and what came of it."""
+"""`evaluate`: runs a model over data and measures it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """The result of an evaluation.
 
-    measured: the figures of all rows and of each; `metrics` and `failed` are parts of it. samples: what the model gave for each item
-    (a row, a window of a text, or an example). seconds: of this run, which ran `ran` of the items; the others stood in the file of
-    samples.
+    measured: the figures of the whole and of each row; `metrics` and `failed` are parts of it. samples: the model's output for each item
+    (a row, a window of a text, or an example). seconds, ran: the time of this run, and how many items it ran; the others were in the
+    file of samples already.
     """
 
     model: str
@@ -50,17 +50,17 @@ class Evaluation:
 
     @property
     def failed(self) -> dict[str, str]:
-        """Metrics that raised, and what."""
+        """The metrics that raised an error, each with the error."""
         return self.measured.failed
 
     def worst(self, count: int) -> list[int]:
-        """Rows that did worst by the first of their figures, among equals by the next."""
+        """The rows with the worst first figure; among equals, those with the worst next one."""
         each = self.measured.each
         rows = range(len(next(iter(each.values()), [])))
         return sorted(rows, key=lambda row: [values[row] for values in each.values()])[:count]
 
     def record(self) -> dict[str, Any]:
-        """As JSON holds it, without the samples: a figure that is not finite is null."""
+        """The result as JSON values, without the samples; a figure that is not finite is null."""
         finite = {name: value if isinstance(value, str) or math.isfinite(value) else None for name, value in self.metrics.items()}
         return {
             "model": self.model,
@@ -101,10 +101,10 @@ def evaluate(
     first three. params: how answers are generated; by default greedily, 256 tokens at most. chat, system: see `Questions`.
     tokenizer: another than the model's, for answers. delimiter: see `compute_multiple_choice`. window, stride: see
     `compute_perplexity`. columns: see `read_rows`. limit: only the first so many rows; of CORE, so many of each task.
-    samples: a file that gets what the model gave, item by item; `resume` goes on where it stops. progress: called with how many items
-    are done, and how many there are.
+    samples: a file that the model's outputs are written to, item by item; `resume` continues where it ends. progress: called with how many
+    items are done, and how many there are.
 
-    Everything that can be is checked before the model runs: raises InvalidRequestError for data, options that the data has no use for,
+    As much as possible is checked before the model runs: raises InvalidRequestError for wrong data, options that do not apply to the data,
     and a run that cannot be resumed; MissingDependencyError for a metric whose package is missing.
     """
     options = {"metrics": metrics, "params": params, "chat": chat, "system": system, "tokenizer": tokenizer}
@@ -151,7 +151,7 @@ def compute_metrics(
 
 
 def fingerprint(llm: LLM) -> str:
-    """SHA-256 of what decides a model's answers: its logits for some tokens, bit for bit, and how its tokenizer and templates act."""
+    """SHA-256 of everything that an answer depends on: the logits for some tokens, bit for bit, and results of tokenizer and template."""
     count = min(64, llm.context)
     ids = [(7919 * position + 1) % llm.spec.vocab_size for position in range(count)]
     found = hashlib.sha256(np.ascontiguousarray(llm.logits(ids)).tobytes())

@@ -24,7 +24,7 @@ from linnet.text.tokenizer import Tokenizer
 logger = logging.getLogger("linnet.eval")
 
 DEFAULTS = ("exact_match", "bleu", "rouge")
-"""The metrics of answers where none are named."""
+"""The metrics of answers if none are named."""
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=256)
 """How answers are generated unless the caller says otherwise."""
@@ -33,8 +33,8 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=256)
 class Questions(Task):
     """Rows {prompt, reference}.
 
-    chat: prompts that are texts become the user's message, after the `system` message, if there is one. tokenizer: another than the
-    model's own, for prompts and answers. Raises as `check_metrics`, and InvalidRequestError for options that do not go together.
+    chat: a prompt that is a text becomes the user's message, after the `system` message, if there is one. tokenizer: replaces the model's
+    own, for prompts and answers. Raises as `check_metrics`, and InvalidRequestError for options that cannot be combined.
     """
 
     kind = "question"
@@ -77,7 +77,7 @@ class Questions(Task):
         return Item([answer, score], lambda: {**self._sample(row, answer), "logprob": score.logprob, "tokens": len(score.logprobs)})
 
     def measure(self, samples: Sequence[Sample]) -> Measured:
-        """Of every metric; one that raises does not keep the others from standing."""
+        """The figures of every metric; if one raises an error, the others are kept."""
         predictions = [str(sample["prediction"]) for sample in samples]
         whole = Measured({}, {})
         for name, metric in self.metrics.items():
@@ -97,14 +97,14 @@ class Questions(Task):
         return {"prompt": prompt, "reference": "\n".join(question.references), "answer": samples[row]["prediction"]}
 
     def _likelihood(self, samples: Sequence[Sample]) -> Measured:
-        """Of the first reference of each row, given its prompt."""
+        """The likelihood of the first reference of each row, given its prompt."""
         sizes = [len(row.references[0].encode()) for row in self.rows]
         total = Perplexity.of(-math.fsum(s["logprob"] for s in samples), sum(s["tokens"] for s in samples), sum(sizes))
         each = [s["logprob"] / size / math.log(2) for s, size in zip(samples, sizes, strict=True)]
         return Measured(total.figures(), {"bits_per_byte": each})
 
     def _tokens(self, place: int, row: Question) -> array[int]:
-        """Of a row's prompt. What the model cannot take is refused here, rather than when it is the row's turn."""
+        """The tokens of a row's prompt. One that the model cannot take is refused here, before any has run."""
         ids = self._read(row.prompt, f"row {place}")
         check(self.llm, ids, self.params, f"row {place}")
         if self.scored:
@@ -115,7 +115,7 @@ class Questions(Task):
         return array("l", ids)
 
     def _read(self, prompt: Prompt, place: str) -> list[int]:
-        """Token ids, by the tokenizer that was given or else as the model reads prompts."""
+        """Token ids by the given tokenizer, or else as the model reads prompts."""
         if isinstance(prompt, str) and self.chat:
             user = {"role": "user", "content": prompt}
             prompt = [user] if self.system is None else [{"role": "system", "content": self.system}, user]

@@ -18,10 +18,10 @@ from linnet.llm import LLM
 
 @dataclass(frozen=True)
 class Perplexity:
-    """How likely a model finds texts: exp of the mean loss of a token, the same for a byte of UTF-8, and that in bits.
+    """How likely a model finds texts: exp of the mean loss per token, the same per byte of UTF-8, and the bits per byte.
 
-    loss: the negative log-likelihood of all scored tokens, in nats. tokens, bytes: how many were scored: all but the first token of a
-    text that does not begin with a beginning token, which nothing predicts.
+    loss: the negative log-likelihood of all scored tokens, in nats. tokens, bytes: how many were scored. The first token of a text is not,
+    unless a beginning token precedes it, since nothing predicts it.
     """
 
     perplexity: float
@@ -33,7 +33,7 @@ class Perplexity:
 
     @classmethod
     def of(cls, loss: float, tokens: int, bytes: int) -> Perplexity:
-        """Infinite where a token is impossible."""
+        """The figures from the totals; infinite if a token is impossible."""
         per_byte = loss / bytes if bytes else math.nan
         return cls(_exp(loss / tokens), _exp(per_byte), per_byte / math.log(2), loss, tokens, bytes)
 
@@ -52,13 +52,13 @@ def compute_perplexity(
 ) -> Perplexity:
     """The perplexity of a text, or of several together.
 
-    window: most tokens that the model sees at once; None: its context. stride: how far the window moves on; None: half the window. Every
-    token is scored once, by the first window that holds it, with the tokens before it there: a smaller stride means more context,
-    and more work. As transformers' guide does it ("Perplexity of fixed-length models"). bos: begin each text with the beginning token;
-    None: if the model's texts do. progress: called with how many windows are done, and how many there are.
+    window: the most tokens that the model sees at once; None: its context. stride: how far the window moves each time; None: half the
+    window. Every token is scored once, in the first window that contains it, given the tokens before it there: a smaller stride means
+    more context, and more work. This is the method of transformers' guide "Perplexity of fixed-length models". bos: begin each text with
+    the beginning token; None: if the model's texts do. progress: called with how many windows are done, and how many there are.
 
-    Raises InvalidRequestError where there is nothing to score, the window is longer than the context, or the stride not shorter
-    than the window.
+    Raises InvalidRequestError if there is nothing to score, the window is longer than the context, or the stride is not shorter than the
+    window.
     """
     rows = [Text(text) for text in ([texts] if isinstance(texts, str) else texts)]
     task = Texts(model, rows, window, stride, bos)
@@ -107,7 +107,7 @@ class Texts(Task):
         return Item([score], lambda: {**self.rows[text].named, "text": text, "start": start, "end": end, "logprob": score.logprob})
 
     def total(self, samples: Sequence[Sample]) -> Perplexity:
-        """Of all texts together."""
+        """The perplexity of all texts together."""
         parts = [self._of(text, samples) for text in range(len(self.rows))]
         return Perplexity.of(math.fsum(part.loss for part in parts), sum(part.tokens for part in parts), sum(part.bytes for part in parts))
 
@@ -123,7 +123,7 @@ class Texts(Task):
         return Perplexity.of(loss, len(self.ids[text]) - 1, self._bytes(text))
 
     def _bytes(self, text: int) -> int:
-        """Of the scored tokens: all of the text, unless it begins with a token of its own."""
+        """Bytes of the scored tokens: the whole text, or all but its first token."""
         first = self.ids[text][0]
         unscored = 0 if first in self.tokenizer.special_ids else len(self.tokenizer.token_bytes(first, first=True))
         return len(self.rows[text].text.encode()) - unscored

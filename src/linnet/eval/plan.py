@@ -25,7 +25,7 @@ USES: dict[type, tuple[str, tuple[str, ...]]] = {
     Choice: ("rows with choices", ("delimiter",)),
     CoreTask: ("a CORE bundle", ()),
 }
-"""What each kind of row is called, and which options it has a use for; of texts, those below."""
+"""For each kind of row: its name, and the options that apply to it; for texts, those below."""
 _TEXTS = ("texts", ("window", "stride"))
 
 
@@ -39,7 +39,7 @@ class Plan:
     options: dict[str, Any]
 
     def task(self, llm: LLM) -> Task:
-        """What a model is to do. Raises InvalidRequestError where the model cannot."""
+        """The work for a model. Raises InvalidRequestError if the model cannot do it."""
         first = self.rows[0]
         if isinstance(first, CoreTask):
             return Core(llm, self.rows, self.limit)

@@ -49,8 +49,8 @@ class Rouge:
 
 
 def _union(reference: Sequence[list[str]], prediction: Sequence[list[str]]) -> int:
-    """How many words of the reference's sentences stand in a common subsequence with any sentence of the prediction, none more often than
-    the prediction has it."""
+    """How many words of the reference's sentences are in a longest common subsequence with some sentence of the prediction; each counts at
+    most as often as the prediction has it."""
     hits: Counter[str] = Counter()
     for words in reference:
         hits.update(words[place] for place in set().union(*(_common(words, said) for said in prediction)))

@@ -11,11 +11,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from linnet.arch.fields import layer_fields, outer_fields
-from linnet.arch.spec import ModelSpec
+from linnet.arch.spec import Attention, ModelSpec
 from linnet.arch.table import Row, Stored, Table, dimensions
 from linnet.errors import ModelFileError, UnsupportedModelError
 from linnet.load.convert import check_decoder, loaded_as
-from linnet.load.field import Cut, Slot, WeightOps, load_field, sinusoidal_table, slot_of
+from linnet.load.field import Cut, Slot, WeightOps, load_field, sinusoidal_table, slot_of, temperature_table
 from linnet.load.source import Source
 from linnet.tensors import FLOATS, TYPES, TensorType
 from linnet.weights import (
@@ -79,6 +79,11 @@ def assemble(
     positions = spec.embedding.positions
     if positions is not None and positions.kind == "sinusoidal":
         outside["positions"] = ops.matrix(sinusoidal_table(positions.count, spec.hidden))
+    temperatures = {attention.temperature for attention in spec.attentions if attention.temperature is not None}
+    tables = {temperature: ops.matrix(temperature_table(spec.context, temperature)) for temperature in temperatures}
+    for layer, fields in zip(spec.layers, layers, strict=True):
+        if isinstance(layer.mixer, Attention) and layer.mixer.temperature is not None:
+            fields["attention.temperatures"] = tables[layer.mixer.temperature]
     outside["layers"] = tuple(_nested(LayerWeights, fields) for fields in layers)
     weights: Weights = _nested(Weights, outside)
     return weights

@@ -12,6 +12,8 @@ END_TEXTS = (
     "<|return|>",
     "<|call|>",
     "<end_of_turn>",
+    "<turn|>",
+    "<|tool_response>",
     "<|endoftext|>",
     "<|end_of_text|>",
     "<EOT>",

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from linnet.arch.spec import ModelSpec
+from linnet.arch.spec import ModelSpec, Temperature
 from linnet.arch.table import Part, Stored
 from linnet.errors import ModelFileError
 from linnet.load.convert import convert, loaded_as
@@ -226,3 +226,9 @@ def sinusoidal_table(count: int, hidden: int) -> RawTensor:
     angles = np.arange(count)[:, None] / 10000.0 ** (np.arange(0, hidden, 2) / hidden)
     table = np.stack([np.sin(angles), np.cos(angles)], axis=2).reshape(count, -1)[:, :hidden].astype(np.float32)
     return RawTensor("sinusoidal positions", (count, hidden), F32, np.ascontiguousarray(table).reshape(-1).view(np.uint8))
+
+
+def temperature_table(count: int, temperature: Temperature) -> RawTensor:
+    """What queries are multiplied by at each position, float32 [count, 1]."""
+    factors = 1 + temperature.beta * np.log(1 + np.arange(count) // temperature.length)
+    return RawTensor("temperatures", (count, 1), F32, factors.astype(np.float32).view(np.uint8))

@@ -37,9 +37,9 @@ def fp8_blocks(config: Config) -> Blocks | None:
     if method != "fp8":
         instead = "fp8 and mxfp4 run; take a GGUF file, or weights that are not quantized"
         raise UnsupportedModelError(f"{config.where}: {group.name('quant_method')} is {method!r}; {instead}")
-    for key, value in {"fmt": "e4m3", "activation_scheme": "dynamic"}.items():
-        if (said := group.text(key, value)) != value:
-            raise UnsupportedModelError(f"{config.where}: {group.name(key)} is {said!r}; only {value} runs")
+    for key, runs in {"fmt": ("e4m3", "float8_e4m3fn"), "activation_scheme": ("dynamic",)}.items():
+        if (said := group.text(key, runs[0])) not in runs:
+            raise UnsupportedModelError(f"{config.where}: {group.name(key)} is {said!r}; only {runs[0]} runs")
     group.ignore(_HARMLESS)
     sizes = group.items("weight_block_size") or []
     if len(sizes) != 2 or not all(type(size) is int and 0 < size < 2**31 for size in sizes):

@@ -48,6 +48,9 @@ def attention_facts(attention: Attention) -> list[str]:
         facts.append("values are the keys as projected")
     if attention.value_norm is not None:
         facts.append(f"{norm_words(attention.value_norm)} of values over each head")
+    if attention.temperature is not None:
+        beta, length = number(attention.temperature.beta), attention.temperature.length
+        facts.append(f"queries times 1 + {beta} log(1 + floor(position / {length}))")
     if attention.kv_layer is not None:
         facts.append(f"reads the keys and values of layer {attention.kv_layer}")
     if attention.sinks:

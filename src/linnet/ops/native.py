@@ -130,7 +130,7 @@ class NativeOps:
         return self.tape.attend(q, k, v, pool, attention.heads, kv, attention.scale, softcap, window, bidirectional, slopes, sinks)
 
     def convolve(self, x: Value, weights: FilterWeights, layer: int, taps: int, start: int = 0) -> Value:
-        state = cache_shape(self.spec.layers[layer].mixer)[-1]
+        state = state_size(self.spec.layers[layer].mixer)
         return self.tape.convolve(x, weights.weight, weights.bias, self.pools[layer], taps, start, state)
 
     def delta_rule(
@@ -189,10 +189,11 @@ class NativeOps:
     def allocate_cache(self, spec: ModelSpec, pages: Sequence[int], kv_dtype: str, groups: Sequence[int] = ()) -> None:
         if kv_dtype not in KV_TYPES:
             raise InvalidRequestError(f"kv_dtype {kv_dtype!r} is not one of {', '.join(KV_TYPES)}")
-        shapes = [cache_shape(spec.layers[index].mixer) for index in spec.kv_layers]
+        mixers = [spec.layers[index].mixer for index in spec.kv_layers]
+        shapes, states = [cache_shape(mixer) for mixer in mixers], [state_size(mixer) for mixer in mixers]
         own = [groups[index] if groups else 0 for index in spec.kv_layers]
         try:
-            self.cache = _core.Cache(shapes, own, pages, KV_TYPES[kv_dtype])
+            self.cache = _core.Cache(shapes, own, pages, KV_TYPES[kv_dtype], states)
         except MemoryError:
             message = f"there is no memory for a KV cache of {sum(pages)} pages; lower kv_memory, context or max_batch"
             raise OutOfMemoryError(message) from None
@@ -219,11 +220,14 @@ class NativeOps:
         return _core.sample(self.context, logits, temperature, top_k, top_p, min_p, uniform, allowed)
 
 
-def cache_shape(mixer: Mixer) -> tuple[int, int, int, int]:
-    """KV heads, their width and that of their values, and the size of a state in their place."""
-    if isinstance(mixer, Attention):
-        return mixer.kv_heads, mixer.head_dim, mixer.value_head_dim, 0
-    return 1, 0, 0, mixer.state_size
+def cache_shape(mixer: Mixer) -> tuple[int, int, int]:
+    """KV heads, their width, and that of their values."""
+    return (mixer.kv_heads, mixer.head_dim, mixer.value_head_dim) if isinstance(mixer, Attention) else (1, 0, 0)
+
+
+def state_size(mixer: Mixer) -> int:
+    """0: there are keys and values."""
+    return 0 if isinstance(mixer, Attention) else mixer.state_size
 
 
 def arithmetic_peaks(threads: int) -> tuple[str, float, float]:

@@ -1,4 +1,4 @@
-"""Smaller files of models, and how good they still are: `linnet.quantize` and `linnet quantize`."""
+"""Writes smaller model files, and measures how good they still are: `linnet.quantize` and `linnet quantize`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from linnet.quantize.report import QuantizeReport
 
 Progress = Callable[[str, int, int], object]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with the name of the present phase, how much of it is done, and how much there is to do."""
 
 
 def quantize(
@@ -38,24 +38,24 @@ def quantize(
     plot: str | Path | None = None,
     progress: Progress | None = None,
 ) -> QuantizeReport:
-    """Writes any model that `LLM` opens as one GGUF file that llama.cpp runs, and says how good it still is.
+    """Writes any model that `LLM` opens as one GGUF file that llama.cpp runs, and measures how good it still is.
 
     type: a file type by llama.cpp's name in any case, such as "q4_k_m" ("q4_k" is the same), or bits: 2, 4 or 8 (Q2_K, Q4_K_M, Q8_0).
-    Mixtures give some tensors more bits, as llama.cpp's do; pure: one type throughout. tensor_types: types by regular expressions
-    that names of GGUF's tensors contain a match of ({"attn_v": "q8_0"}); output_type, embedding_type: of output.weight and of
-    token_embd.weight. What is no matrix, chooses experts or is a position stays F32.
+    The file types give some tensors more bits, as llama.cpp's do; pure: one type for all. tensor_types: types by regular expressions, for
+    the tensors whose GGUF names contain a match ({"attn_v": "q8_0"}); output_type, embedding_type: those of output.weight and of
+    token_embd.weight. Vectors, matrices that choose experts, and positions stay F32.
 
-    calibrate: a text to run through the model first (its first `calibration_tokens` tokens; None: 16,384): rounding then minds most the
-    columns that large activations meet, but of an embedding that is the output too. importance: the same from a file, as
+    calibrate: a text to run through the model first (its first `calibration_tokens` tokens; None: 16,384). Rounding is then most exact in
+    the columns that meet large activations, except in an embedding that is also the output. importance: the same from a file, as
     save_importance or llama.cpp's imatrix writes it (GGUF).
     eval_text: a text on which the new file is compared with the source (its first `eval_tokens` tokens; None: 4,096); the built-in model
-    has one of its own. special: control tokens written out in these texts are themselves. tokenizer: in place of the model's own.
-    plot: a PNG file of the tensors' errors. force: replaces a file that is there, stores in more bits what is quantized already, and
-    writes a vocabulary that GGUF cannot say exactly.
+    has one of its own. special: control tokens that are spelled out in these texts become those tokens. tokenizer: replaces the model's.
+    plot: a PNG file of the tensors' errors. force: replaces an existing file, stores tensors that are quantized already in more bits, and
+    writes a vocabulary even if GGUF cannot express it exactly.
 
-    The file appears under its name once it is whole. Memory: the largest tensor and less than 1 GB, plus two models while they are
-    compared, or one while it is calibrated. Raises InvalidRequestError for options, places and disks, ModelFileError for files and
-    UnsupportedModelError for what GGUF cannot say.
+    The file gets its name once it is complete. Memory: the largest tensor and less than 1 GB, plus two models while they are compared, or
+    one while it is calibrated. Raises InvalidRequestError for wrong options, paths that cannot be written and full disks, ModelFileError
+    for files that cannot be read, and UnsupportedModelError for a model that GGUF cannot express.
     """
     from linnet.quantize.run import Job, run
 

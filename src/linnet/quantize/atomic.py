@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written under another name beside their place, then put there."""
+"""Writes files and folders atomically: under another name beside their place, then renamed when they are complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from linnet.errors import InvalidRequestError
 
 
 def check_output(path: Path, force: bool) -> None:
-    """For a file. Raises InvalidRequestError for a place where nothing can be put, or where something is and may not be replaced."""
+    """Raises InvalidRequestError if no file can be written at `path`, or if something is there that must not be replaced."""
     _check_parent(path)
     if os.path.isdir(path):
         raise InvalidRequestError(f"{path}: is a folder; give the name of a file")
@@ -23,7 +23,7 @@ def check_output(path: Path, force: bool) -> None:
 
 
 def check_folder(path: Path, force: bool) -> None:
-    """The same for a folder. Only a model's folder or an empty one is ever replaced."""
+    """As `check_output` for a folder. Only a model's folder or an empty one is ever replaced."""
     _check_parent(path)
     if not os.path.lexists(path):
         return
@@ -41,8 +41,8 @@ def check_folder(path: Path, force: bool) -> None:
 
 
 def check_apart(outputs: Mapping[str, Path], inputs: Mapping[str, Path]) -> None:
-    """Raises InvalidRequestError where two outputs are the same place, or an output is, or holds, what is read. Both by what the user
-    calls them."""
+    """Raises InvalidRequestError if two outputs are the same place, or an output is or contains an input. The keys are the user's names
+    for them."""
     places: dict[Path, str] = {}
     for name, path in outputs.items():
         place = path.resolve()
@@ -64,7 +64,7 @@ def _check_parent(path: Path) -> None:
 
 
 def check_space(path: Path, needed: int) -> None:
-    """Raises InvalidRequestError where fewer bytes are free than the output takes."""
+    """Raises InvalidRequestError if there is less free space than the output takes."""
     free = shutil.disk_usage(path.parent).free
     if free < needed:
         raise InvalidRequestError(
@@ -74,10 +74,11 @@ def check_space(path: Path, needed: int) -> None:
 
 @contextmanager
 def whole_file(path: Path, force: bool) -> Iterator[BinaryIO]:
-    """A file to write, which is at `path` once everything is on disk; where anything fails, nothing is left. force: it takes the place
-    of a file that is there, or has come in the meantime.
+    """A file to write, which gets the name `path` once everything is on disk; if anything fails, nothing is left. force: replaces a file
+    that is there.
 
-    Raises InvalidRequestError for what the system refuses, a full disk above all, and for a file that has come.
+    Raises InvalidRequestError if the system refuses to write (above all, if the disk is full), or without `force`, if a file of that name
+    has been made in the meantime.
     """
     unfinished = _unfinished(path)
     try:
@@ -95,7 +96,7 @@ def whole_file(path: Path, force: bool) -> Iterator[BinaryIO]:
 
 
 def _put(finished: Path, path: Path, force: bool) -> None:
-    """Gives a file its name, in one step that replaces nothing unless it may."""
+    """Renames a finished file, in one step that replaces nothing unless `force`."""
     try:
         if not force:
             try:
@@ -112,7 +113,7 @@ def _put(finished: Path, path: Path, force: bool) -> None:
 
 @contextmanager
 def whole_folder(path: Path, force: bool) -> Iterator[Path]:
-    """The same for a folder."""
+    """As `whole_file` for a folder."""
     unfinished = _unfinished(path)
     replaced = unfinished.with_suffix(".old")
     try:
@@ -128,7 +129,7 @@ def whole_folder(path: Path, force: bool) -> Iterator[Path]:
         raise _not_written(path, error) from error
     finally:
         with suppress(OSError):
-            if os.path.lexists(replaced) and not os.path.lexists(path):  # stopped between the two renames: what was there goes back
+            if os.path.lexists(replaced) and not os.path.lexists(path):  # stopped between the two renames: the old folder goes back
                 os.rename(replaced, path)
         for leftover in (unfinished, replaced) if os.path.lexists(path) else (unfinished,):
             if leftover.is_dir() and not leftover.is_symlink():
@@ -151,7 +152,7 @@ def _not_written(path: Path, error: OSError) -> InvalidRequestError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Puts a rename on disk, where the system lets one."""
+    """Makes a rename durable, on systems that can."""
     with suppress(OSError, AttributeError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

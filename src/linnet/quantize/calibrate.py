@@ -1,4 +1,4 @@
-"""What every matrix of a model is multiplied with on a text: the native op set, one op at a time, with an observer between.
+"""Shows what every matrix of a model is multiplied with on a text: runs the native op set one op at a time, with an observer in between.
 
 So prompts run at the speed of native kernels, and mixtures of experts expert by expert.
 """
@@ -25,7 +25,7 @@ from linnet.weights import Linear, MlpWeights, NormWeights, Weights
 
 X = NDArray[np.float32]
 Observer = Callable[[Any, X], object]
-"""Called with a matrix and what it multiplies, float32 [rows, columns]."""
+"""Called with a matrix and its input, float32 [rows, columns]."""
 
 
 def run_observed(
@@ -45,7 +45,7 @@ def run_observed(
 
 
 def _batch(ids: Sequence[int]) -> Batch:
-    """One sequence from its beginning, all rows wanted: no op then needs another number of rows than the batch has."""
+    """A batch of one sequence from its beginning, with the logits of all rows wanted: so every op has as many rows as the batch."""
     count = len(ids)
     tokens, rows, length = np.array(ids, np.int32), np.arange(count, dtype=np.int32), np.array([count], np.int32)
     pages = np.arange(-(-count // PAGE_SIZE), dtype=np.int32)[None, None]
@@ -54,7 +54,7 @@ def _batch(ids: Sequence[int]) -> Batch:
 
 
 class ObservedOps:
-    """`Ops` over arrays: each op is a tape of its own, with its inputs as constants. Gives no logits."""
+    """`Ops` over NumPy arrays: every op is recorded and run as a tape of its own, with its inputs as constants. Gives no logits."""
 
     name = "native"
     keeps_bits = True
@@ -86,7 +86,7 @@ class ObservedOps:
         return step
 
     def __getattr__(self, name: str) -> Callable[..., X]:
-        """Every op that needs no word here: what it computes is the native op set's."""
+        """Every op without a method here: computed by the native op set."""
         return partial(self._run, name)
 
     def _run(self, name: str, *arguments: Any) -> X:
@@ -124,18 +124,18 @@ class ObservedOps:
     def norm(self, x: X, weights: NormWeights, norm: Norm, groups: int = 1) -> X:
         return self._run("norm", x, weights, norm, groups)
 
-    def attend(self, q: X, k: X, v: X, layer: int, attention: Attention, sinks: X | None) -> X:
+    def attend(self, q: X, k: X | None, v: X | None, layer: int, attention: Attention, sinks: X | None) -> X:
         return self._run("attend", q, k, v, layer, attention, sinks)
 
     def take(self, x: X) -> X:
         return x
 
-    def experts(self, x: X, logits: X, weights: MlpWeights, moe: Moe, correction: X | None) -> X:
+    def experts(self, x: X, logits: X, weights: MlpWeights, moe: Moe, correction: X | None, scale: X | None = None) -> X:
         out = np.zeros_like(x)
         chosen: dict[int, list[tuple[int, np.float32]]] = {}
         for row, scores in enumerate(logits):
             for expert, share in route(scores, moe.router, correction):
-                chosen.setdefault(expert, []).append((row, share))
+                chosen.setdefault(expert, []).append((row, share if scale is None else share * scale[expert]))
         for expert, takers in chosen.items():
             rows, shares = [row for row, _ in takers], np.array([share for _, share in takers], np.float32)
             out[rows] += shares[:, None] * self._expert(np.ascontiguousarray(x[rows]), weights, moe, expert)

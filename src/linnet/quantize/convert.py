@@ -1,4 +1,4 @@
-"""`linnet.convert`: any model that is open as a Hugging Face folder that transformers loads."""
+"""`linnet.convert`: writes any model as a Hugging Face folder that transformers loads."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from linnet.quantize import Progress
 from linnet.quantize.atomic import check_apart, check_folder, check_space, whole_folder
 from linnet.quantize.file_types import Chosen
 from linnet.quantize.gguf_tensors import Tensor, place_of, rearranged_tensors, stored_tensors
+from linnet.quantize.progress import counter
 from linnet.quantize.safetensors_writer import SafetensorsWriter
 from linnet.quantize.same_model import differences
 from linnet.quantize.stream import entry_of, write_tensors
@@ -53,7 +54,7 @@ _KEPT_FILES = (
 
 @dataclass(frozen=True)
 class ConvertReport:
-    """A new folder. nbytes: of its tensors. notes: what a user should know, in words."""
+    """What was written. nbytes: of the tensors. notes: sentences that a user should read."""
 
     model: str
     out: str
@@ -65,7 +66,7 @@ class ConvertReport:
     seconds: float
 
     def record(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
+        """The report as plain values, to be written as JSON."""
         return asdict(self)
 
 
@@ -81,9 +82,9 @@ def convert(
 ) -> ConvertReport:
     """Writes any model that `LLM` opens as a Hugging Face folder: config.json, model.safetensors, tokenizer files.
 
-    dtype: "f16", "bf16" or "f32", of every tensor; block types are decoded. tokenizer: in place of the model's own. force: replaces a
-    folder that is there. The folder appears under its name once it is whole. Raises InvalidRequestError for options, places and
-    disks, ModelFileError for files, and UnsupportedModelError for a family that transformers does not have.
+    dtype: "f16", "bf16" or "f32", of every tensor; block types are decoded. tokenizer: replaces the model's own. force: replaces an
+    existing folder. The folder gets its name once it is complete. Raises InvalidRequestError for wrong options, paths that cannot be
+    written and full disks, ModelFileError for files that cannot be read, and UnsupportedModelError for a family that transformers lacks.
     """
     if dtype not in DTYPES:
         raise InvalidRequestError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}")
@@ -121,7 +122,7 @@ def _said(checkpoint: Checkpoint, dtype: TensorType) -> tuple[dict[str, Any], li
         assert checkpoint.path is not None
         config = read_json(checkpoint.path / "config.json")
         quantized = config.pop("quantization_config", None)
-        if quantized and quantized.get("quant_method") != "fp8":  # which is read as what it stands for
+        if quantized and quantized.get("quant_method") != "fp8":  # fp8 is read as the values that it stands for
             raise UnsupportedModelError(f"{checkpoint.name}: quantization_config: weights in a format of their own are not converted")
         config.pop("torch_dtype", None)
         return {**config, "dtype": _TORCH_NAMES[dtype]}, stored_tensors(checkpoint, slots), []
@@ -146,7 +147,7 @@ def _said(checkpoint: Checkpoint, dtype: TensorType) -> tuple[dict[str, Any], li
 
 
 def _tensors(said: ModelSpec, table: Table, stored: Mapping[Place, Slot]) -> dict[str, list[Slot]]:
-    """By name, the fields that each tensor holds: those that the model has, and those that the family always has."""
+    """The fields that each tensor holds, by the tensor's name: those that the model has, and those that the family always has."""
     tensors: dict[str, list[Slot]] = {}
     for row, slot in wanted(said, table, "hf"):
         if place_of(slot) in stored or not row.optional:
@@ -186,13 +187,6 @@ def _write_beside(
 
 
 def _write_tensors(path: Path, chosen: list[Chosen], threads: int, progress: Progress | None) -> None:
-    total, done = sum(one.tensor.values for one in chosen), 0
-
-    def advance(values: int) -> None:
-        nonlocal done
-        done += values
-        if progress is not None:
-            progress("writing", done, total)
-
+    advance = counter(progress, "writing", sum(one.tensor.values for one in chosen))
     with path.open("wb", buffering=1 << 20) as file:
         write_tensors(SafetensorsWriter(file, [entry_of(one) for one in chosen]), chosen, {}, threads, advance)

@@ -1,4 +1,4 @@
-"""Two models on one text: how well each predicts it, and how far the one's predictions are from the other's."""
+"""Compares two models on one text: how well each predicts it, and how far their predictions differ."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from linnet.errors import InvalidRequestError
 from linnet.llm import LLM
 
 WINDOW = 512
-"""Tokens that are read at once: each window begins anew."""
+"""Tokens in a window; each window is read without those before it."""
 _MOST_BYTES = 64
-"""Of a token, on average, in any text."""
+"""No text has more bytes per token, on average."""
 _ROWS = 64
 """Rows of logits that are compared at a time."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Over every prediction of `tokens` tokens.
+    """The figures over the predictions of `tokens` tokens.
 
-    perplexity: exp of the mean negative log-probability (in nats) of the token that came. kl_divergence: mean of KL(source || new) in
-    nats; kl_divergence_p99: what one prediction of a hundred exceeds. top1_agreement: share of predictions whose likeliest token is
-    the same.
+    perplexity: exp of the mean negative log-probability (in nats) of the text's tokens. kl_divergence: mean of KL(source || new) in
+    nats; kl_divergence_p99: its 99th percentile. top1_agreement: share of predictions whose likeliest token is the same.
     """
 
     tokens: int

@@ -79,7 +79,7 @@ BITS = {2: "Q2_K", 4: "Q4_K_M", 8: "Q8_0"}
 _FALLBACKS = {Q2_K: Q4_0, Q3_K: Q4_0, IQ4_XS: IQ4_NL, Q4_K: Q5_0, Q5_K: Q5_1, Q6_K: Q8_0}
 """For rows that are no multiple of 256."""
 # Parts of names of matrices that are never quantized: small, and choosing or normalising.
-_NEVER = ("_norm.weight", "ffn_gate_inp.weight")
+_NEVER = ("_norm.weight", "ffn_gate_inp.weight", "per_layer_model_proj.weight")
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ class _Mixture:
             return self._output(tensor.shape[-1])
         if self.name == "MXFP4_MOE":
             return MXFP4 if len(tensor.shape) > 2 else Q8_0
-        if name == "token_embd.weight":
+        if name in ("token_embd.weight", "per_layer_token_embd.weight"):
             return self.type
         if _is_value(name):
             self.values_seen += 1

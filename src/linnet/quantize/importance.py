@@ -7,7 +7,7 @@ squares, NAME.in_sum2 [experts, columns], and how many rows were summed, NAME.co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from linnet.errors import InvalidRequestError
 from linnet.load.checkpoint import Checkpoint
 from linnet.load.dequantize import dequantize
 from linnet.load.gguf_reader import read_part
+from linnet.quantize import Progress
 from linnet.quantize.atomic import whole_file
 from linnet.quantize.calibrate import run_observed
 from linnet.quantize.evaluate import WINDOW, windows
 from linnet.quantize.file_types import is_quantized
 from linnet.quantize.gguf_tensors import Tensor
 from linnet.quantize.gguf_writer import Entry, GgufWriter
+from linnet.quantize.progress import counter
 from linnet.tensors import F32
 from linnet.text.tokenizer import Tokenizer
 
@@ -63,7 +65,7 @@ def calibrated(
     token_ids: Sequence[int],
     tensors: Sequence[Tensor],
     threads: int | None,
-    progress: Callable[[str, int, int], object],
+    progress: Progress | None,
 ) -> Sums:
     """The sums over a text. Raises InvalidRequestError for one of less than two tokens."""
     length = min(WINDOW, checkpoint.spec.context)
@@ -72,19 +74,13 @@ def calibrated(
         raise InvalidRequestError(f"calibrate: the text has {len(token_ids)} tokens; give more, several thousand at best")
     squares: dict[int, NDArray[np.float64]] = {}
     rows: dict[int, int] = {}
-    total, done = sum(map(len, texts)), 0
 
     def observe(matrix: Any, x: Floats) -> None:
         summed = np.einsum("ij,ij->j", x, x, dtype=np.float64)
         squares[id(matrix)] = squares.get(id(matrix), 0) + summed
         rows[id(matrix)] = rows.get(id(matrix), 0) + len(x)
 
-    def advance(tokens: int) -> None:
-        nonlocal done
-        done += tokens
-        progress("calibrating", done, total)
-
-    weights = run_observed(checkpoint, texts, observe, threads, advance)
+    weights = run_observed(checkpoint, texts, observe, threads, counter(progress, "calibrating", sum(map(len, texts))))
     sums, counts = {}, {}
     for tensor in filter(is_quantized, tensors):
         matrices = _matrices(weights, tensor)

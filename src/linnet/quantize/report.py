@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from linnet.llm import LLM
 from linnet.load.checkpoint import Checkpoint
 from linnet.quantize.evaluate import WINDOW, Comparison, compare, windows
 from linnet.quantize.file_types import Choice
+from linnet.quantize.progress import counter
 from linnet.quantize.stream import Written
 from linnet.text.tokenizer import Tokenizer
 
@@ -55,7 +57,7 @@ class QuantizeReport:
 def report_of(
     checkpoint: Checkpoint, out: Path, choice: Choice, tensors: Sequence[Written], notes: list[str], seconds: float
 ) -> QuantizeReport:
-    source, values = checkpoint.source, sum(_count(tensor.shape) for tensor in tensors)
+    source, values = checkpoint.source, sum(prod(tensor.shape) for tensor in tensors)
     nbytes = sum(tensor.nbytes for tensor in tensors)
     return QuantizeReport(
         model=checkpoint.name,
@@ -72,13 +74,6 @@ def report_of(
     )
 
 
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
-
-
 def evaluated(checkpoint: Checkpoint, out: Path, tokenizer: Tokenizer, text: tuple[str, bool], job: Job) -> Comparison:
     """The new file beside its source. Closes the checkpoint."""
     token_ids = tokenizer.encode(text[0], bos=False, special=text[1])
@@ -86,13 +81,7 @@ def evaluated(checkpoint: Checkpoint, out: Path, tokenizer: Tokenizer, text: tup
         raise ContextLengthError(f"eval_text has {len(token_ids)} tokens; at least 2 are needed")
     length = min(WINDOW, checkpoint.spec.context)
     texts = windows(token_ids, length, tokenizer.vocabulary.beginning, job.evaluation_length)
-    total, done = sum(map(len, texts)), 0
-
-    def advance(tokens: int) -> None:
-        nonlocal done
-        done += tokens
-        job.advance("comparing", done, total)
-
+    advance = counter(job.progress, "comparing", sum(map(len, texts)))
     options: dict[str, Any] = {
         "ops": "native",
         "weights": "stored",

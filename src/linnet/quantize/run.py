@@ -20,6 +20,7 @@ from linnet.quantize.file_types import BITS, FILE_TYPES, Choice, Chosen, choose_
 from linnet.quantize.gguf_model import GgufModel, gguf_model
 from linnet.quantize.gguf_writer import GgufWriter, file_bytes
 from linnet.quantize.importance import calibrated, read_importance, write_importance
+from linnet.quantize.progress import counter
 from linnet.quantize.report import QuantizeReport, evaluated, report_of
 from linnet.quantize.stream import Importance, Written, entry_of, write_tensors
 from linnet.quantize.vocabulary import vocabulary_metadata
@@ -64,10 +65,6 @@ class Job:
     def evaluation_length(self) -> int:
         """Most tokens to compare on."""
         return 4096 if self.eval_tokens is None else self.eval_tokens
-
-    def advance(self, stage: str, done: int, total: int) -> None:
-        if self.progress is not None:
-            self.progress(stage, done, total)
 
 
 def run(job: Job) -> QuantizeReport:
@@ -253,20 +250,14 @@ def _importance(job: Job, checkpoint: Checkpoint, tokenizer: Tokenizer | None, m
     assert tokenizer is not None
     text = read_text("calibrate", _path(job.calibrate), job.calibration_length)
     token_ids = tokenizer.encode(text, bos=False, special=job.special)[: job.calibration_length]
-    found = calibrated(checkpoint, tokenizer, token_ids, model.tensors, job.threads, job.advance)
+    found = calibrated(checkpoint, tokenizer, token_ids, model.tensors, job.threads, job.progress)
     if job.save_importance is not None:
         write_importance(_path(job.save_importance), found, str(job.calibrate), job.force)
     return found.means()
 
 
 def _write(job: Job, out: Path, metadata: dict[str, Any], chosen: list[Chosen], importance: Importance) -> list[Written]:
-    total, done = sum(one.tensor.values for one in chosen), 0
-
-    def advance(values: int) -> None:
-        nonlocal done
-        done += values
-        job.advance("writing", done, total)
-
+    advance = counter(job.progress, "writing", sum(one.tensor.values for one in chosen))
     with whole_file(out, job.force) as file:
         writer = GgufWriter(file, metadata, [entry_of(one) for one in chosen])
         tensors = write_tensors(writer, chosen, importance, job.threads or default_threads(), advance)

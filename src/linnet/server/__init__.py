@@ -1,1 +1,1 @@
-"""`linnet serve`: models over HTTP. Knows schemas, trust and streams of events; what runs the requests is `LLM`."""
+"""`linnet serve`: models over HTTP. Knows request schemas, access control and event streams; `LLM` runs the requests."""

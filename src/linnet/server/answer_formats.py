@@ -1,4 +1,4 @@
-"""The form that an answer is asked in: text, any JSON object, or JSON by a schema, as each API says it."""
+"""The format of an answer, as each API asks for it: text, any JSON object, or JSON that follows a schema."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class ObjectFormat(Body):
 
 
 class BareSchemaFormat(Body):
-    """Anthropic's. As of every schema: it is enforced, and the model is not told of it."""
+    """A schema in Anthropic's API. As with every schema, it is enforced, but the model is not told about it."""
 
     type: Literal["json_schema"]
     schema_: dict[str, Any] = Field(alias="schema")
 
 
 class NamedSchema(Body):
-    """A schema under the name `schema`. It is always enforced, strict or not; the model is told neither of it nor of its description."""
+    """A schema in the field `schema`. It is always enforced, strict or not; the model is told neither the schema nor its description."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     schema_: dict[str, Any] = Field(alias="schema")
@@ -34,13 +34,13 @@ class NamedSchema(Body):
 
 
 class NamedSchemaFormat(NamedSchema):
-    """Of the Responses API."""
+    """A schema in the Responses API."""
 
     type: Literal["json_schema"]
 
 
 class WrappedSchemaFormat(Body):
-    """Of the chat API."""
+    """A schema in the chat API."""
 
     type: Literal["json_schema"]
     json_schema: NamedSchema
@@ -53,7 +53,7 @@ ResponseFormat = Annotated[TextFormat | ObjectFormat | NamedSchemaFormat, Field(
 def format_options(
     asked: TextFormat | ObjectFormat | BareSchemaFormat | NamedSchemaFormat | WrappedSchemaFormat | None,
 ) -> dict[str, Any]:
-    """What a format is among the options of SamplingParams."""
+    """A format as options of SamplingParams."""
     if asked is None or isinstance(asked, TextFormat):
         return {}
     if isinstance(asked, ObjectFormat):

@@ -1,4 +1,4 @@
-"""The application: routes, what guards them, and what their failures look like."""
+"""The application: the routes, their guards, and the handlers of their errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROUTERS = tuple(
 
 
 def create_app(service: Service) -> FastAPI:
-    """An ASGI application; whoever serves it does so while the service is `running`."""
+    """An ASGI application, to be served inside `service.running()`."""
     app = FastAPI(title="Linnet", version=__version__, docs_url=None, redoc_url=None, middleware=_guards(service))
     app.state.service = service
     for router in ROUTERS:
@@ -53,7 +53,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _guards(service: Service) -> list[Middleware]:
-    """Outermost first. What a browser asks before it calls from another page (CORS) comes without a key."""
+    """The guards, outermost first. CORS comes before the keys, because a browser sends its preflight request without a key."""
     options = service.options
     guards = [Middleware(RequestLog, service.metrics), Middleware(Headers, options.max_header_bytes), Middleware(Addresses, options)]
     if options.allowed_origins:
@@ -72,7 +72,7 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _answer_http_error(request: Request, error: Exception) -> JSONResponse:
-    """Of the framework's own: no such route, or not by that method."""
+    """Answers the framework's own errors: no such route, or a wrong method."""
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
     answer = ApiError(error.status_code, f"{error.detail}; the routes are listed at /docs", code=code, headers=error.headers or {})

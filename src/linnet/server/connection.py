@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn speaks it, with an end to patience: who connects and does not ask takes no place for ever."""
+"""uvicorn's HTTP/1.1 with a time limit for a request's head, so that a client that connects and sends nothing keeps no connection."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 def patient_for(seconds: float) -> type[H11Protocol]:
-    """A protocol that closes a connection where the head of a request does not come so soon: the first after it was made, a later one
-    after its first byte. Between requests uvicorn's own patience ends earlier."""
+    """A protocol that closes a connection if a request's head takes longer: counted from the connection's start for the first request,
+    from its first byte for later ones. (Between requests, uvicorn's own keep-alive limit applies, which is shorter.)"""
 
     class Patient(H11Protocol):
         _end: asyncio.TimerHandle | None = None

@@ -1,4 +1,4 @@
-"""Content blocks of Anthropic's Messages API: what goes in as messages, and what an answer is made of, whole or in events."""
+"""Content blocks of Anthropic's Messages API: read as messages, and written for an answer, whole or as events."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ InputMessages = Annotated[list[InputMessage], Field(min_length=1, max_length=MAX
 
 
 def as_messages(messages: Sequence[InputMessage], system: str | Items[TextBlock] | None) -> list[dict[str, Any]]:
-    """A conversation as chat templates take it: results of tools are messages of their own, before the text beside them."""
+    """A conversation as chat templates take it. Tool results become messages of their own, before the text that came with them."""
     found: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": text_of(system)}]
     for message in messages:
         blocks = [] if isinstance(message.content, str) else message.content
@@ -77,7 +77,7 @@ def _result(block: ToolResultBlock) -> dict[str, Any]:
 
 
 class OutputBlocks:
-    """The blocks of an answer as its pieces come. The input of a call stays text until it is whole."""
+    """Builds the blocks of an answer from its pieces. The input of a call stays text until it is complete."""
 
     def __init__(self) -> None:
         self._blocks: list[dict[str, Any]] = []
@@ -86,12 +86,12 @@ class OutputBlocks:
 
     @property
     def complete(self) -> list[dict[str, Any]]:
-        """Without calls that broke off; inputs as objects."""
+        """The blocks without calls that were cut off, and with inputs as objects."""
         whole = [block for index, block in enumerate(self._blocks) if index not in self._broken]
         return [{**block, "input": read_arguments(block["input"])} if block["type"] == "tool_use" else block for block in whole]
 
     def add(self, piece: Event) -> Iterator[dict[str, Any]]:
-        """The events of a piece."""
+        """The events for a piece."""
         if isinstance(piece, TextDelta):
             if not self._open:
                 yield self._begin({"type": "text", "text": ""}, {})
@@ -109,7 +109,7 @@ class OutputBlocks:
             yield from self.end()
 
     def end(self) -> Iterator[dict[str, Any]]:
-        """The end of the block that is open, if one is."""
+        """The events that end the open block, if there is one."""
         if self._open:
             self._open = False
             yield {"type": "content_block_stop", "index": len(self._blocks) - 1}

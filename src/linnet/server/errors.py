@@ -1,4 +1,4 @@
-"""What a failure looks like to a client: a status, and the body that its library expects. Nothing in it tells of this machine."""
+"""Errors as clients see them: a status, and the body that the client's library expects. They reveal nothing about this machine."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class AnthropicErrorBody(TypedDict):
 
 
 def failures(body: Any) -> dict[int | str, dict[str, Any]]:
-    """What the API's document says of answers that are errors."""
+    """The entries for error responses in the OpenAPI document."""
     return {
         "4XX": {"model": body, "description": "a mistake in the request, which the message names"},
         "5XX": {"model": body, "description": "the server could not, and says whether to try again"},
@@ -82,18 +82,18 @@ class ApiError(Exception):
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
     def body(self, path: str) -> Mapping[str, Any]:
-        """In the form of the API that the path belongs to."""
+        """The body, in the form of the API that the path belongs to."""
         return self.anthropic() if path.startswith("/v1/messages") else self.openai()
 
 
 def error_response(error: ApiError, scope: Scope) -> JSONResponse:
-    """An error as an answer, on a route or before any; over a WebSocket that is not accepted yet, too."""
+    """The response for an error, inside a route or before one; also for a WebSocket that is not accepted yet."""
     return JSONResponse(error.body(scope["path"]), error.status, dict(error.headers))
 
 
 def api_error(error: BaseException) -> ApiError:
-    """What a client is told of an exception. One that nobody foresaw goes to the log, with its
-    traceback, and the client hears only that there was one."""
+    """The error that a client gets for an exception. An unexpected exception is logged with its traceback, and the client learns only
+    that something failed."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextLengthError):
@@ -123,8 +123,8 @@ _CODES = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_p
 
 
 def validation_error(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
-    """Of what pydantic found wrong, the thing that lies deepest in the body and is not of another type: where one of several would do,
-    that is the one that came nearest."""
+    """The error for the mistakes that pydantic found. It reports the deepest in the body, and rather not a wrong type: among the members
+    of a union, this is the mistake of the one that came nearest to matching."""
     if isinstance(body, bytes):  # not read as JSON
         return ApiError(
             400, "the body is not declared as JSON; send the header content-type: application/json", code="invalid_content_type"
@@ -146,7 +146,7 @@ def validation_error(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError
 
 
 def _place(location: Sequence[Any], body: Any) -> list[str]:
-    """Names and indices that lead to what is wrong, without those that pydantic gives to types that it tried."""
+    """The path of names and indices to a mistake, without the names of the types that pydantic tried."""
     place = []
     for depth, part in enumerate(location):
         if depth == 0 and part in ("body", "query", "path"):

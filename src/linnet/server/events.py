@@ -18,13 +18,13 @@ DONE = b"data: [DONE]\n\n"
 
 
 def event(data: Mapping[str, Any], name: str | None = None) -> bytes:
-    """One event, with a name where the protocol names them."""
+    """One event; with a name, if the protocol names its events."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return (f"event: {name}\ndata: {text}\n\n" if name else f"data: {text}\n\n").encode()
 
 
 def refuse_beams(params: SamplingParams, what: str, instead: str) -> None:
-    """As `SamplingParams.refuse_beams`, with the field at fault."""
+    """As `SamplingParams.refuse_beams`, but the error also names the field."""
     try:
         params.refuse_beams(what, instead)
     except InvalidRequestError as error:
@@ -32,8 +32,8 @@ def refuse_beams(params: SamplingParams, what: str, instead: str) -> None:
 
 
 class EventStream(Response):
-    """Sends events as they come. The first is awaited before the status goes out, so that what is refused gets a status of its own; what
-    fails later is an event, the last one. Raises ApiError where params ask for what cannot be streamed."""
+    """Sends events as they come. It waits for the first event before it sends the status, so that a refused request gets a status of its
+    own; a later failure is sent as the last event. Raises ApiError if params ask for something that cannot be streamed."""
 
     media_type = "text/event-stream"
 
@@ -53,6 +53,6 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             except Exception as error:
                 body = api_error(error).body(scope["path"])
-                name = "error" if body.get("type") == "error" else None  # Anthropic's clients pass over what has no name
+                name = "error" if body.get("type") == "error" else None  # Anthropic's clients ignore events without a name
                 await send({"type": "http.response.body", "body": event(body, name), "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

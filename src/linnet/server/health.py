@@ -1,4 +1,4 @@
-"""Proof that decoding goes on: steps that were taken since the last look, or a token made for the purpose."""
+"""Checks that engines still decode: either steps were taken since the last check, or a token is generated as a test."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger("linnet.server")
 
 PROOF_S = 10.0
-"""How long a step may take: prompts of thousands of tokens on few cores are slow."""
+"""How long a step may take; one with a prompt of thousands of tokens on few cores is slow."""
 
 FRESH_S = 1.0
-"""For so long a proof holds, so that nobody can keep the engine busy by asking how it is."""
+"""How long a result is reused, so that nobody can keep the engine busy with health checks."""
 
 
 class Pulse:
-    """Of one open model."""
+    """The health check of one open model."""
 
     def __init__(self) -> None:
         self._proved_at = -FRESH_S
         self._lock = asyncio.Lock()
 
     async def beats(self, llm: LLM) -> bool:
-        """Whether the engine takes steps: those of requests that run, else that of a token of its own, which the counters count too."""
+        """Whether the engine takes steps: for running requests, or else for a test token, which the counters count like any other."""
         async with self._lock:
             if time.monotonic() - self._proved_at < FRESH_S:
                 return True
@@ -49,7 +49,7 @@ class Pulse:
                 handle = await asyncio.to_thread(llm.submit, [0], SamplingParams(max_tokens=1, temperature=0.0, priority=-1000))
                 await handle.aresult(PROOF_S)
             except QueueFullError:
-                pass  # then there are others, whose steps count
+                pass  # then there are other requests, whose steps count
             except ClosedError:
                 return True  # nobody used it any longer
             except Exception:

@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, of bounded depth: no NaN, no broken UTF-8 or UTF-16, no name twice."""
+"""Parses JSON strictly (RFC 8259) and to a bounded depth: no NaN, no broken UTF-8 or UTF-16, no name twice in an object."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 
 USER = "linnet.user"
-"""In a request's scope: who asks, as its body says; for the log."""
+"""Key in a request's scope for the user that its body names, for the log."""
 
 MAX_FIELDS = 50_000
-"""Of all objects of a body together. Each that is unknown is a mistake to tell of, of which megabytes of JSON hold millions."""
+"""Limit for all objects of a body together: every unknown field is reported, and megabytes of JSON can hold millions."""
 
 # Each is over after one pass, whatever the text: outside strings JSON has no backslash, and one that does not end reaches to the end.
 _ESCAPES = re.compile(r"\\.", re.DOTALL)
@@ -45,7 +45,7 @@ class _JsonRequest(Request):
 
 
 def _user(content: Any) -> str | None:
-    """Who asks: OpenAI's clients say `user`, Anthropic's `metadata.user_id`."""
+    """The user that a body names: OpenAI's clients in `user`, Anthropic's in `metadata.user_id`."""
     if not isinstance(content, dict):
         return None
     metadata = content.get("metadata")
@@ -78,7 +78,7 @@ def parse(body: bytes, max_depth: int) -> Any:
 
 
 def _depth(outside: str) -> int:
-    """Levels of brackets in what stands outside of strings, without parsing: what nests too deep is not to be parsed at all."""
+    """How deep brackets outside strings are nested, found without parsing, since the parser must not see what is nested too deeply."""
     depth = deepest = 0
     for bracket in _BRACKETS.findall(outside):
         depth += 1 if bracket in "[{" else -1

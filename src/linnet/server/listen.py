@@ -23,15 +23,15 @@ from linnet.server.service import Service
 from linnet.server.settings import Settings
 
 SWITCH_INTERVAL_S = 0.0005
-"""After so long a thread that computes gives way to the one that answers; Python's own is ten times as long."""
+"""How long one thread may hold the interpreter lock before another gets it: a tenth of Python's default, so that answers leave soon."""
 
 FAREWELL_S = 1
-"""What connections have to end in where the server fails."""
+"""How long connections have to end after the server failed."""
 
 
 def serve(settings: Settings, ready: Callable[[str], object] | None = None) -> None:
-    """Serves until SIGTERM or Ctrl-C, then lets running requests end. ready: gets the address once it listens. Raises
-    InvalidRequestError where it cannot listen, and for an only model what opening it raises."""
+    """Serves until SIGTERM or Ctrl-C, then lets running requests end. ready: called with the address once the server listens. Raises
+    InvalidRequestError if it cannot listen; with a single model, also whatever opening the model raises."""
     _log_lines()
     listener = _listener(settings.server)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -39,7 +39,7 @@ def serve(settings: Settings, ready: Callable[[str], object] | None = None) -> N
 
 
 async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[str], object] | None) -> None:
-    """Answers from the start, so that /ready can tell that the only model is being opened; requests for it wait."""
+    """Answers from the start, so that /ready can report that the only model is still being opened; requests for it wait."""
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     service = Service(settings)
@@ -98,14 +98,14 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def end(self, serving: asyncio.Task[None]) -> None:
-        """Of a server that runs still, the model could not be opened: who waited for it is told, and nobody else is waited for."""
+        """Called when the only model could not be opened: requests that waited for it are answered, and the server ends at once."""
         self.config.timeout_graceful_shutdown = FAREWELL_S
         self.should_exit = True
         await serving
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """As uvicorn's, but a signal that was obeyed is not raised again: who is told to leave, and does, leaves with 0."""
+        """As uvicorn's, but does not raise the signal again afterwards: a server that was told to end, and did, exits with 0."""
         with super().capture_signals():
             yield
             self._captured_signals.clear()

@@ -1,4 +1,4 @@
-"""Log-probabilities as OpenAI's two APIs report them. The end token is among them, as it is among the tokens that are counted."""
+"""Log-probabilities as OpenAI's two APIs report them. The end token is included, as it is in the token counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from linnet.text.tokenizer import Tokenizer
 
 
 def chat_logprobs(entries: Sequence[TokenLogprob] | None, tokenizer: Tokenizer) -> dict[str, Any] | None:
-    """One record a token: text, log-probability, bytes, and the candidates for its place. None where there are none."""
+    """One record per token: text, log-probability, bytes, and the alternatives. None if no log-probabilities were asked for."""
     if entries is None:
         return None
     content = []
@@ -22,7 +22,7 @@ def chat_logprobs(entries: Sequence[TokenLogprob] | None, tokenizer: Tokenizer) 
 
 
 def token_record(entry: TokenLogprob, tokenizer: Tokenizer) -> dict[str, Any]:
-    """A token by its id, text and log-probability, and the candidates for its place, as the page shows them."""
+    """A token as the web page shows it: id, text, log-probability and the alternatives."""
 
     def record(token: int, logprob: float) -> dict[str, Any]:
         return {"id": token, "text": token_name(token, tokenizer), "logprob": _finite(logprob)}
@@ -36,7 +36,7 @@ def _record(token: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def token_name(token: int, tokenizer: Tokenizer) -> str:
-    """A token's text; of part of a character its bytes, such as `bytes:\\xe2\\x80`, so that no two of them look alike."""
+    """A token's text; for part of a character its bytes, such as `bytes:\\xe2\\x80`, so that no two tokens look alike."""
     data = tokenizer.token_bytes(token)
     try:
         return data.decode()
@@ -45,14 +45,14 @@ def token_name(token: int, tokenizer: Tokenizer) -> str:
 
 
 def _finite(logprob: float) -> float:
-    """What JSON can hold: of a token that could not come, -9999, as OpenAI's API says it."""
+    """A number that JSON can hold: -9999 for a token that is impossible, as in OpenAI's API."""
     return max(logprob, -9999.0)
 
 
 class CompletionLogprobs:
-    """Of an answer that comes in pieces: `add` gives those of each, with offsets into the text so far, in characters.
+    """The log-probabilities of an answer that comes in pieces: `add` gives those of each piece, with character offsets into the text.
 
-    continues: whether this text goes on with another (see `Handle.continues`). offset: of its beginning.
+    continues: whether this text continues another (see `Handle.continues`). offset: where this text begins.
     """
 
     def __init__(self, tokenizer: Tokenizer, continues: bool, offset: int = 0) -> None:
@@ -62,7 +62,7 @@ class CompletionLogprobs:
         self._first = not continues
 
     def add(self, tokens: Iterable[tuple[int, TokenLogprob | None]]) -> dict[str, Any]:
-        """tokens: with their log-probabilities; None of the first of a prompt, which nothing predicts."""
+        """tokens: ids with their log-probabilities; None for the first token of a prompt, which nothing predicts."""
         names, logprobs, top, offsets = [], [], [], []
         for token, entry in tokens:
             names.append(token_name(token, self.tokenizer))
@@ -75,5 +75,5 @@ class CompletionLogprobs:
         return {"tokens": names, "token_logprobs": logprobs, "top_logprobs": top, "text_offset": offsets}
 
     def _candidates(self, entry: TokenLogprob) -> dict[str, float]:
-        """By name; the token that came is always one of them."""
+        """The alternatives by name; the chosen token is always one of them."""
         return {token_name(id, self.tokenizer): _finite(logprob) for id, logprob in (*entry.top, (entry.token_id, entry.logprob))}

@@ -10,7 +10,7 @@ from linnet.outputs import Chunk
 
 
 async def merged(handles: Sequence[Handle]) -> AsyncGenerator[tuple[int, Chunk], None]:
-    """Chunks as they come, each with the place of its handle. Raises what the first of them that fails raises."""
+    """Chunks as they come, each with the index of its handle. Raises what the first handle to fail raises."""
     if len(handles) == 1:
         async for chunk in handles[0]:
             yield 0, chunk

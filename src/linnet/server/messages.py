@@ -1,4 +1,4 @@
-"""Conversations as OpenAI's chat format has them, and as chat templates take them."""
+"""Conversations: from OpenAI's chat format to that of chat templates."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ToolCall(Body):
 
 
 class ChatMessage(Body):
-    """A message. A developer is a system to the template; of several text parts it gets one text. What can only be null stands there
-    because clients send an answer's message back with all its fields."""
+    """A message. To templates the role "developer" is "system", and several text parts are one text. Some fields can only be null: they
+    are here because clients send an answer's message back with all of its fields."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | Items[TextPart] | None = None
@@ -50,7 +50,7 @@ class ChatMessage(Body):
         return self.content
 
     def for_template(self, where: str) -> dict[str, Any]:
-        """As transformers' templates take it. Raises ChatTemplateError where there is nothing in it."""
+        """The message as transformers' templates take it. Raises ChatTemplateError if it is empty."""
         if self.text is None and not self.tool_calls:
             raise ChatTemplateError(f"{where} has no content; give it a text")
         record = self.model_dump(include={"role", "name", "tool_call_id", "tool_calls"}, exclude_none=True)
@@ -66,7 +66,7 @@ def as_template_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]
 
 
 def prompt_size(messages: Sequence[ChatMessage] | None, *others: Any) -> int:
-    """Bytes of a conversation, and of what else goes into its prompt, before it is tokenized."""
+    """Bytes of a conversation and of everything else in its prompt, before it is tokenized."""
     parts: list[Any] = [other for other in others if other is not None]
     for message in messages or ():
         parts += [message.text or "", *(call.function.arguments for call in message.tool_calls or ())]

@@ -1,4 +1,4 @@
-"""What /metrics tells Prometheus: requests as they were answered, what the process takes, and what the engines of the open models count."""
+"""The metrics for Prometheus: answered requests, the process's use of the machine, and the counters of the open models' engines."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _LABELS = {"outcomes": "outcome", "finish_reasons": "reason"}
 
 
 class Metrics:
-    """Of one server. Routes are counted by their templates, and methods by a list, so that no client can make up new ones."""
+    """The metrics of one server. Routes are labelled by template and methods from a list, so that no client can invent labels."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)  # memory, processor time, files: where the system tells (Linux)
+        ProcessCollector(registry=self.registry)  # memory, processor time, open files: on Linux only
         self.requests = RequestCounter("linnet_http_requests", "requests answered", ("route", "method", "status"), registry=self.registry)
         help = "seconds from a request to the end of its answer"
         self.seconds = RequestHistogram("linnet_http_request_seconds", help, ("route",), buckets=_SECONDS, registry=self.registry)
 
     def count_request(self, scope: Scope, status: int | None, seconds: float) -> None:
-        """status: None where the client left before there was one."""
+        """status: None if the client left before there was one."""
         route = getattr(scope.get("route"), "path", "other")
         method = scope.get("method", "WEBSOCKET")
         method = method if route != "other" and method in _METHODS else "other"
@@ -43,14 +43,14 @@ class Metrics:
         self.seconds.labels(route).observe(seconds)
 
     def exposition(self, models: Mapping[str, LLM]) -> bytes:
-        """All of it in Prometheus' text format, the models' under their names."""
+        """All metrics in Prometheus' text format; those of a model carry its name."""
         engines = CollectorRegistry()
         engines.register(_Engines({name: llm.counters() for name, llm in models.items()}))
         return generate_latest(self.registry) + generate_latest(engines)
 
 
 class _Engines(Collector):
-    """A family for every field of `Counters`, labelled by model."""
+    """One metric for every field of `Counters`, labelled by model."""
 
     def __init__(self, counters: Mapping[str, Counters]) -> None:
         self._counters = counters
@@ -82,7 +82,7 @@ class _Engines(Collector):
 
 
 def _buckets(histogram: Histogram) -> Iterator[tuple[str, float]]:
-    """Bounds, and how many values are within each; Prometheus counts the smaller ones, too."""
+    """Bounds, each with how many values are at most that: Prometheus' buckets are cumulative."""
     within = 0
     for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         within += count

@@ -27,7 +27,7 @@ logger = logging.getLogger("linnet.server")
 
 @dataclass(eq=False)
 class Served:
-    """A model of the server. users: requests that have it now. used_at: by time.monotonic(), when the last one left. size: bytes of weights
+    """A model of the server. users: requests that use it now. used_at: when the last one left, by time.monotonic(). size: bytes of weights
     and KV cache while it is open."""
 
     settings: ModelSettings
@@ -39,7 +39,7 @@ class Served:
 
 
 class Models:
-    """By name. `use` opens one that is not open, and closes others that nobody uses where memory is short."""
+    """The models by name. `use` opens a model that is not open; if memory is short, it first closes models that nobody uses."""
 
     def __init__(self, settings: Settings) -> None:
         self.created = int(time.time())
@@ -53,11 +53,11 @@ class Models:
 
     @property
     def open(self) -> dict[str, LLM]:
-        """Those that are open now, by name."""
+        """The models that are open now, by name."""
         return {name: served.llm for name, served in self._served.items() if served.llm is not None}
 
     def find(self, name: str) -> Served:
-        """Raises a 404 that names those there are."""
+        """Raises a 404 that names the models there are."""
         served = self._served.get(name)
         if served is None:
             there = ", ".join(self._served)
@@ -66,8 +66,8 @@ class Models:
 
     @asynccontextmanager
     async def use(self, name: str, timeout: float | None = None) -> AsyncIterator[LLM]:
-        """The model, which stays open meanwhile. Raises what opening it raises, and DeadlineError where that takes longer than `timeout`
-        seconds, upon which it goes on."""
+        """The model, which stays open inside the `with`. Raises what opening it raises, and DeadlineError if that takes longer than
+        `timeout` seconds; it is then opened nevertheless, for later requests."""
         served = self.find(name)
         served.users += 1
         try:
@@ -77,12 +77,12 @@ class Models:
             served.used_at = time.monotonic()
 
     async def close_idle(self, seconds: float) -> None:
-        """Closes models that nobody has used for so long; never ends by itself."""
+        """Closes models that nobody has used for this long; runs until it is cancelled."""
         while True:
             await asyncio.sleep(min(seconds / 4, 10.0))
             async with self._changing:
                 for served in self._idle():
-                    if not served.users and time.monotonic() - served.used_at >= seconds:  # while another closed, one may have come
+                    if not served.users and time.monotonic() - served.used_at >= seconds:  # one may have come meanwhile
                         await self._close(served)
 
     async def close(self) -> None:
@@ -91,12 +91,12 @@ class Models:
                 await self._close(served)
 
     def _idle(self) -> list[Served]:
-        """Open models without users, the one longest unused first."""
+        """Open models without users, the longest unused first."""
         idle = [served for served in self._served.values() if served.llm is not None and not served.users]
         return sorted(idle, key=lambda served: served.used_at)
 
     async def _open(self, served: Served, timeout: float | None) -> LLM:
-        """Opens a model once for all who wait; one that leaves does not stop it for the others."""
+        """Opens a model once for all requests that wait for it; one that leaves does not stop it for the others."""
         opening = served.opening = served.opening or asyncio.create_task(self._load(served))
         done, _ = await asyncio.wait({opening}, timeout=timeout)
         if not done:
@@ -117,7 +117,7 @@ class Models:
                     raise unavailable(
                         f"this machine has no memory for the model {name} now; try again when some is free, or lower --context"
                     ) from None
-                except InvalidRequestError as error:  # of the server's options, with paths: no mistake of whoever asks for the model
+                except InvalidRequestError as error:  # about the server's options, with paths in it: not the client's mistake
                     raise ModelFileError(str(error)) from error
         finally:
             served.opening = None
@@ -127,7 +127,7 @@ class Models:
         return served.llm
 
     async def _make_room(self, served: Served, budget: int) -> int:
-        """Closes idle models until this one fits, with all of its KV cache if that can be had. Gives the bytes that its cache may take."""
+        """Closes idle models until this one fits, if possible with all of its KV cache. Gives the bytes that the cache may take."""
         weights, cache = await asyncio.to_thread(needs, served.settings)
         if budget < weights + cache and (said := await asyncio.to_thread(_too_large, served.settings, budget)):
             logger.error("%s", said)
@@ -149,8 +149,8 @@ class Models:
 
 
 def _opened(path: str, options: Mapping[str, Any], advised: bool) -> LLM:
-    """The model. advised: its generation_config.json is to be followed. Raises what opening it raises, and InvalidRequestError where that
-    cannot be followed."""
+    """The opened model. advised: its generation_config.json will be followed. Raises what opening it raises, and InvalidRequestError if
+    that file cannot be followed."""
     from linnet.llm import LLM
 
     llm = LLM(path, **options)
@@ -165,15 +165,15 @@ def _opened(path: str, options: Mapping[str, Any], advised: bool) -> LLM:
 
 
 def needs(settings: ModelSettings) -> tuple[int, int]:
-    """Bytes of the weights in memory, the machine's or a GPU's, of a model and of the draft model that guesses for it, and of the KV cache
-    that they would have if there were memory enough."""
+    """Bytes that a model and its draft model take in memory, the machine's or a GPU's: those of the weights, and those of the KV cache
+    if there is memory enough for all of it."""
     from linnet.draft import read_draft
     from linnet.load.checkpoint import open_checkpoint
     from linnet.ops.torch.devices import usual_device
 
     options = ModelOptions(**settings.options)
     if options.op_set == "torch" and options.device is None and options.tp == 1 and options.offload is None:
-        options = replace(options, device=usual_device())  # by which the batch goes
+        options = replace(options, device=usual_device())  # the batch size depends on it
     with closing(open_checkpoint(settings.path)) as checkpoint:
         weights = _weight_bytes(checkpoint, options)
         guessing = read_draft(options)
@@ -187,13 +187,13 @@ def needs(settings: ModelSettings) -> tuple[int, int]:
 
 
 def _least(settings: ModelSettings, **changed: Any) -> int:
-    """Bytes without which a model is not opened: of its weights, and of the KV cache of one request of the context asked for, or of any."""
+    """The fewest bytes that a model is opened with: its weights, and the smallest KV cache that the options allow."""
     options = {**settings.options, "max_batch": 1, **changed}
     return sum(needs(replace(settings, options={**options, "context": options.get("context") or 1})))
 
 
 def _too_large(settings: ModelSettings, budget: int) -> str | None:
-    """What to say of a model that does not fit into the budget even alone, and what would help; None of one that does."""
+    """For a model that does not fit into the budget even alone: an error message that says what would help. None if it fits."""
     least = _least(settings)
     if least <= budget:
         return None
@@ -203,7 +203,7 @@ def _too_large(settings: ModelSettings, budget: int) -> str | None:
 
 
 def _weight_bytes(checkpoint: Checkpoint, options: ModelOptions) -> int:
-    """Of the weights, on a GPU or not; where that is yet to be chosen, the most that it may come to."""
+    """Bytes of the weights, on the device that the options name; if it is still to be chosen, the most that any choice takes."""
     from linnet.choosing import places
     from linnet.load.assemble import plan
     from linnet.load.weight_bytes import bytes_of

@@ -1,4 +1,4 @@
-"""`ServerOptions`: every option of the server, once. Flags, environment variables, configuration files and docs derive from its fields."""
+"""`ServerOptions`: every option of the server, defined once. Flags, environment variables, configuration files and docs use its fields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from linnet.options import Options, option
 
 @dataclass(frozen=True, kw_only=True)
 class ServerOptions(Options):
-    """Where to listen, whom to answer, and how much of what to take. Unknown or out-of-range options raise InvalidRequestError."""
+    """Where to listen, whom to answer, and the limits of requests. Unknown or out-of-range options raise InvalidRequestError."""
 
     host: str = option("127.0.0.1", "address to listen on; any but a loopback address needs API keys, or --no-auth")
     port: int = option(8000, "port to listen on; 0: any that is free, which is printed", 0, 65535)

@@ -1,4 +1,4 @@
-"""Items of the Responses API: what goes in as messages, and what an answer is made of, whole or in events."""
+"""Items of the Responses API: read as messages, and written for an answer, whole or as events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 
 class InputText(Body):
-    """A text; of an answer that is sent back, with what else stood there."""
+    """A text. That of an answer, sent back, has empty lists of annotations and log-probabilities."""
 
     type: Literal["input_text", "output_text"]
     text: str
@@ -53,7 +53,7 @@ InputItems = Annotated[list[InputMessage | InputCall | InputCallOutput], Field(m
 
 
 def as_messages(given: str | Sequence[InputMessage | InputCall | InputCallOutput], instructions: str | None) -> list[dict[str, Any]]:
-    """A conversation as chat templates take it: calls one after another belong to one message, as does the text before them."""
+    """A conversation as chat templates take it. Consecutive calls become one message, together with the text before them."""
     messages: list[dict[str, Any]] = [] if instructions is None else [{"role": "system", "content": instructions}]
     if isinstance(given, str):
         return [*messages, {"role": "user", "content": given}]
@@ -75,23 +75,23 @@ def _text(content: str | list[InputText]) -> str:
 
 
 class OutputItems:
-    """The items of an answer as its pieces come. A call that breaks off stays, "incomplete"; its text is a message's."""
+    """Builds the items of an answer from its pieces. A call that is cut off stays as "incomplete", and its text becomes a message."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
 
     @property
     def complete(self) -> list[dict[str, Any]]:
-        """Without calls that broke off."""
+        """The items without calls that were cut off."""
         return [item for item in self.items if item["type"] == "message" or item["status"] == "completed"]
 
     @property
     def broken(self) -> list[dict[str, Any]]:
-        """As they are where the answer breaks off."""
+        """The items as they are when the answer is cut off."""
         return [{**item, "status": "incomplete"} if item["status"] == "in_progress" else item for item in self.items]
 
     def add(self, piece: Event) -> Iterator[dict[str, Any]]:
-        """The events of a piece, without their numbers."""
+        """The events for a piece, not yet numbered."""
         if isinstance(piece, TextDelta):
             if not self.items or self.items[-1]["status"] != "in_progress":
                 yield from self._begin_message()
@@ -113,7 +113,7 @@ class OutputItems:
             yield from self._end("incomplete")
 
     def end(self, status: Status = "completed") -> Iterator[dict[str, Any]]:
-        """The events of the end of a message, if one is open."""
+        """The events that end the open message, if there is one."""
         if not self.items or self.items[-1]["status"] != "in_progress":
             return
         part = self.items[-1]["content"][0]

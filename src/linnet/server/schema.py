@@ -1,4 +1,4 @@
-"""Bodies of requests: strict, closed, and with the options of `SamplingParams` where it states them."""
+"""Base of the request bodies: strict types, no unknown fields, and the options of `SamplingParams` as that class defines them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from linnet.options import MAX_TEXT_LENGTH, MAX_TEXTS
 
 MAX_BIASES = 1024
 MAX_MESSAGES = 4096
-"""Of a conversation, or items of it, as an API calls them."""
+"""The most messages of a conversation, or items, as the Responses API calls them."""
 
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_LENGTH)]
 Texts = Annotated[list[Text], Field(max_length=MAX_TEXTS)]
@@ -38,7 +38,7 @@ _TYPES: dict[str, Any] = {
 Item = TypeVar("Item")
 
 Items = Annotated[list[Item], Field(fail_fast=True)]
-"""A list as long as a body may be: its first mistake is told, and not a million of them collected."""
+"""A list that may be as long as a body allows: only its first mistake is reported, rather than a million collected."""
 
 
 def as_list(given: str | list[Any]) -> list[Any]:
@@ -47,8 +47,8 @@ def as_list(given: str | list[Any]) -> list[Any]:
 
 
 CacheControl = dict[str, Any] | None
-"""Where a prompt may be cached, by Anthropic's clients: this server finds what it has seen by itself, so that it is honoured wherever it
-stands."""
+"""Anthropic's mark on a part of a prompt that should be cached. This server caches the beginnings of all prompts anyway, so that the mark
+is accepted anywhere and has no effect."""
 
 User = Annotated[str | None, Field(max_length=256, description="who asks; written to the server's log")]
 
@@ -56,21 +56,21 @@ BodyType = TypeVar("BodyType", bound="Body")
 
 
 class Body(BaseModel):
-    """Unknown fields, numbers as texts, NaN and infinities are refused."""
+    """A request body. Unknown fields, numbers as texts, NaN and infinities are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
     _waited: float = PrivateAttr(default=0.0)
-    """Seconds in which its model was opened: of the time that the request may take."""
+    """Seconds that the request waited for its model to open; they count towards its time limit."""
 
 
 def sampling_names(without: Iterable[str] = ()) -> list[str]:
-    """Options of SamplingParams that a request may carry: those that are built and can be written in JSON."""
+    """The options of SamplingParams that a request may have: those that are built and can be written in JSON."""
     return [f.name for f in fields(SamplingParams) if _can_be_sent(f) and f.name not in without]
 
 
 def with_sampling(without: Iterable[str] = ()) -> Callable[[type[BodyType]], type[BodyType]]:
-    """Gives a body a field for every option of SamplingParams, None where it was not given; not for those that it names otherwise."""
+    """A class decorator: adds a field for every option of SamplingParams (None if not given), except those in `without`."""
     by_name = {f.name: f for f in fields(SamplingParams)}
     definitions: dict[str, Any] = {name: _definition(by_name[name]) for name in sampling_names(without)}
 
@@ -81,7 +81,7 @@ def with_sampling(without: Iterable[str] = ()) -> Callable[[type[BodyType]], typ
 
 
 def given_options(body: Body, names: Iterable[str]) -> dict[str, Any]:
-    """Options that a body carries, as SamplingParams takes them; null is as good as nothing."""
+    """The options that a body has, as SamplingParams takes them; null means not given."""
     options = {name: getattr(body, name) for name in names}
     if options.get("logit_bias") is not None:
         options["logit_bias"] = {int(token): bias for token, bias in options["logit_bias"].items()}

@@ -1,4 +1,4 @@
-"""`Service`: what the routes share. One for each server."""
+"""`Service`: the state and the methods that the routes share. Each server has one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 H = TypeVar("H", bound="Handle | EmbeddingHandle")
 
 _compilers = ThreadPoolExecutor(4, "linnet grammar")
-"""Threads for what has grammars in it: a hostile one takes as long as it may, and nobody else is to wait for it."""
+"""Threads of their own for requests with grammars: a hostile one takes all the time that it may, and others must not wait for it."""
 
 
 class Service:
@@ -53,7 +53,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Between start and end. An only model is opened at once, so that a mistake in it shows; of several, each when it is asked for."""
+        """The service from start to end. A single model is opened at once, so that its mistakes show early; several, each on first use."""
         seconds = self.options.idle_unload
         closing = None if seconds is None else asyncio.create_task(self.models.close_idle(seconds))
         try:
@@ -71,11 +71,11 @@ class Service:
         try:
             async with self.models.use(self.settings.models[0].name):
                 pass
-        except ApiError as error:  # nobody asked for it who could be answered
+        except ApiError as error:  # there is no request that could be answered with it
             raise OutOfMemoryError(error.message) from None
 
     def check_size(self, size: int) -> None:
-        """Raises a 400 for a prompt of more bytes than are tokenized."""
+        """Raises a 400 for a prompt of more bytes than the server tokenizes."""
         if size > self.options.max_prompt_bytes:
             message = f"the prompt has {size} bytes and this server takes {self.options.max_prompt_bytes}; shorten it"
             raise ApiError(400, message, code="prompt_too_large")
@@ -85,19 +85,19 @@ class Service:
             raise ApiError(400, f"n is {n} and this server gives up to {self.options.max_n}; lower it", param="n")
 
     def sampling(self, llm: LLM, body: Body, params: SamplingParams) -> SamplingParams:
-        """The params of a body as they are for this model: what it leaves out as the model's publishers advise, and with the time that is
-        left to it."""
+        """The params of a body for this model: options that it leaves out are as the model's publishers recommend, and the timeout is the
+        time that the request has left."""
         advised = {name: value for name, value in self.advised(llm).items() if getattr(body, name) is None}
         return replace(params, timeout=self.time_left(body), **advised)
 
     def time_left(self, body: Body) -> float:
-        """Seconds that a request may take, by the server's limit or its own if that is nearer, less those that it waited for its model."""
+        """Seconds that a request has left: the server's limit or its own, the lesser, minus the time that it waited for its model."""
         most, asked = self.options.request_timeout, getattr(body, "timeout", None)
         return max(0.0, (most if asked is None else min(most, asked)) - body._waited)
 
     @asynccontextmanager
     async def using(self, body: Body, name: str | None) -> AsyncIterator[LLM]:
-        """The model of this name, or the first, for a body, which waits no longer than it may. Raises as `Models.use` does."""
+        """The model of this name, or the first model. Waits for it no longer than the body's time limit. Raises as `Models.use` does."""
         name = self.model_name(name)
         asked_at = None if name in self.models.open else time.monotonic()
         async with self.models.use(name, self.time_left(body)) as llm:
@@ -106,11 +106,11 @@ class Service:
             yield llm
 
     def advised(self, llm: LLM) -> dict[str, Any]:
-        """What of sampling a body may leave out, for the model's publishers advise it."""
+        """The sampling options that the model's publishers recommend, for those that a body leaves out."""
         return advice(llm.generation_config) if self.options.generation_config == "auto" else {}
 
     def model_name(self, asked: str | None) -> str:
-        """The first model, where a request does not say which."""
+        """The model's name, or that of the first model if a request names none."""
         return self.settings.models[0].name if asked is None else asked
 
     async def is_alive(self) -> bool:
@@ -119,7 +119,7 @@ class Service:
         return all(await asyncio.gather(*pulses))
 
     def tokenizer(self, llm: LLM) -> Tokenizer:
-        """Raises a 400 for a model without one, for what cannot be said in token ids."""
+        """The model's tokenizer, for requests that need text. Raises a 400 if it has none."""
         if llm.tokenizer is None:
             raise ApiError(400, "the model has no tokenizer, which this needs", param="model")
         return llm.tokenizer
@@ -143,8 +143,8 @@ class Service:
         parallel_tool_calls: bool = True,
         continues: bool | None = None,
     ) -> AsyncIterator[Handle]:
-        """An answer in the making to a body, of which the others are made; to leave before its end cancels it. Raises as `LLM.submit`
-        does."""
+        """A running answer to a body; all kinds of answers are made from it. Leaving the `with` before its end cancels it. Raises as
+        `LLM.submit` does."""
         limited = self.sampling(llm, body, params)
         submit = partial(
             llm.submit,
@@ -163,7 +163,7 @@ class Service:
 
 
 async def submitted(submit: Callable[[], H], has_grammar: bool = False) -> H:
-    """The handle that it gives, in a thread; where nobody waits for it any more, that is cancelled. Raises as `submit` does."""
+    """Calls `submit` in a thread and gives its handle, which is cancelled if the caller is by then. Raises as `submit` does."""
     submitting = asyncio.ensure_future(_in_thread(submit, has_grammar))
     try:
         return await asyncio.shield(submitting)
@@ -178,7 +178,7 @@ def _cancel_submitted(submitting: asyncio.Future[H]) -> None:
 
 
 async def _in_thread(call: Callable[[], T], has_grammar: bool) -> T:
-    """What it gives: templates and tokenizers take their time, in which others are served."""
+    """Runs `call` in a thread, so that other requests are served while a template or a tokenizer works."""
     pool = _compilers if has_grammar else None
     return await asyncio.get_running_loop().run_in_executor(pool, copy_context().run, call)
 
@@ -189,4 +189,4 @@ def _service(connection: HTTPConnection) -> Service:
 
 
 ServiceOf: TypeAlias = Annotated[Service, Depends(_service)]
-"""The parameter of a route that wants the service."""
+"""The type of a route's parameter that gets the service."""

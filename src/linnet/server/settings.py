@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("linnet.server")
 
 MODEL_OPTIONS = tuple(f.name for f in fields(ModelOptions) if f.metadata["letter"] is None and f.name != "trust_remote_code")
-"""Options of opening a model that a server passes on: those that are built, and what no file and no variable may turn on is not there."""
+"""The options for opening a model that a server takes: those that are built, without what a file or a variable must not turn on."""
 
 MAX_QUEUE = 256
-"""Most requests that wait for a place in a model's batch, unless told otherwise: a server must not take what it cannot do."""
+"""Default for the requests that may wait for a place in a model's batch: a server must not accept more than it can do."""
 
 _KEY_LENGTH = 16
 _KINDS: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "Any": str}
@@ -34,7 +34,7 @@ _MODEL_NAME = re.compile(r"[\w.:/+-]{1,200}")
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A model as clients call it, where it is, and how it is opened."""
+    """A model: its name for clients, where it is, and how to open it."""
 
     name: str
     path: str
@@ -43,7 +43,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server runs with; the first model is the one that a request without a name gets."""
+    """The settings of a server. Requests that name no model get the first one."""
 
     server: ServerOptions
     models: tuple[ModelSettings, ...]
@@ -51,8 +51,8 @@ class Settings:
 
 
 def read_settings(models: Sequence[str], flags: Mapping[str, Any], config: Path | None = None) -> Settings:
-    """models: `MODEL` or `NAME=MODEL` each, in place of those of the file. flags: options of ServerOptions and ModelOptions that were
-    given. Raises InvalidRequestError, which says where the option stood, and MissingDependencyError."""
+    """models: each `MODEL` or `NAME=MODEL`; they replace those of the file. flags: the options of ServerOptions and ModelOptions that were
+    given. Raises InvalidRequestError, which says where the wrong option came from, and MissingDependencyError."""
     values = _merged(flags, config)
     configured = values.pop("models", {})
     shared = {name: values.pop(name) for name in MODEL_OPTIONS if name in values}
@@ -66,7 +66,7 @@ def read_settings(models: Sequence[str], flags: Mapping[str, Any], config: Path 
 
 
 def _merged(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
-    """Options from all three places, those that were given only."""
+    """The options that were given in any of the three places."""
     from pydantic import ValidationError
 
     try:
@@ -79,7 +79,7 @@ def _merged(flags: Mapping[str, Any], config: Path | None) -> dict[str, Any]:
 
 
 def _settings_class(config: Path | None) -> type[BaseSettings]:
-    """The fields of the options as pydantic-settings reads them; their ranges are for the options themselves to check."""
+    """The options as fields for pydantic-settings; their ranges are checked later, by the options' own classes."""
     try:
         from pydantic import BeforeValidator, create_model
         from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -136,7 +136,7 @@ def _named(models: Sequence[str]) -> dict[str, str]:
 
 
 def model_name(model: str) -> str:
-    """What clients call a model unless told otherwise: of a path its last part, so that no path leaves the machine."""
+    """A model's default name for clients: the last part of a path, so that clients see no path of this machine."""
     path = Path(model).expanduser()
     if model.startswith(("/", ".", "~")) or path.is_file() or path.is_dir():
         path = path.resolve()
@@ -167,7 +167,7 @@ def _model(name: str, entry: str | Mapping[str, Any], shared: Mapping[str, Any],
 
 
 def _api_keys(options: ServerOptions) -> tuple[str, ...]:
-    """The keys of the file. Raises InvalidRequestError where an address that others reach has none."""
+    """The keys in the file. Raises InvalidRequestError if there are none and other machines can reach the address."""
     if options.api_keys_file is None:
         if not options.no_auth and not is_loopback(options.host):
             raise InvalidRequestError(
@@ -193,7 +193,7 @@ def _api_keys(options: ServerOptions) -> tuple[str, ...]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,1 +1,1 @@
-"""Text beside the engine: tokenizers, chat templates and the stream-and-stop machine. Knows no model and no HTTP."""
+"""All that turns text into tokens and back: tokenizers, chat templates, constraints, tool calls, streaming. Knows no model and no HTTP."""

@@ -1,4 +1,4 @@
-"""Conversations for chat templates: checked, copied, and disguised so that no content becomes a control token. Knows no tokenizer."""
+"""Conversations for chat templates: checked, copied, and masked so that no content turns into a control token. Knows no tokenizer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _TOOL_ROLE = re.compile(r"""["']tool["']""")
 
 
 def choose(templates: Mapping[str, str], wanted: str | Mapping[str, str] | None, with_tools: bool, source: str) -> str:
-    """The source of the template to use: "tool_use" where there are tools and one of that name, else "default".
+    """The source of the template to use: the one named "tool_use" if there are tools and there is one, else "default".
 
-    `wanted` is a name, a template itself, or templates by name in place of the model's; there is no default of ours.
+    wanted: a name, a template itself, or templates by name that replace the model's. A model without a template gets none: Linnet has no
+    default of its own.
     """
     if isinstance(wanted, str):
         return templates.get(wanted, wanted)
@@ -90,7 +91,7 @@ def _checked_entries(entries: Any, name: str) -> list[Any] | None:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """A copy of exact built-in types: templates shall meet no object with methods of its own."""
+    """A copy made of exactly the built-in types, so that a template meets no object with methods of its own."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -111,12 +112,12 @@ def _plain(value: Any, where: str) -> Any:
 
 
 class Disguise:
-    """Hides the signs that control tokens are written with (`<`, `|` and the like): everywhere but in the assistant's turns, and in
-    these where they write a token that no answer shows, since a model can have been made to spell one out.
+    """Masks the characters that control tokens are written with (`<`, `|` and the like), so that no text in a conversation can forge one.
+    In the assistant's turns it masks only tokens that no answer shows, since a user can make a model spell one out.
 
-    Each sign becomes one private-use character that occurs nowhere in the request, so that a template can trim, slice,
-    join and quote the contents as ever, and no control token in what it renders can have come from what is hidden. split: cuts an
-    assistant's text into pieces, and says of each whether to hide it; what a template joins of signs left open is for the caller to check.
+    Each such character becomes one private-use character that occurs nowhere in the request. A template can still trim, slice, join and
+    quote the contents, and a control token in its output cannot have come from masked text. split: cuts an assistant's text into pieces
+    and says whether to mask each. A template may join unmasked characters into a control token: the caller has to check for that.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class Disguise:
 
 
 def _collect(value: Any, characters: set[str]) -> None:
-    """Adds every character of every text inside, and the private-use ones that `\\uXXXX` writes out."""
+    """Adds every character of every text inside, and the private-use characters that `\\uXXXX` escapes stand for."""
     if isinstance(value, str):
         characters.update(value)
         characters.update(chr(int(digits, 16)) for digits in _ESCAPE.findall(value))
@@ -184,8 +185,8 @@ def render(
     variables: Mapping[str, Any],
     where: str = "the chat template",
 ) -> str:
-    """What the template makes of the conversation; `where` names it in messages. Raises ChatTemplateError with the template's
-    own reason, or where it passes tools, their calls or results over in silence, and HostileTemplateError where it is itself wrong."""
+    """The conversation as text, by the template, which messages call `where`. Raises ChatTemplateError with the reason if the template
+    refuses it, or silently leaves out tools, calls or results; HostileTemplateError if the template itself is at fault."""
     from linnet.text import template_renderer
 
     if conversation.tools and not re.search(r"\btools\b", template):
@@ -207,7 +208,7 @@ def render(
 
 
 def plain_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of exact built-in types; InvalidRequestError names what is none of JSON's."""
+    """A copy made of exactly the built-in types. Raises InvalidRequestError that names a value that JSON does not have."""
     try:
         return {name: _plain(value, name) for name, value in variables.items()}
     except RecursionError:

@@ -1,6 +1,6 @@
-"""`Confined`: work that may never end, or take all memory, in a process of its own, which the system then ends.
+"""`Confined`: runs work that could go on for ever or take all memory in a process of its own, with limits that the system enforces.
 
-Knows nothing of the work: programs are files beside this one, run by confined_process.py.
+It does not know the work: the programs are files beside this one, and confined_process.py runs them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _PATIENCE = 60.0  # seconds on the clock, for a process that hangs without compu
 class Confined:
     """A program of ours that answers one question at a time. Safe to use from any thread.
 
-    program: the name of its file, without the ending. memory: bytes that it may take on top of what it starts with. seconds: of
+    program: the name of its file, without the ending. memory: bytes that it may take on top of what it has at its start. seconds:
     processor time that an answer may take, however busy the machine is. The first question starts the process (tens of
-    milliseconds), as does one after it was ended; a question costs about 0.2 ms more than its answer.
+    milliseconds), and so does the first one after the process was ended; each question costs about 0.2 ms besides its answer.
     """
 
     def __init__(self, program: str, memory: int, seconds: float) -> None:
@@ -38,12 +38,12 @@ class Confined:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while it runs."""
+        """The id of the process while it runs, else None."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def ask(self, question: Any) -> tuple[bytes, str] | None:
-        """The answer, a status of one byte and a text; None where the process was ended in place of it, for the time or the memory
-        that it took. question: built-in types of Python. Raises LinnetError where there can be no process."""
+        """The answer: a status of one byte, and a text. None if the process took too much time or memory and was ended. question: made of
+        Python's built-in types. Raises LinnetError if no process can be started."""
         with self._lock:
             if self.pid is None:
                 self._start()
@@ -61,7 +61,7 @@ class Confined:
         self._process = None
 
     def forget(self) -> None:
-        """In a forked child, which shares no pipe with its parent."""
+        """Called in a forked child, which must not use its parent's pipes: drops the process without ending it."""
         self._lock, self._process = threading.Lock(), None
 
     def _start(self) -> None:
@@ -93,7 +93,7 @@ class Confined:
         except (OSError, EOFError):
             self.end()
             return None
-        except BaseException:  # interrupted halfway: what comes next from it would be the answer to another question
+        except BaseException:  # interrupted halfway: the next reply would be the answer to the question before
             self.end()
             raise
         finally:

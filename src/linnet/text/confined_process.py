@@ -1,5 +1,5 @@
-"""The process that confined.py starts: frames of marshal in, text out. Stands alone (the standard library only), so that it starts
-in tens of milliseconds.
+"""The process that confined.py starts: frames of marshal in, text out. Imports the standard library only, so that it starts in tens of
+milliseconds.
 
 A program is a file with `prepare()`, which imports what it needs, and `answer(question)`, which gives a status of one byte and a text.
 """
@@ -14,7 +14,8 @@ from typing import IO, Any
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """First frame: import paths, the program, bytes of memory, seconds of processor time. Then a frame a question."""
+    """The first frame holds the import paths, the program, and the limits of memory (bytes) and processor time (seconds). Then each frame
+    is a question."""
     paths, program, memory, seconds = _receive(requests)
     sys.path[:] = paths
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
@@ -31,7 +32,8 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
 
 
 def limit_memory(more: int) -> None:
-    """`more` bytes of address space on top of what is taken. Where the system does not say what is taken (not Linux), time alone limits."""
+    """Allows `more` bytes of address space on top of what is taken. On systems that do not say what is taken (other than Linux), only time
+    is limited."""
     try:
         import resource
 
@@ -50,7 +52,7 @@ def limit_time(seconds: float) -> None:
 
 
 def _receive(requests: IO[bytes]) -> Any:
-    """The next frame (8 bytes of length, marshal), or None where the parent is gone."""
+    """The next frame (8 bytes of length, then marshal), or None if the parent is gone."""
     size = requests.read(8)
     return marshal.loads(requests.read(int.from_bytes(size, "little"))) if len(size) == 8 else None
 

@@ -1,4 +1,4 @@
-"""`StreamDecoder`: tokens in, text out as soon as it is certain. The one place where UTF-8 is put together and stops are found."""
+"""`StreamDecoder`: tokens in, text out as soon as it is certain. The only place that assembles UTF-8 and finds stops."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Decodes(Protocol):
 
 
 class StreamDecoder:
-    """Turns the tokens of one answer into text, in pieces whose concatenation does not depend on how the tokens come.
+    """Turns the tokens of one answer into text. The pieces add up to the same text however the tokens are grouped into calls.
 
     stop: texts that end the answer. The first to be complete ends it (of several that end together, the longest), wherever
-    token borders fall; neither it nor anything after it is given out, and what may yet become one is held back.
+    token borders fall. Neither the stop nor anything after it is given out, and text that may be the start of a stop is held back.
     min_tokens: a stop that is complete within that many tokens does not count; one that only begins there does.
-    skip_special: as in `Tokenizer.decode`. shown: special tokens that become text all the same, for a reader of the text that needs them.
-    continues: whether the answer goes on with a text, so that its first word keeps its space.
-    Without a stop, the pieces add up to `tokenizer.decode(ids)`, or to what these ids add to a text. Time is linear in the answer, times
-    the number of stops.
+    skip_special: as in `Tokenizer.decode`. shown: special tokens that become text nevertheless, for a parser that needs them.
+    continues: whether the answer continues a text, so that its first word keeps its space.
+    Without a stop, the pieces add up to `tokenizer.decode(ids)`, or if the answer continues a text, to what these ids add to it. Time is
+    linear in the length of the answer, times the number of stops.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class StreamDecoder:
         self._first = not continues
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = StopFinder(stop) if stop else None
-        self._exempt_tokens = min_tokens  # still to come, in which no stop may end
-        self._held = ""  # decoded, not given out: the start of a stop, perhaps
+        self._exempt_tokens = min_tokens  # tokens still to come in which no stop may end
+        self._held = ""  # decoded but not given out, since it may be the start of a stop
         self._finished = False
 
     def push(self, token_ids: Iterable[int]) -> str:
-        """The text that has become certain with these tokens. "" after a stop."""
+        """The text that these tokens have made certain; "" after a stop."""
         return "".join([self._text(self._bytes(id), final=False) for id in token_ids])
 
     def finish(self) -> str:
-        """The rest: what was held back, and U+FFFD for a character that never came to its end."""
+        """The rest: the text that was held back, and U+FFFD for a character that was never completed."""
         if self.stopped is not None or self._finished:
             return ""
         self._finished = True
@@ -63,7 +63,7 @@ class StreamDecoder:
         return text if self.stopped is not None else text + held
 
     def fork(self) -> StreamDecoder:
-        """One that goes on from here with other tokens."""
+        """A copy that continues from here with other tokens."""
         new = copy(self)
         new._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         new._utf8.setstate(self._utf8.getstate())
@@ -98,7 +98,7 @@ class StreamDecoder:
 
 
 class StopFinder:
-    """All stops at once over a text that comes in pieces: Knuth, Morris and Pratt 1977, one automaton a stop."""
+    """Looks for all stops at once in a text that comes in pieces: one automaton per stop (Knuth, Morris and Pratt, 1977)."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = sorted(set(stops), key=len, reverse=True)  # the longest first: it wins where several end together
@@ -117,8 +117,8 @@ class StopFinder:
         return max(self._matched)
 
     def feed(self, text: str, counts: bool = True) -> tuple[int, str] | None:
-        """(characters of `text` up to the end of the stop, the stop) for the first that is complete, or None. counts: whether a stop may be
-        complete within this text; else it is passed over."""
+        """The first stop that this text completes, as (characters of `text` up to the stop's end, the stop), or None. counts: if false, a
+        stop that ends within this text is ignored."""
         position = 0
         while position < len(text):
             if not any(self._matched):

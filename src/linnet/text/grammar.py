@@ -1,7 +1,7 @@
 """Grammars over a tokenizer's vocabulary: which tokens may come next, by llguidance (https://github.com/guidance-ai/llguidance).
 
-A grammar comes from whoever sends a request. It is tried out in a process of its own first, so that one that never ends, takes all
-memory or nests past the stack ends that process and is refused; what is left is bounded by llguidance's own limits.
+Anyone who sends a request can send a grammar. It is first compiled in a process of its own: a grammar that compiles for ever, takes all
+memory or overflows the stack ends only that process, and is refused. The rest is bounded by llguidance's own limits.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ LIMITS: dict[str, Any] = {
     "step_lexer_fuel": 200_000,
     "verbose_errors": False,
 }
-"""Of llguidance: symbols, states (1 to 2 KB each), and work for one token; docs/constraints.md says what they amount to."""
+"""llguidance's limits: symbols, states (1 to 2 KB each), and work for one token; docs/constraints.md says what they mean in practice."""
 LARK_LIMITS = {**LIMITS, "max_items_in_row": 500}
-"""Rules of one's own may be ambiguous (`s: s s | "a"`): then a token takes time with the cube of the items; so many, 30 ms."""
+"""A Lark grammar may be ambiguous (`s: s s | "a"`): the time for a token then grows with the cube of the items; with 500, 30 ms."""
 LONGEST_TOKEN = 512
-"""Bytes; llguidance takes up to 1,024. No grammar allows a longer one."""
+"""Bytes. A longer token is never allowed (llguidance itself takes up to 1,024)."""
 _LONGEST_REASON = 400
 
 _trial = Confined("grammar_process", MEMORY, PROCESSOR_SECONDS)
 
 
 class GrammarCompiler:
-    """Compiles what requests ask of their answers, for one vocabulary. Safe to use from any thread.
+    """Compiles the constraints of requests, for one vocabulary. Safe to use from any thread.
 
-    rows: how many tokens the model knows, which may be more than the tokenizer has: those are never allowed, nor are control tokens.
+    rows: the model's number of tokens. It may be larger than the tokenizer's; the tokens in excess are never allowed, nor are control
+    tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer | None, rows: int) -> None:
@@ -55,10 +56,10 @@ class GrammarCompiler:
         self._made: _TokenTable | None = None
 
     def compile(self, name: str, value: Any) -> Grammar:
-        """The grammar of an option of SamplingParams, at its start. Takes some milliseconds, the first time a second.
+        """The grammar for an option of SamplingParams, in its first state. Takes some milliseconds, and a second the first time.
 
-        Raises InvalidRequestError for one that is malformed, not supported (by name), past the limits above, or that nothing of this
-        vocabulary can satisfy, and MissingDependencyError without llguidance.
+        Raises InvalidRequestError if it is malformed, uses something that is not supported (which the message names), exceeds the limits
+        above, or cannot be satisfied with this vocabulary; MissingDependencyError without llguidance.
         """
         try:
             from llguidance import LLMatcher, LLParserLimits
@@ -96,7 +97,7 @@ class GrammarCompiler:
 
 
 class Grammar:
-    """Where one answer stands in its grammar: a `Constraint` of the engine."""
+    """The state of one answer in its grammar: a `Constraint` of the engine."""
 
     def __init__(self, name: str, table: _TokenTable, matcher: LLMatcher, at_start: bool = True) -> None:
         self._name, self._table, self._matcher, self._at_start = name, table, matcher, at_start
@@ -127,16 +128,16 @@ class Grammar:
         return self._matcher.is_stopped()
 
     def _refuse_error(self) -> None:
-        """Raises LinnetError where llguidance gave up: from then on it does not say what is allowed."""
+        """Raises LinnetError if llguidance gave up, since its masks mean nothing from then on."""
         if self._matcher.is_error():
             raise LinnetError(f"{self._name} could not be followed further: {_reason(self._matcher.get_error())}")
 
 
 class _TokenTable:
-    """A vocabulary as llguidance takes it: the bytes of every token, none for what is not text.
+    """A vocabulary as llguidance takes it: the bytes of every token, b"" for tokens that are not text.
 
-    Some tokens contribute other bytes at the start of a text than later (`▁the` its space not, `▁` nothing). Entries past the model's
-    own stand for these, so that one table serves both.
+    Some tokens contribute different bytes at the start of a text (`▁the` loses its space, `▁` contributes nothing). For the start they
+    have a second entry, after the model's own tokens, so that one table serves both cases.
     """
 
     def __init__(self, tokenizer: Tokenizer, rows: int) -> None:
@@ -151,7 +152,7 @@ class _TokenTable:
         self._silent = np.array([id for id, data in first.items() if not data], np.int64)
         self._entries = {id: entry if first[id] else None for entry, id in enumerate(first, 32 * self.own_words)}
         self.tokens = [_usable(later.get(id, b"")) for id in range(32 * self.own_words)] + [_usable(data) for data in first.values()]
-        self.tokens.append(b"")  # an end token that no model has: the engine knows those that there are
+        self.tokens.append(b"")  # llguidance wants an end token: one that no model has, since the engine handles the real ones
         self.is_tokenizer_wrapper, self.eos_token_id, self.bos_token_id = True, len(self.tokens) - 1, None
         self.special_token_ids: list[int] = []
         self.words = -(-len(self.tokens) // 32)
@@ -159,11 +160,11 @@ class _TokenTable:
         self.tokenizer = LLTokenizer(self)  # type: ignore[arg-type]
 
     def entry(self, token: int, at_start: bool) -> int | None:
-        """What stands for a token of the model's; None for one that contributes nothing, at the start."""
+        """The entry of one of the model's tokens; None if it contributes nothing, as some do at the start."""
         return self._entries.get(token, token) if at_start else token
 
     def text_tokens(self, entries: NDArray[np.uint32], at_start: bool) -> NDArray[np.uint32]:
-        """The tokens of the model's in a set of entries, text alone: whatever a grammar says, no control token is in it."""
+        """A set of entries as a set of the model's tokens. Only tokens of text are in it: no grammar can allow a control token."""
         if at_start and self._entries:
             bits = np.unpackbits(entries.view(np.uint8), bitorder="little")
             others = bits[32 * self.own_words :][: len(self._others)]
@@ -176,7 +177,7 @@ class _TokenTable:
 
 
 def _usable(data: bytes) -> bytes:
-    """Nothing for a token that can be in no text: llguidance marks special tokens by a byte that UTF-8 does not have."""
+    """The bytes of a token, or b"" if no text can contain them: llguidance marks special tokens by a byte that UTF-8 does not have."""
     return data if len(data) <= LONGEST_TOKEN and b"\xff" not in data else b""
 
 
@@ -186,7 +187,7 @@ _PLACE = re.compile(r"^at \d+\(\d+\): (?:failed to compile JSON schema: )?")
 
 
 def _reason(error: str) -> str:
-    """What llguidance says is wrong, without excerpts of the grammar and without its own call stack."""
+    """llguidance's message without its excerpts of the grammar and its call stack."""
     if error.startswith("NoExtension"):
         return _IMPOSSIBLE
     said = _LISTING.sub("", error.partition("\n<")[0])

@@ -1,7 +1,7 @@
-"""The program that tries grammars out, in the process of confined.py: asked by grammar.py.
+"""The program that tries grammars out: grammar.py asks it, and confined.py runs it in a process of its own.
 
-Stands alone (only llguidance and the standard library). Which texts a grammar allows does not depend on the vocabulary, so single
-bytes do here.
+Imports only llguidance and the standard library. The texts that a grammar allows do not depend on the vocabulary, so a vocabulary of
+single bytes is enough here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llguidance import LLTokenizer
 
 STACK = 2 * 2**20
-"""Bytes: a fourth of what threads have on Linux, so that a grammar that gets along with it nests too deeply nowhere else."""
+"""Bytes of stack: a fourth of what threads have on Linux, so that a grammar that compiles here overflows no stack elsewhere."""
 
 
 def prepare() -> None:
@@ -40,7 +40,7 @@ def vocabulary() -> LLTokenizer:
 
 
 def tried(grammar: str, limits: dict[str, Any]) -> str:
-    """What is wrong with a grammar, or ""."""
+    """Compiles a grammar; says what is wrong with it, or ""."""
     from llguidance import LLMatcher, LLParserLimits
 
     matcher = LLMatcher(vocabulary(), grammar, log_level=0, limits=LLParserLimits(**limits))

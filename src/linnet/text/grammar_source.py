@@ -1,4 +1,4 @@
-"""What a request asks of its answers, as grammars of llguidance (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md)."""
+"""Writes the constraints of requests as grammars for llguidance (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from linnet.errors import InvalidRequestError
 from linnet.text.json_schema import check_schema
 
 WHITESPACE = r"[ ]|\r?\n[ \t]{0,20}"
-"""What may stand, once, wherever JSON lets whitespace stand: a space, or a line end and the next line's indent. Models that may write
-any amount of it sometimes write nothing else."""
+"""The whitespace allowed, once, wherever JSON allows any: a space, or a line end and the next line's indent. A model that may write any
+amount of it sometimes writes nothing else."""
 
 _OPTIONS = '\n%llguidance {"no_forcing": true}\n'
-"""Lets the model cut a text into tokens as it likes, also where there is only one such text."""
+"""Lets the model choose the tokens that it writes a text with, even if only one text is possible."""
 
 _SKIPPED = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|#[^\n]*|/(?:[^/\\\n]|\\.)+/')
 _TOKEN = re.compile(r"<[^<>\s]*>?")
@@ -23,7 +23,7 @@ _ATTRIBUTE = re.compile(r"\b(stop|max_tokens|temperature)\s*=")
 
 
 def grammar_of(name: str, value: Any) -> str:
-    """The grammar of an option of SamplingParams, or of tool_choice, by its value. Raises InvalidRequestError for what it must not ask."""
+    """The grammar for the value of an option of SamplingParams, or of tool_choice. Raises InvalidRequestError if it asks for too much."""
     if name == "json_schema":
         return _schema(json.loads(value))
     if name == "json_object":
@@ -43,7 +43,7 @@ def _schema(schema: Mapping[str, Any]) -> str:
 
 
 def schema_source(schema: Mapping[str, Any]) -> str:
-    """What stands for JSON by a schema, in a rule of a grammar. Raises InvalidRequestError for what would not be kept."""
+    """The expression for JSON that follows a schema, for a rule of a grammar. Raises InvalidRequestError if it cannot be enforced."""
     check_schema(schema)
     settings = {"whitespace_pattern": WHITESPACE}
     return "%json " + json.dumps({**schema, "x-guidance": settings}, ensure_ascii=False)
@@ -71,7 +71,7 @@ def _lark(grammar: str) -> str:
 
 
 def check_text(name: str, value: str | Sequence[str]) -> None:
-    """Raises InvalidRequestError for lone surrogates, which no UTF-8 can hold."""
+    """Raises InvalidRequestError for lone surrogates, which UTF-8 cannot hold."""
     for text in [value] if isinstance(value, str) else value:
         try:
             text.encode()

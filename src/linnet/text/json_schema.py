@@ -1,7 +1,8 @@
-"""JSON schemas, before they become grammars: what would not be kept is refused by name.
+"""Checks JSON schemas before they become grammars: keywords that would not be enforced are refused by name.
 
-llguidance takes keywords that it does not know for remarks, and keeps some that it knows otherwise than JSON Schema means them (1.9.1;
-found by validating what random schemas let through): it rounds numbers, closes open bounds, and counts a property as often as it comes.
+llguidance ignores keywords that it does not know, and enforces some of those that it knows differently from JSON Schema (1.9.1; found by
+validating the answers that random schemas allow): it rounds numbers, treats exclusive bounds as inclusive, and counts a repeated property
+twice.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any
 from linnet.errors import InvalidRequestError
 
 MAX_EXACT = 2**53
-"""Up to here float64 holds every integer; times a power of ten up to 22, conversions from decimals are exact."""
+"""Up to here float64 holds every integer; with a power of ten up to 22, conversions from decimals are exact."""
 
-# What llguidance keeps, by where schemas stand in it: in an object of them, in itself or a list, or nowhere.
+# The keywords that llguidance enforces, by where their value holds schemas: in an object, as the value or in a list, or nowhere.
 _MAPS = frozenset("$defs definitions patternProperties properties".split())
 _APPLIED = frozenset("$ref additionalItems additionalProperties allOf anyOf items oneOf prefixItems".split())
 _SIMPLE = frozenset(
@@ -31,7 +32,7 @@ _KEYWORDS = _MAPS | _APPLIED | _SIMPLE | _REMARKS
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """Raises InvalidRequestError that names what cannot be kept."""
+    """Raises InvalidRequestError that names what cannot be enforced."""
     for part in _schemas(schema):
         for keyword in part:
             if keyword not in _KEYWORDS and (not keyword.startswith("x-") or keyword == "x-guidance"):
@@ -46,12 +47,12 @@ def check_schema(schema: Mapping[str, Any]) -> None:
     for value in objects:
         _check_counts(value)
         _check_open(*_bounds(value))
-    if any(map(_intersects, objects)):  # bounds of different places can come to stand together
+    if any(map(_intersects, objects)):  # bounds from different places may be combined
         _check_open([low for value in objects for low in _bounds(value)[0]], [high for value in objects for high in _bounds(value)[1]])
 
 
 def _schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The schema and those in it."""
+    """The schema and all schemas inside it."""
     pending: list[Any] = [schema]
     while pending:
         part = pending.pop()
@@ -64,7 +65,7 @@ def _schemas(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _values(schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Everything in it: a reference may make a schema of any object, wherever it stands."""
+    """All values inside it, since a reference may use any object anywhere as a schema."""
     pending: list[Any] = [schema]
     while pending:
         value = pending.pop()
@@ -83,7 +84,7 @@ def _check_number(value: float) -> None:
 
 
 def _check_counts(schema: Mapping[str, Any]) -> None:
-    """A grammar of properties that are not listed cannot tell whether two of them are the same."""
+    """Refuses counts of properties that the schema does not list: a grammar cannot tell whether two of them have the same name."""
     least, required = schema.get("minProperties"), schema.get("required")
     listed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
     certain = len(required) if isinstance(required, list) else 0
@@ -97,10 +98,10 @@ _Entries = list[tuple[Any, bool]]
 
 
 def _bounds(schema: Mapping[str, Any]) -> tuple[_Entries, _Entries]:
-    """(lower bounds, upper bounds) of numbers, and whether each is open."""
+    """(lower bounds, upper bounds) of numbers, each with whether it is exclusive."""
 
     def found(closed: str, open: str) -> _Entries:
-        entries = [(schema.get(closed), schema.get(open) is True), (schema.get(open), True)]  # draft 4 opens a bound by a flag
+        entries = [(schema.get(closed), schema.get(open) is True), (schema.get(open), True)]  # in draft 4, a flag makes a bound exclusive
         return [(value, opened) for value, opened in entries if isinstance(value, (int, float)) and not isinstance(value, bool)]
 
     return found("minimum", "exclusiveMinimum"), found("maximum", "exclusiveMaximum")
@@ -112,7 +113,7 @@ def _intersects(schema: Mapping[str, Any]) -> bool:
 
 
 def _check_open(lows: _Entries, highs: _Entries) -> None:
-    """An open bound that is an integer, less than one away from the other bound, is taken as closed."""
+    """Refuses an exclusive integer bound less than 1 away from the other bound, since llguidance treats it as inclusive."""
     for low, low_open in lows:
         for high, high_open in highs:
             if 0 < high - low < 1 and ((low_open and low == int(low)) or (high_open and high == int(high))):

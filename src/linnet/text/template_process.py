@@ -1,7 +1,6 @@
-"""The program that renders chat templates, in the process of confined.py: asked by template_renderer.py.
+"""The program that renders chat templates: template_renderer.py asks it, and confined.py runs it in a process of its own.
 
-Stands alone (only Jinja2 and the standard library). Names and settings follow transformers' chat templates, so that a template
-renders alike.
+Imports only Jinja2 and the standard library. Names and settings are those of transformers, so that a template renders the same.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def render(template: str, variables: dict[str, Any] | None, longest: int) -> tup
         return b"!", "nests or calls itself too deeply"
     except OverflowError as error:
         return b"!", f"asks for too much: {error}"
-    except Exception as error:  # whatever a template can bring about
+    except Exception as error:  # a template can cause any error
         return b"-", f"fails on these messages ({type(error).__name__}: {error}); check them or give another template"
 
 
@@ -64,7 +63,7 @@ def compiled(template: str) -> Template:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(jinja2.ext.Extension):
-        """`{% generation %}` marks what a model is trained on; for rendering it is its body."""
+        """`{% generation %}` marks the text that a model is trained on; rendered, it is just its body."""
 
         tags = {"generation"}  # noqa: RUF012 - Jinja's interface
 

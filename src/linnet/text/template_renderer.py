@@ -1,7 +1,7 @@
 """Renders chat templates in a process of their own, which the system ends when one takes too much time or memory.
 
-Jinja2's sandbox keeps a template from reaching for what it should not; it does not keep it from never ending, and what
-a template builds in one call into C (`[x, x]` nested forty deep, printed) no check inside the interpreter can stop.
+Jinja2's sandbox keeps a template away from forbidden attributes, but does not make it end. A template can also build a huge text in one
+call into C (`[x, x]` nested forty deep, printed), which no check inside the interpreter can stop.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _renderer = Confined("template_process", MEMORY, PROCESSOR_SECONDS)
 
 
 def render(template: str, variables: Mapping[str, Any], where: str) -> str:
-    """What `template` makes of `variables`, which hold only built-in types of JSON. Safe to call from any thread.
+    """The text that `template` renders from `variables`, which hold only JSON's types. Safe to call from any thread.
 
-    where: the template's name in messages. Raises ChatTemplateError where it refuses the variables or fails on them, and
-    HostileTemplateError where it is malformed, breaks out of the sandbox, or takes more than the limits above.
+    where: the template's name in messages. Raises ChatTemplateError if it refuses the variables or fails on them, and
+    HostileTemplateError if it is malformed, tries to leave the sandbox, or exceeds the limits above.
     """
     return _ask(template, dict(variables), where)
 
 
 def check(template: str, where: str) -> None:
-    """Raises HostileTemplateError where the template does not compile."""
+    """Raises HostileTemplateError if the template does not compile."""
     _ask(template, None, where)
 
 

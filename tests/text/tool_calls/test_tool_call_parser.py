@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linnet.text.tool_calls.events import ArgumentsDelta, CallBegun, CallBroken, CallEnded, TextDelta
-from linnet.text.tool_calls.formats import FORMATS, HERMES, LLAMA, MISTRAL, Format
+from linnet.text.tool_calls.formats import FORMATS, GEMMA, HERMES, LLAMA, MISTRAL, Format
 from linnet.text.tool_calls.parser import ToolCallParser
 
 NAMES = ("get_weather", "f")
@@ -59,6 +59,7 @@ def read(format: Format, pieces: Sequence[str], names: Sequence[str] = NAMES) ->
 
 CALL = '{"name": "get_weather", "arguments": {"city": "Zürich \\"}</tool_call>", "days": [1, 2.5e3, null]}}'
 GIVEN = ("get_weather", {"city": 'Zürich "}</tool_call>', "days": [1, 2500.0, None]})
+GEMMA_CALL = 'call:get_weather{city:<|"|>Zürich "}</tool_call><|"|>,days:[1,2.5e3,null]}'
 LLAMA_CALL = CALL.replace("arguments", "parameters")
 
 WELL_FORMED = [
@@ -77,6 +78,11 @@ WELL_FORMED = [
     (MISTRAL, f"[TOOL_CALLS] [{CALL}, {CALL[:-1]}, " + '"id": "abc"}]', "", 2),
     (MISTRAL, f"[TOOL_CALLS][{CALL}", "", 1),
     (MISTRAL, '[TOOL_CALLS]f{"x": 1}[TOOL_CALLS]f[ARGS]{"x": 1}', "", 2),
+    (GEMMA, f"<|tool_call>{GEMMA_CALL}<tool_call|>", "", 1),
+    (GEMMA, f"Well.<|tool_call>{GEMMA_CALL}<tool_call|><|tool_call>{GEMMA_CALL}<tool_call|>", "Well.", 2),
+    (GEMMA, f"<|tool_call>{GEMMA_CALL}", "", 1),
+    (GEMMA, '<|tool_call>call:f { "x" : 1 }<tool_call|>', "", 1),
+    (GEMMA, "<|tool_call>call:f{}<tool_call|>", "", 1),
     (MISTRAL, 'Well.[TOOL_CALLS]f[CALL_ID]a1B2c3D4e[ARGS]{"x": 1}', "Well.", 1),
 ]
 
@@ -100,6 +106,17 @@ MALFORMED = [
     (LLAMA, '{"title": "f"}'),
     (LLAMA, f"The call is {LLAMA_CALL}"),
     (LLAMA, '<|python_tag|>print("hello")'),
+    (GEMMA, "<|tool_call>f{}"),
+    (GEMMA, "<|tool_call>call:a b{}"),
+    (GEMMA, "<|tool_call>call:f{x}"),
+    (GEMMA, "<|tool_call>call:f[1]"),
+    (GEMMA, "<|tool_call>call:f{x:}"),
+    (GEMMA, "<|tool_call>call:f{x:1,}"),
+    (GEMMA, "<|tool_call>call:f{x:1 2}"),
+    (GEMMA, "<|tool_call>call:f{x:01}"),
+    (GEMMA, '<|tool_call>call:f{x:<|"|>unf'),
+    (GEMMA, "<|tool_call>call:f{{x:1}:1}"),
+    (GEMMA, "<|tool_call>call:f{x:" + "[" * 5000),
     (MISTRAL, "[TOOL_CALLS] none"),
     (MISTRAL, "[TOOL_CALLS][]"),
     (MISTRAL, '[TOOL_CALLS]f[ARGS]["x"]'),
@@ -222,7 +239,17 @@ def test_calls_of_any_content_come_back(
     def written(name: str, arguments: Any, key: str) -> str:
         return json.dumps({"name": name, key: arguments}, ensure_ascii=ascii_only, indent=indent)
 
+    def native(value: Any) -> str:
+        if isinstance(value, str):
+            return f'<|"|>{value}<|"|>'
+        if isinstance(value, list):
+            return f"[{','.join(map(native, value))}]"
+        if isinstance(value, dict):
+            return "{" + ",".join(f"{native(key)}:{native(own)}" for key, own in value.items()) + "}"
+        return str(value) if value is None else json.dumps(value)
+
     whole = {
+        GEMMA.name: text + "".join(f"<|tool_call>call:{name}{native(arguments)}<tool_call|>" for name, arguments in calls),
         HERMES.name: text + "\n".join(f"<tool_call>\n{written(*call, 'arguments')}\n</tool_call>" for call in calls),
         LLAMA.name: f"{text}<|python_tag|>" + "; ".join(written(*call, "parameters") for call in calls),
         MISTRAL.name: f"{text}[TOOL_CALLS][" + ", ".join(written(*call, "arguments") for call in calls) + "]",

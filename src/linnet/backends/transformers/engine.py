@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,13 +14,14 @@ from typing import Any
 from linnet.backends.transformers.generation import Generation, Row
 from linnet.backends.transformers.model import TextModel
 from linnet.backends.transformers.settings import batch_key, check, generation_settings
+from linnet.engine.admission import Admission
 from linnet.engine.counters import Counters, Outcome, Tally
 from linnet.engine.driver import Driver
 from linnet.engine.engine import PRIORITY_PLACES
 from linnet.engine.memory_errors import step_error
 from linnet.engine.request import Output, Request
 from linnet.engine.runner import Runner
-from linnet.errors import ClosedError, DeadlineError, LinnetError, QueueFullError
+from linnet.errors import ClosedError, DeadlineError, LinnetError
 
 logger = logging.getLogger("linnet.engine")
 
@@ -48,7 +48,6 @@ class TransformersEngine(Runner):
     def __init__(self, model: TextModel, max_batch: int, max_queue: int | None) -> None:
         self.context, self.max_batch = model.context, max_batch
         self._model: TextModel | None = model
-        self._most_at_once = None if max_queue is None else max_batch + max_queue
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._driver = Driver(self._lock, self._drive)
@@ -57,10 +56,9 @@ class TransformersEngine(Runner):
         self._running = 0
         self._submitted = 0
         self._tally = Tally()
+        self._admission = Admission(max_batch, max_queue, self._tally)
         self._step_at = 0.0
         self._thread: threading.Thread | None = None
-        self._draining = self._closed = False
-        self._process = os.getpid()
 
     def check(self, request: Request) -> None:
         """Raises InvalidRequestError and ContextLengthError where the request can never be honoured, ClosedError after `close`."""
@@ -75,9 +73,7 @@ class TransformersEngine(Runner):
             generates = settings["max_new_tokens"] > 0  # else only the first sample scores the prompt
             request.unfinished = request.params.n if generates else 1
             rows = max(request.params.n, request.params.num_beams) if generates else 1
-            if self._draining:
-                raise ClosedError("the LLM is being shut down and takes no more requests; those that it has run to their ends")
-            self._refuse_full()
+            self._admission.admit(self._running + sum(entry.rows for entry in self._waiting))
             self._tally.submit()
             self._submitted += 1
             self._unfinished.add(request)
@@ -94,7 +90,7 @@ class TransformersEngine(Runner):
 
     async def wait(self, request: Request) -> None:
         """The same, without holding the event loop up."""
-        self._refuse_fork()
+        self._admission.check_process()
         await self._driver.wait(request)
 
     def cancel(self, request: Request) -> None:
@@ -113,7 +109,7 @@ class TransformersEngine(Runner):
     def drain(self, until: float = math.inf) -> bool:
         """Refuses new requests from now on, and runs those that there are; whether all were done by the time `until`."""
         self._open()
-        self._draining = True
+        self._admission.draining = True
         self._drive(lambda: not self._unfinished, until)
         return not self._unfinished
 
@@ -124,14 +120,13 @@ class TransformersEngine(Runner):
         self._model = None
 
     def _open(self) -> TextModel:
-        self._refuse_fork()
-        if self._closed or self._model is None:
-            raise ClosedError("the LLM is closed; open a new one")
+        self._admission.check_open()
+        assert self._model is not None  # `close` marks the engine as closed first
         return self._model
 
     def _drive(self, enough: Callable[[], bool], until: float = math.inf) -> None:
         """Waits for what the thread does."""
-        self._refuse_fork()
+        self._admission.check_process()
         self._refuse_own_thread()
         with self._changed:
             while not enough() and (left := until - time.perf_counter()) > 0:
@@ -159,7 +154,7 @@ class TransformersEngine(Runner):
         with self._lock:
             self._end_late()
             self._waiting.sort(key=lambda entry: entry.place)
-            if not self._waiting or self._closed:
+            if not self._waiting or self._admission.closed:
                 self._thread = None
                 atexit.unregister(self._stop)
                 return []
@@ -236,7 +231,7 @@ class TransformersEngine(Runner):
     def _stop(self) -> None:
         """Ends the thread after the step that it is in: when the process ends, PyTorch must not be in the middle of one."""
         with self._lock:
-            self._closed = True
+            self._admission.closed = True
             for request in tuple(self._unfinished):
                 self._fail(request, ClosedError("the LLM was closed while this request ran"))
             thread = self._thread
@@ -244,19 +239,9 @@ class TransformersEngine(Runner):
         if thread is not None:
             thread.join()
 
-    def _refuse_full(self) -> None:
-        there = self._running + sum(entry.rows for entry in self._waiting)
-        if self._most_at_once is not None and there >= self._most_at_once:
-            self._tally.refuse()
-            raise QueueFullError(f"{there} requests run or wait, and max_batch and max_queue allow {self._most_at_once}; try again later")
-
     def _refuse_own_thread(self) -> None:
         if self._thread is threading.current_thread():
             raise LinnetError("a logits_processor may not use the LLM that called it: it would wait for itself")
-
-    def _refuse_fork(self) -> None:
-        if self._process != os.getpid():  # the thread is not in this process
-            raise LinnetError("the LLM was opened before this process was forked; open one in this process, or start it with 'spawn'")
 
 
 def _problem(error: BaseException) -> Exception:

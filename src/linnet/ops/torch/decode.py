@@ -9,6 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
+from threading import Lock
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -111,8 +114,7 @@ class Inputs:
         return self._stretches[group]
 
     def angles(self, rope: Rope) -> tuple[Tensor, Tensor]:
-        at = next((index for own, index in self.named if own is rope), -1)  # torch.compile cannot compare them
-        cosines, sines = self._angles[self.ropes.index(replace(rope, start=0)) if at < 0 else at]
+        cosines, sines = self._angles[next(index for own, index in self.named if own is rope)]  # torch.compile cannot compare them
         return cosines, sines
 
 
@@ -153,6 +155,10 @@ class DecodeSteps:
         return self.build().float()
 
 
+_capturing = Lock()
+"""PyTorch captures one graph at a time, and a process may have several models, each with threads."""
+
+
 def cuda_graph(device: torch.device) -> Capture:
     """Captures CUDA graphs on the device, which is the current one whenever they run. They share one pool of memory, and so one stream:
     only one of them runs at a time, and its result is read before the next. A step that no graph can hold runs as it is, which the log
@@ -170,10 +176,10 @@ def cuda_graph(device: torch.device) -> Capture:
         try:
             # Other threads may do as they please meanwhile; a capture that fails would not come back to the current stream by itself.
             captured = torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local")
-            with torch.cuda.stream(current), captured:
+            with _capturing, torch.cuda.stream(current), captured:
                 result = run()
         except RuntimeError as error:
-            logger.warning("a decoding step is asked for op by op, more slowly: no CUDA graph holds it (%s)", str(error).splitlines()[0])
+            logger.warning("a decoding step is asked for op by op, more slowly: no CUDA graph holds it (%s)", str(error).split("\n", 1)[0])
             return run
 
         def replay() -> Tensor:
@@ -185,12 +191,19 @@ def cuda_graph(device: torch.device) -> Capture:
     return capture
 
 
+_compiled = count()
+
+
 def compiled(then: Capture | None = None, backend: str | Callable[..., Any] = "inductor") -> Capture:
     """Has torch.compile make one program of a step, and captures that with `then`, if with anything. The first step takes from seconds to
     minutes; the second of another size makes a program for any."""
+    name, codes = f"decoding_step_{next(_compiled)}", dict[CodeType, CodeType]()
 
     def capture(run: Run) -> Run:
-        program: Run = torch.compile(run, fullgraph=True, backend=backend)
+        # By a name of its own: what torch.compile learns of a function, as which sizes vary, would hold for the steps of every model.
+        assert isinstance(run, FunctionType)
+        code = codes.setdefault(run.__code__, run.__code__.replace(co_name=name))
+        program: Run = torch.compile(FunctionType(code, run.__globals__, name, None, run.__closure__), fullgraph=True, backend=backend)
         with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
             program()
         return program if then is None else then(program)

@@ -50,6 +50,8 @@ def parse_device(name: str) -> tuple[str, int | None]:
     kind, colon, number = name.partition(":")
     if kind not in DEVICES or (colon and not number.isdecimal()):
         raise InvalidRequestError(f"device {name!r} is not one of {', '.join(DEVICES)}, or one of them with a number, such as cuda:1")
+    if kind == "cpu" and colon:
+        raise InvalidRequestError(f"device {name!r}: processors have no numbers; say device='cpu'")
     return kind, int(number) if colon else None
 
 
@@ -156,7 +158,7 @@ def free_memory(device: Device) -> int | None:
 
 def open_kernels(device: Device) -> Kernels | None:
     """Our kernels in Triton, for a device that it compiles for; None where it is not installed, or where there are none."""
-    if device.type != "cuda":
+    if device.type != "cuda" or not _suits_triton(device):
         return None
     try:
         return cast("Kernels", import_module("linnet.ops.torch.kernels"))
@@ -165,13 +167,22 @@ def open_kernels(device: Device) -> Kernels | None:
         return None
 
 
+def _suits_triton(device: Device) -> bool:
+    """It compiles for no GPU before NVIDIA's Volta (2017)."""
+    torch = import_torch()
+    return not torch.cuda.is_available() or bool(torch.cuda.get_device_capability(device)[0] >= 7)
+
+
 def check_compiler(device: Device) -> None:
-    """Raises MissingDependencyError where torch.compile has nothing to compile with for the device."""
+    """Raises MissingDependencyError where torch.compile has nothing to compile with for the device, and InvalidRequestError for one that
+    nothing compiles for."""
     if device.type == "cpu":
         if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
             raise MissingDependencyError("compile=True needs a C++ compiler: install g++ or clang++, or leave compile out")
     elif device.type in ("cuda", "xpu") and find_spec("triton") is None:
         raise MissingDependencyError("compile=True needs Triton on this device: pip install triton, or leave compile out")
+    elif device.type == "cuda" and not _suits_triton(device):
+        raise InvalidRequestError(f"compile=True needs Triton, which knows no GPUs as old as {str(device)!r}; leave compile out")
 
 
 def import_torch() -> Any:

@@ -26,7 +26,7 @@ class TorchStep(DeviceStep):
         return TorchLogits(self.compute(batch)).host()
 
     @torch.inference_mode()
-    def on_device(self, batch: Batch) -> DeviceLogits:
+    def on_device(self, batch: Batch) -> TorchLogits:
         values = self.compute(batch)
         return TorchLogits(values.cpu() if values.device.type in WITHOUT_FLOAT64 else values)
 

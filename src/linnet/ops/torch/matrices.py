@@ -87,8 +87,8 @@ class Offloaded:
     def here(self) -> Plain:
         return self.held.to(self.device, non_blocking=True)
 
-    def __getitem__(self, expert: int) -> Offloaded:
-        return Offloaded(self.held[expert], self.device)
+    def __getitem__(self, experts: int | Tensor) -> Offloaded:
+        return Offloaded(self.held[experts if isinstance(experts, int) else experts.cpu()], self.device)
 
 
 Matrix: TypeAlias = "Plain | Offloaded"

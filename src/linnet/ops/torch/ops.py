@@ -113,7 +113,7 @@ class TorchOps:
                 yield
         except torch.OutOfMemoryError as error:
             rows, wanted = len(batch.tokens), len(batch.rows)
-            reason = str(error).splitlines()[0]
+            reason = str(error).split("\n", 1)[0]
             raise OutOfMemoryError(
                 f"device {self.device} has no room for a step of {rows} tokens with logits of {wanted} ({reason}); "
                 "lower prefill_chunk or max_batch"
@@ -237,6 +237,8 @@ class TorchOps:
 
         def project(x: Tensor, linear: Linear) -> Tensor:
             matrices = linear.matrix[flat]
+            if isinstance(matrices, Offloaded):
+                matrices = matrices.here()
             if isinstance(matrices, Packed):
                 matrices = matrices.values(x.dtype) if self.kernels is None else self.kernels.expanded(matrices, x.dtype)
             out = torch.bmm(matrices, x[..., None])[..., 0]

@@ -7,6 +7,7 @@ has a term: the matrix that makes it is a `Partial`, and the op set adds the ter
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,8 @@ class Share:
         if cut is None:
             return raw
         axis, parts, (start, stop) = cut
+        if axis == -1 and slot.field.endswith("_norm.weight"):  # [heads, head_dim] in some files
+            raw = RawTensor(raw.name, (prod(raw.shape),), raw.type, raw.data)
         each = raw.shape[axis] // parts
         return cut_axis(raw, axis, start * each, stop * each)
 
@@ -114,7 +117,7 @@ class Share:
             if field in BY_NET_KEYS:
                 return mixer.key_heads
             return mixer.value_heads if field in BY_NET_VALUES or slot.field == "delta_net.output.matrix" else None
-        if not isinstance(mixer, Attention) or (field.endswith("_norm") and slot.field_shape[-1] == mixer.head_dim):
+        if not isinstance(mixer, Attention) or (field.endswith("_norm") and prod(slot.field_shape) == mixer.head_dim):
             return None  # a norm that is one for all heads
         if field in BY_KV_HEADS or slot.field == "attention.value_embedding":
             return mixer.kv_heads

@@ -1,1 +1,1 @@
-"""What stands before the routes, as plain ASGI: none of it asks the framework what a request is."""
+"""The guards in front of the routes, as plain ASGI: none of them relies on the framework's reading of a request."""

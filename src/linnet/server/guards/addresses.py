@@ -1,4 +1,4 @@
-"""Whom a browser may bring: a Host that is this server's, against DNS rebinding, and an Origin that is welcome, against foreign pages."""
+"""Protects against browsers: checks that Host is this server's (DNS rebinding), and that Origin is allowed (foreign pages)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?")
 
 
 class Addresses:
-    """Refuses with 403. A name that is no address can belong to anybody, so that it must be listed; "*" lists all."""
+    """Refuses with 403. Host names that are not IP addresses must be listed, since anybody can own a name; "*" allows all."""
 
     def __init__(self, app: ASGIApp, options: ServerOptions) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""How much of a request comes before its body."""
+"""Limits the size of a request's line and headers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MAX_HEADERS = 256
 
 
 class Headers:
-    """Refuses with 431 what is longer than `limit` bytes, or more than 256 headers. h11 stops reading what never ends; this is for what
-    came in one piece."""
+    """Refuses with 431 headers longer than `limit` bytes, or more than 256 of them. h11 itself stops reading endless headers; this is for
+    those that arrive in one piece."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app, self.limit = app, limit

@@ -1,4 +1,4 @@
-"""The body of a request, whole and in time, before anything looks at it; and the end of a request whose client has left."""
+"""Reads a request's body, whole and within a time limit, before any route runs; ends requests whose client has left."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from linnet.server.options import ServerOptions
 
 _CLOSE = {"connection": "close"}
 _GRACE_S = 30.0
-"""What a request may take past its own time, which the engine sees to: the rest is a client that does not read its answer."""
+"""Seconds past the time limit, which the engine enforces; what takes longer is a client that does not read its answer."""
 
 
 class Intake:
-    """Cancels what runs for a client that has gone, which ends its generation and frees its pages, in a prefill too."""
+    """Cancels the request of a client that has gone, which ends its generation and frees its pages, even during prefill."""
 
     def __init__(self, app: ASGIApp, options: ServerOptions) -> None:
         self.app, self.options = app, options
@@ -39,7 +39,7 @@ class Intake:
             await self._run(scope, body, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """None where the client left half-way. Raises a 413 before the rest of what is too large is read."""
+        """The body, or None if the client left before its end. Raises a 413 as soon as a body is known to be too large."""
         most = self.options.max_body_bytes
         announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         size, pieces = 0, []

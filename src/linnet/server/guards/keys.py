@@ -1,4 +1,4 @@
-"""API keys: every route but health asks for one, and which route it is, the raw path says."""
+"""API keys: every route but health needs one. The route is told by the raw path."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WRONG = "the API key is not one of this server's; check it"
 
 class Keys:
     """Refuses with 401. A key comes as a bearer token, as `x-api-key` (Anthropic's clients), or as the password of basic authentication,
-    which browsers ask for. Without keys everybody may come in."""
+    which browsers ask for. If no keys are set, every request is let in."""
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
         self.app = app
@@ -41,7 +41,7 @@ class Keys:
         await answer(scope, receive, send)
 
     def _is_known(self, key: bytes) -> bool:
-        """In a time that tells nothing of any key: digests are compared, all of them, to the end."""
+        """Compares the digests of all keys to the end, so that the time taken reveals nothing about any key."""
         digest = sha256(key).digest()
         return sum(hmac.compare_digest(digest, known) for known in self.digests) > 0
 

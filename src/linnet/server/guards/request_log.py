@@ -1,4 +1,4 @@
-"""A line of log for each request, with an id that the client gets too; and the end of every failure that nobody foresaw."""
+"""Logs a line for each request, with an id that the client gets too; answers requests that ended in an unexpected exception."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from linnet.server.metrics import Metrics
 logger = logging.getLogger("linnet.server")
 
 _ID_HEADERS = (b"x-request-id", b"request-id")
-"""Where OpenAI's clients look for it, and Anthropic's."""
+"""The headers that OpenAI's and Anthropic's clients read the id from."""
 _ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 class RequestLog:
-    """Outermost. Takes `x-request-id` from the client where it is one, else makes one, and answers with it."""
+    """The outermost guard. Takes a valid `x-request-id` from the client or else makes an id, and sends it with the answer."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
@@ -70,7 +70,7 @@ class RequestLog:
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: time, level, logger, message, the request's id, and what else it carries."""
+    """A log record as one line of JSON: time, level, logger, message, the request's id, and the record's extra fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

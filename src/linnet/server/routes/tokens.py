@@ -23,7 +23,10 @@ class TokenizeBody(Body):
     model: str | None = Field(default=None, description="left out: the server's first")
     prompt: str | None = None
     messages: ChatMessages | None = None
-    add_special_tokens: bool = Field(default=True, description="the tokens that the model's texts begin and end with; of a prompt only")
+    add_special_tokens: bool | None = Field(
+        default=None,
+        description="false: without the tokens that the model's texts begin and end with; messages have those of their template",
+    )
 
 
 class Tokens(BaseModel):
@@ -54,12 +57,14 @@ async def tokenize(body: TokenizeBody, service: ServiceOf) -> Tokens:
     """The token ids of a text, or of messages as the model gets them. What a text spells out never becomes a control token."""
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "give either prompt or messages", param="prompt")
+    if body.messages is not None and body.add_special_tokens:
+        raise ApiError(400, "messages have the special tokens of their template and no others; leave it out", param="add_special_tokens")
     service.check_size(prompt_size(body.messages, body.prompt))
     async with service.using(body, body.model) as llm:
         tokenizer = service.tokenizer(llm)
         if body.messages is not None:
             tokens = await asyncio.to_thread(llm.tokenize, as_template_messages(body.messages))
-        elif body.add_special_tokens:
+        elif body.add_special_tokens is not False:
             tokens = await asyncio.to_thread(llm.tokenize, body.prompt or "")
         else:
             tokens = await asyncio.to_thread(tokenizer.encode, body.prompt or "", bos=False)

@@ -1,4 +1,4 @@
-"""Tokenizers of every file kind behind one class, `Tokenizer`: one file a kind, imported when a file of it is opened."""
+"""Tokenizers of every file kind behind one class, `Tokenizer`. Each kind has a module, imported when such a file is opened."""
 
 from linnet.text.tokenizer.tokenizer import Tokenizer, tokenizer_file
 

@@ -35,17 +35,17 @@ _COMMON = frozenset("_-/.,:;='\"\\")
 
 
 def _signs(content: str) -> set[str]:
-    """Characters without which the token cannot be written: its brackets, bars and the like; where it has none, its first."""
+    """The characters to mask so that the token cannot be written: its brackets, bars and the like; if it has none, its first."""
     signs = {character for character in content if not (character.isalnum() or character.isspace())}
     return signs - _COMMON or signs or {content[0]}
 
 
 MAX_TOKENS, MAX_CHARACTERS = 2**16, 2**20
-"""Ten times what any model adds; the matcher takes a hundred bytes and more for each character."""
+"""Ten times what any model adds. The matcher takes more than a hundred bytes per character."""
 
 
 def check_amount(contents: Collection[str], source: str) -> None:
-    """Raises ModelFileError for more added tokens than are matched, or longer ones; `source` names their file."""
+    """Raises ModelFileError if there are too many added tokens, or too long ones. source: the name of their file."""
     total = sum(map(len, contents))
     if len(contents) > MAX_TOKENS or total > MAX_CHARACTERS:
         raise ModelFileError(
@@ -55,7 +55,7 @@ def check_amount(contents: Collection[str], source: str) -> None:
 
 @dataclass(frozen=True)
 class AddedToken:
-    """One token and how it matches: `control` tokens only where asked for; `left_strip`/`right_strip` take in whitespace around."""
+    """One token and how it matches: `control` tokens only on request; `left_strip` and `right_strip` include the whitespace beside it."""
 
     id: int
     content: str
@@ -77,7 +77,7 @@ class AddedTokens:
         self.control_ids = frozenset(token.id for token in given if token.control)
         self.tokens: Sequence[AddedToken] = tuple(token for token in given if token.content and is_utf8(token.content))
         self.control_signs = frozenset(sign for token in self.tokens if token.control for sign in _signs(token.content))
-        # A vocabulary of one entry that no text equals: what matches no added token comes back as it, with its offsets.
+        # A vocabulary of one entry that no text equals: text that matches no added token comes back as that entry, with its offsets.
         self._matchers = {special: Tokenizer(models.WordLevel({"": 0}, unk_token="")) for special in (False, True)}
         for special, matcher in self._matchers.items():
             matcher.encode_special_tokens = not special
@@ -97,7 +97,7 @@ class AddedTokens:
         self._ids = {self._matchers[True].token_to_id(token.content): token.id for token in self.tokens}
 
     def split(self, text: str, special: bool) -> Iterator[tuple[int | None, str]]:
-        """Pieces of `text` in order: (id, its text) for an added token, (None, text) for what lies between.
+        """Pieces of `text` in order: (id, its text) for an added token, (None, text) for the text between.
 
         Control tokens are cut out only if `special`.
         """
@@ -105,7 +105,7 @@ class AddedTokens:
             if text:
                 yield None, text
             return
-        begin = 0  # of the text not yet given out
+        begin = 0  # where the text not yet given out begins
         matches = self._matchers[special].encode(text, add_special_tokens=False)
         for id, (start, end) in zip(matches.ids, matches.offsets, strict=True):
             if id == 0:

@@ -1,4 +1,4 @@
-"""Tokens that stand for bytes, and byte-level BPE (GPT-2 and after) for vocabularies that come as lists.
+"""Tokens that stand for bytes, and BPE by merges for vocabularies that come as lists: of bytes (GPT-2 and after) or characters (Gemma 4).
 
 Knows no file format.
 """
@@ -48,7 +48,21 @@ def byte_level_encoder(
     tokens: id -> text in the byte alphabet; merges: "left right", best first; excluded: tokens that no text may become.
     Raises ModelFileError for merges that are malformed or name what the vocabulary does not hold.
     """
-    from tokenizers import Tokenizer, models
+    return _encoder(_model(tokens, merges, excluded, source, ignore_merges=pre.ignore_merges), None, library_pre_tokenizer(pre), source)
+
+
+def character_encoder(tokens: Sequence[str], merges: Sequence[str], excluded: Collection[str], source: str) -> Callable[[str], list[int]]:
+    """The same of tokens that are text, in which `▁` stands for a space: within lines and runs of line ends. A character that no token
+    holds becomes the tokens of its bytes."""
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    lines = pre_tokenizers.Split(Regex("[^\n]+|[\n]+"), "isolated")
+    return _encoder(_model(tokens, merges, excluded, source, byte_fallback=True), normalizers.Replace(" ", "▁"), lines, source)
+
+
+def _model(tokens: Sequence[str], merges: Sequence[str], excluded: Collection[str], source: str, **options: bool) -> Any:
+    """BPE of the `tokenizers` library."""
+    from tokenizers import models
 
     vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
     for token in excluded:
@@ -57,14 +71,21 @@ def byte_level_encoder(
     unusable = f"{source}: the vocabulary or its merges cannot be used"
     try:
         with library_errors(unusable):
-            model = models.BPE(vocabulary, pairs, ignore_merges=pre.ignore_merges)
+            return models.BPE(vocabulary, pairs, **options)
     except ModelFileError:  # look for the cause ourselves
         usable = {token: id for token, id in vocabulary.items() if is_utf8(token)}
         kept = _checked(pairs, vocabulary, excluded, source)
         with library_errors(unusable):
-            model = models.BPE(usable, kept, ignore_merges=pre.ignore_merges)
+            return models.BPE(usable, kept, **options)
+
+
+def _encoder(model: Any, normalizer: Any, words: Any, source: str) -> Callable[[str], list[int]]:
+    from tokenizers import Tokenizer
+
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = library_pre_tokenizer(pre)
+    tokenizer.pre_tokenizer = words
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
 
     def encode(text: str) -> list[int]:
         with library_errors(f"{source}: this tokenizer fails on the text"):
@@ -75,7 +96,7 @@ def byte_level_encoder(
 
 
 def library_pre_tokenizer(pre: PreTokenizer) -> Any:
-    """As the `tokenizers` library has it: words by the patterns, then bytes."""
+    """The pre-tokenizer as an object of the `tokenizers` library: first words by the patterns, then bytes."""
     from tokenizers import Regex, pre_tokenizers
 
     cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
@@ -83,12 +104,12 @@ def library_pre_tokenizer(pre: PreTokenizer) -> Any:
 
 
 def is_utf8(token: str) -> bool:
-    """False for a token with bytes that are no UTF-8, which come as lone surrogates: no text holds it."""
+    """False for a token that is not valid UTF-8 (such bytes are read as lone surrogates): no text contains it."""
     return token.isascii() or not any("\ud800" <= character <= "\udfff" for character in token)
 
 
 def _checked(pairs: list[tuple[str, str]], vocabulary: dict[str, int], excluded: Collection[str], source: str) -> list[tuple[str, str]]:
-    """The merges less those that make or use an excluded token."""
+    """The merges without those that make or use an excluded token."""
     kept = []
     for rank, (left, right) in enumerate(pairs):
         parts = (left, right, left + right)

@@ -1,4 +1,4 @@
-"""What lies beside a tokenizer file in a model folder: tokenizer_config.json, special_tokens_map.json, chat templates.
+"""Reads the files beside a tokenizer file in a model folder: tokenizer_config.json, special_tokens_map.json, chat templates.
 
 Names and precedence follow transformers.
 """
@@ -29,7 +29,7 @@ class ListedToken:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """`named`: the text of bos_token and its like; `special`: texts that the files call special; `settings`: all the rest."""
+    """named: the texts of bos_token and the like. special: texts that the files call special. settings: everything else."""
 
     path: Path
     named: Mapping[str, str]
@@ -39,14 +39,14 @@ class TokenizerConfig:
     chat_templates: Mapping[str, str]
 
     def flag(self, name: str) -> bool | None:
-        """A setting that is true or false, or None where the file does not say."""
+        """A setting that is true or false, or None if the file does not have it."""
         value = self.settings.get(name)
         return value if isinstance(value, bool) else None
 
 
 def read_config(folder: Path, named: Mapping[str, str] | None = None) -> TokenizerConfig:
-    """named: tokens that the tokenizer's class names where the files do not. Raises ModelFileError for files that are malformed, with the
-    place."""
+    """named: the tokens that the tokenizer's class has by default. Raises ModelFileError for malformed files, which says where the mistake
+    is."""
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
     beside = folder / "special_tokens_map.json"
@@ -112,7 +112,7 @@ def templates_of(found: Any, where: str) -> dict[str, str]:
 
 
 def _folder_templates(folder: Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """By name; a file beside the config counts more than the config, as it is the newer way."""
+    """The templates by name. A template file overrides the config, as the newer way to store templates."""
     templates = templates_of(settings.get("chat_template"), str(folder / "tokenizer_config.json"))
     if (folder / "chat_template.json").is_file():
         templates |= read_templates(folder / "chat_template.json")

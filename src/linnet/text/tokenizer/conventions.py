@@ -1,4 +1,4 @@
-"""What some publishers' tokenizers do in code of their own, of which their files say nothing.
+"""What some publishers' tokenizers do in their own Python code, and their files do not say.
 
 Sources: tokenization_chatglm.py of https://huggingface.co/THUDM/chatglm-6b, chatglm2-6b, chatglm3-6b and glm-4-9b-chat,
 tokenization_baichuan.py and tokenization_internlm2.py of those models.
@@ -41,7 +41,7 @@ class Convention:
 
 
 ICE_TEXT = "ice_text.model"
-"""What ChatGLM-6B calls its file."""
+"""The name of ChatGLM-6B's tokenizer file."""
 _CHATGLM_6B = Convention(
     ending=("[gMASK]", "<sop>"),
     spelled={"<n>": "\n", "<|tab|>": "\t", **{f"<|blank_{count}|>": " " * count for count in range(2, 81)}},
@@ -57,7 +57,7 @@ _BY_CLASS = {"ChatGLMTokenizer": _CHATGLM_2_3, **dict.fromkeys(("BaichuanTokeniz
 
 
 def convention_of(path: Path, config: TokenizerConfig) -> Convention:
-    """That of the SentencePiece file at `path`. Raises UnsupportedModelError for settings of it that are not built."""
+    """The convention for the SentencePiece file at `path`. Raises UnsupportedModelError for settings that are not built."""
     if path.name != ICE_TEXT:
         return _BY_CLASS.get(str(config.settings.get("tokenizer_class")), Convention(apart=config.flag("legacy") is True))
     images = config.settings.get("num_image_tokens", 20_000 if config.settings else 0)

@@ -22,7 +22,7 @@ _ANCHOR = "a"  # a token that every step leaves alone, to stand before another
 
 @dataclass(frozen=True)
 class Decoder:
-    """`token_bytes(token, first)`: first, whether it is the first of a text. `byte_level`: tokens are written in GPT-2's alphabet."""
+    """token_bytes(token, first): the bytes of a token; first: whether it starts the text. byte_level: tokens use GPT-2's byte alphabet."""
 
     token_bytes: Callable[[str, bool], bytes]
     byte_level: bool = False
@@ -66,7 +66,7 @@ def _steps(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _alike_when_fused(step: Mapping[str, Any]) -> bool:
-    """Whether a step does to the whole text what it does to its tokens one by one (to the first, at its start)."""
+    """Whether applying a step to the whole text gives the same as applying it to each token (and to the first one at its start)."""
     if step["type"] == "Strip":
         return bool(step["start"] <= 1 and step["stop"] == 0)
     pattern = step.get("pattern", {}).get("String")

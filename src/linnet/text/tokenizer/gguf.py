@@ -1,4 +1,5 @@
-"""The tokenizer inside a GGUF file, from its metadata: byte-level BPE, SentencePiece (BPE and unigram) and WordPiece.
+"""The tokenizer inside a GGUF file, from its metadata: byte-level BPE, Gemma 4's BPE, SentencePiece (BPE and unigram) and
+WordPiece.
 
 Key names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Knows no tensors.
 """
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _Encode: TypeAlias = Callable[[str, bool, bool], list[int]]
 
-_MODELS = ("gpt2", "llama", "t5", "bert")
+_MODELS = ("gpt2", "llama", "t5", "bert", "gemma4")
 
 
 def load_gguf_metadata(metadata: Mapping[str, Any], source: str) -> Vocabulary:
@@ -125,7 +126,7 @@ class _GgufVocabulary:
 
     def build(self) -> Vocabulary:
         kinds = {"gpt2": self.byte_level, "llama": self.merging_pieces, "t5": self.unigram_pieces, "bert": self.word_pieces}
-        encode, add_bos = kinds[self.model]()
+        encode, add_bos = {**kinds, "gemma4": self.merged_characters}[self.model]()
         self.prefix = self.model == "bert" or (self.model in ("llama", "t5") and self.adds_prefix())
         beginning = (self.bos_id,) if self.adds_bos(add_bos) and self.bos_id is not None else ()
         end = self.eos_id if self.flag("add_eos_token", False) else None
@@ -151,6 +152,7 @@ class _GgufVocabulary:
 
     def kind(self) -> str:
         names = {"gpt2": "byte-level BPE", "llama": "SentencePiece BPE", "t5": "SentencePiece unigram", "bert": "WordPiece"}
+        names["gemma4"] = "BPE of characters"
         pre = self.metadata.get("tokenizer.ggml.pre", "default")
         return f"{names[self.model]} (GGUF {self.model}{f', words cut as {pre}' if self.model == 'gpt2' else ''})"
 
@@ -170,6 +172,12 @@ class _GgufVocabulary:
         controls = {self.tokens[id] for id in self.added.control_ids}
         words = byte_level.byte_level_encoder(self.tokens, self.need("merges", list), controls, pre, self.source)
         return self.between_added(words), pre.add_bos
+
+    def merged_characters(self) -> tuple[_Encode, bool]:
+        self.check_bytes()
+        controls = {self.tokens[id] for id in self.added.control_ids}
+        lines = byte_level.character_encoder(self.tokens, self.need("merges", list), controls, self.source)
+        return self.between_added(lines), True
 
     def merging_pieces(self) -> tuple[_Encode, bool]:
         """BPE by scores. Spaces become `▁` and nothing else is changed; user-defined tokens are cut out before."""

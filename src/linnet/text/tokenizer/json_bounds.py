@@ -1,4 +1,4 @@
-"""What a tokenizer.json may hold, checked before the `tokenizers` library builds it: there, too much ends the process."""
+"""Limits of a tokenizer.json, checked before the `tokenizers` library builds it, since too much would end the process there."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from linnet.load.files import bound_json
 from linnet.text.tokenizer.added_tokens import check_amount
 
 MAX_GROWTH = 4096
-"""By how much normalizer and pre-tokenizer may lengthen a text; known models stay below 100."""
+"""The factor by which normalizer and pre-tokenizer may lengthen a text; known models stay below 100."""
 
 
 def check_parts(data: bytes, source: str) -> None:
-    """Raises ModelFileError for added tokens that are too many or too long, and for rules that blow texts up.
+    """Raises ModelFileError for too many or too long added tokens, and for rules that lengthen texts too much.
 
-    What is malformed otherwise is left to the library, whose messages are better.
+    Other mistakes are left to the library, whose messages are better.
     """
     bound_json(data, source)
     try:
@@ -38,7 +38,7 @@ def check_parts(data: bytes, source: str) -> None:
 
 
 def _growth(step: Any) -> int:
-    """How many bytes one byte of text can become: at most, in steps one after the other."""
+    """The most bytes that one byte of text can become, by all steps one after the other."""
     if not isinstance(step, dict):
         return 1
     kind = step.get("type")

@@ -1,4 +1,4 @@
-"""What the `tokenizers` library raises, as errors of ours."""
+"""Turns what the `tokenizers` library raises into Linnet's errors."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from linnet.errors import UnsupportedModelError
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """`patterns` in order. `ignore_merges`: a word that is a token is that token, whatever the merges say.
-    `add_bos`: what holds where the file does not say."""
+    """patterns: applied in order. ignore_merges: a word that is a token stays whole in spite of the merges. add_bos: the default if a file
+    does not say."""
 
     patterns: tuple[str, ...]
     ignore_merges: bool = False
@@ -72,6 +72,7 @@ _falcon = PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, "[0-9][0-9][0-9]"))
 _bloom = PreTokenizer((_BLOOM,))
 _tekken = PreTokenizer((cased_pattern(r"\p{N}"),), ignore_merges=True, add_bos=True)
 _gpt4o = PreTokenizer((cased_pattern(r"\p{N}{1,3}", rf"{SUFFIX}?"),))
+_tiny_aya = replace(_gpt4o, patterns=(r"\d{1,3}(?=(?:\d{3})*\b)", *_gpt4o.patterns))
 _bailing = PreTokenizer(
     (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",),
 )
@@ -108,6 +109,7 @@ _NAMES: tuple[tuple[PreTokenizer, str], ...] = (
     (_tekken, "tekken"),
     (_gpt4o, "gpt-4o llama4 kanana2 talkie minimax-m2"),
     (replace(_gpt4o, ignore_merges=True), "granite-embed-multi-97m"),
+    (_tiny_aya, "tiny_aya"),
     (_bailing, "bailingmoe bailingmoe2 llada-moe"),
     (_seed_coder, "seed-coder"),
     (_jais2, "jais-2"),

@@ -39,12 +39,12 @@ class SentencePieceModel:
 
     @property
     def kind(self) -> str:
-        """Which of the library's models it is."""
+        """The name of its algorithm, one of the library's."""
         return _KINDS.get(_last(self.trainer, _MODEL_TYPE, UNIGRAM), "model")
 
     @property
     def charsmap(self) -> bytes:
-        """The table by which it normalizes texts, as the library writes it; empty where it does not."""
+        """The normalization table in the library's format; empty if texts are not normalized."""
         return bytes(_last(self.normalizer, _CHARSMAP, b""))
 
     @property
@@ -57,13 +57,13 @@ class SentencePieceModel:
         return bool(_last(self.normalizer, _ADD_DUMMY_PREFIX, 1))
 
     def named_tokens(self) -> dict[str, str]:
-        """The texts of bos_token and its like, where the model has them."""
+        """The texts of bos_token and the like, those that the model has."""
         named = {name: bytes(_last(self.trainer, number, default)) for name, (number, default) in _NAMES.items()}
         control = {piece for piece, kind in zip(self.pieces, self.types, strict=True) if kind in (UNKNOWN, CONTROL)}
         return {name: piece.decode("utf-8", "replace") for name, piece in named.items() if piece in control}
 
     def without_prefix(self) -> SentencePieceModel:
-        """The same, but for texts that go on after something. (Of a field that stands twice, the last counts.)"""
+        """The same model without the space in front, for texts that follow others. (Of a repeated protobuf field, the last counts.)"""
         return replace(self, normalizer=self.normalizer + _varint(_ADD_DUMMY_PREFIX << 3 | _VARINT) + b"\0")
 
     def encoder(self, source: str) -> Callable[[str], list[int]]:
@@ -102,7 +102,7 @@ def normalizer_message(charsmap: bytes = b"", add_prefix: bool = False, remove_e
 
 
 def read_model(data: bytes, source: str) -> SentencePieceModel:
-    """Raises ModelFileError for bytes that are no ModelProto, or one of a kind that is not understood."""
+    """Raises ModelFileError for bytes that are not a ModelProto, or one of an unknown kind."""
     pieces: list[bytes] = []
     scores: list[float] = []
     types: list[int] = []
@@ -191,7 +191,7 @@ def _field(number: int, value: bytes) -> bytes:
 
 
 def _check_charsmap(data: bytes, source: str) -> None:
-    """That no text can lead the library out of a normalization table, which it follows without looking.
+    """Proves that no text can lead the library outside the normalization table, which it follows without checking bounds.
 
     Format: 4 bytes of length, a double-array trie (32-bit units), the replacements, each ended by a zero byte.
     A unit holds a label (bits 0-7, and 31 where it is a value), whether a value follows (bit 8), and the offset to its children.

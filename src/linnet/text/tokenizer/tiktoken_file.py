@@ -30,9 +30,9 @@ _END = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Encoding:
-    """`pattern` as the publisher's own code has it; `special`: control tokens by id; `bos`, `eos`: their texts; `ends`: those of
-    further tokens that end an answer; `template`: the chat template where no file has one; `beginning`: those of the tokens that
-    texts start with, where that is not `bos`; `composed`: whether texts are brought to Unicode's NFC first."""
+    """pattern: as in the publisher's own code. special: control tokens by id. bos, eos: their texts. ends: the texts of further tokens that
+    end an answer. template: the chat template, if no file has one. beginning: the texts of the tokens that texts start with, if that is
+    not `bos`. composed: whether texts are normalized to Unicode's NFC first."""
 
     pattern: str
     special: Mapping[int, str]
@@ -113,7 +113,7 @@ def load_tiktoken_file(path: Path, data: bytes) -> Vocabulary:
 
 
 def load_named_encoding(name: str) -> Vocabulary:
-    """An encoding of OpenAI's from tiktoken's cache; nothing is downloaded. Raises ModelFileError where it is not there."""
+    """An encoding of OpenAI's from tiktoken's cache; nothing is downloaded. Raises ModelFileError if it is not in the cache."""
     folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
     cache = Path(folder) if folder else Path(tempfile.gettempdir(), "data-gym-cache")
     for address, digest in _NAMED[name]:
@@ -214,7 +214,7 @@ def encoding_vocabulary(known: Encoding, ranks: dict[bytes, int], source: str, c
 
 
 def _special_tokens(known: Encoding, config: TokenizerConfig) -> dict[int, str]:
-    """By id: the encoding's own, and those that the config adds or calls otherwise."""
+    """Special tokens by id: the encoding's own, and those that the config adds or renames."""
     special = {**known.special, **{token.id: token.content for token in config.added}}
     if (largest := max(special, default=0)) > LARGEST_ID:
         raise ModelFileError(f"{config.path}: gives {special[largest]!r} the id {largest}; ids up to {LARGEST_ID} are read")

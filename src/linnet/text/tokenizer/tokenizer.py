@@ -18,7 +18,7 @@ class Tokenizer:
 
     path: a folder with tokenizer.json, tokenizer.model, a .tiktoken file or nanochat's tokenizer.pkl, one of these files, a .gguf
     file with or without tensors, or the name of an encoding of OpenAI's (`cl100k_base` ...) that tiktoken has in its cache.
-    Raises ModelFileError where the file is missing or malformed, UnsupportedModelError where it is of another kind.
+    Raises ModelFileError if the file is missing or malformed, UnsupportedModelError if it is of another kind.
     Immutable, safe to share between threads.
     """
 
@@ -27,14 +27,14 @@ class Tokenizer:
 
     @classmethod
     def from_gguf_metadata(cls, metadata: Mapping[str, Any], source: str) -> Tokenizer:
-        """From the metadata of a GGUF file that is open already; `source` names it in errors."""
+        """From the metadata of an open GGUF file. source: the file's name in error messages."""
         from linnet.text.tokenizer.gguf import load_gguf_metadata
 
         return cls.from_vocabulary(load_gguf_metadata(metadata, source))
 
     @classmethod
     def from_vocabulary(cls, vocabulary: Vocabulary) -> Tokenizer:
-        """Over a vocabulary that is loaded already."""
+        """From a vocabulary that is loaded already."""
         tokenizer = cls.__new__(cls)
         tokenizer._vocabulary = vocabulary
         return tokenizer
@@ -45,9 +45,9 @@ class Tokenizer:
     def encode(self, text: str, bos: bool | None = None, eos: bool = False, special: bool = False) -> list[int]:
         """Ids of `text`.
 
-        bos: start with the beginning token (None: if the model's texts do); it is never put before itself. Models that have several
-        there, or some after a text to continue, get those.
-        eos: end with the end token. special: control tokens written out in the text become themselves; otherwise they
+        bos: start with the beginning token (None: if the model's texts do); it is not added to a text that starts with it. For models
+        that start texts with several tokens, or put some after a text to continue, it means all of these.
+        eos: end with the end token. special: control tokens that are spelled out in the text become those tokens; otherwise they
         are text like any other. Raises InvalidRequestError for lone surrogates, and for a bos or eos that the model lacks.
         """
         _check_text(text)
@@ -57,28 +57,28 @@ class Tokenizer:
         return [*ids, self._needed(self.eos_id, "eos")] if eos else ids
 
     def encode_whole(self, text: str) -> list[int]:
-        """Ids of a text that an encoder reads whole: between the tokens that the tokenizer's file puts around it, or else as `encode`
-        begins, with the end token. Raises InvalidRequestError for lone surrogates."""
+        """Ids of a text for an encoder, which reads it whole: with the tokens that the tokenizer's file puts around it, or if it has none,
+        as by `encode` with the end token. Raises InvalidRequestError for lone surrogates."""
         frame = self._vocabulary.frame
         if frame is None:
             return self.encode(text, eos=self.eos_id is not None)
         return [*frame[0], *self.encode(text, bos=False), *frame[1]]
 
     def encode_closed(self, text: str) -> list[int]:
-        """Ids of a text that is not to be gone on with, as for an embedding: as `encode` begins, and the control tokens after it that the
-        tokenizer's file puts there. Raises InvalidRequestError for lone surrogates."""
+        """Ids of a text that will not be continued, as for an embedding: as by `encode`, and then the control tokens that the tokenizer's
+        file puts after a text. Raises InvalidRequestError for lone surrogates."""
         frame = self._vocabulary.frame
         return [*self.encode(text), *(frame[1] if frame is not None else ())]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD. Ids past the vocabulary (padding rows) are nothing."""
+        """The text of `ids`. Bytes that are not valid UTF-8 become U+FFFD; ids past the vocabulary (padding rows) add nothing."""
         skipped = self.special_ids if skip_special else frozenset()
         shown = [id for id in ids if id not in skipped and self.token_bytes(id)]
         whole = b"".join([self.token_bytes(id, first=i == 0) for i, id in enumerate(shown)])
         return whole.decode("utf-8", "replace")
 
     def token_bytes(self, id: int, first: bool = False) -> bytes:
-        """The bytes that one token contributes to a decoded text; part of a character, perhaps. Past the vocabulary: b"".
+        """The bytes that one token contributes to a decoded text, maybe only part of a character. Past the vocabulary: b"".
 
         first: what it contributes at the start of a text (without the space that `▁the` stands for elsewhere).
         """
@@ -96,7 +96,7 @@ class Tokenizer:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """All that was read of it."""
+        """Everything that was read from the file."""
         return self._vocabulary
 
     @property
@@ -111,12 +111,12 @@ class Tokenizer:
 
     @property
     def name(self) -> str:
-        """The last part of `source`, for what is said of a request: who sent it need not know where the model lies."""
+        """The last part of `source`, for messages to clients, who need not know where the model is stored."""
         return self.source.rpartition("/")[2]
 
     @property
     def vocab_size(self) -> int:
-        """Ids run from 0 to this less one. A model may have more embedding rows."""
+        """Ids are below this. A model may have more embedding rows."""
         return self._vocabulary.size
 
     @property
@@ -136,12 +136,12 @@ class Tokenizer:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Tokens that decoding does not show unless asked."""
+        """Tokens that decoding leaves out unless asked for."""
         return self._vocabulary.special_ids
 
     @property
     def control_ids(self) -> frozenset[int]:
-        """Tokens that no text becomes unless `special=True`: the special ones and markers such as `<think>`."""
+        """Tokens that text becomes only with `special=True`: the special ones, and markers such as `<think>`."""
         return self._vocabulary.added.control_ids
 
     @property
@@ -151,7 +151,7 @@ class Tokenizer:
 
     @property
     def chat_templates(self) -> Mapping[str, str]:
-        """All templates by name; "tool_use", where there is one, is taken when tools are given."""
+        """All templates by name. "tool_use", if there is one, is used when tools are given."""
         return self._vocabulary.chat_templates
 
     def render_chat_template(
@@ -185,10 +185,10 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of a conversation. Arguments and errors as in `render_chat_template`.
 
-        Control tokens come from the template, and from the assistant's own turns those that answers show (`<think>`, `<tool_call>`), never
-        from what other messages, tools, documents or variables hold; where these hold signs of control tokens, the template does not see
-        them as such. In the assistant's turns it does (a `</think>` that is no token), unless other special tokens come out for it.
-        The beginning token is added where the model wants it and the template did not write it.
+        Control tokens come from the template, and, if answers show them (`<think>`, `<tool_call>`), from the assistant's own turns; never
+        from other messages, tools, documents or variables, whose text is masked so that the template does not see control tokens in it. The
+        assistant's turns are not masked (a template may look for `</think>`), unless special tokens other than those would result.
+        The beginning token is added if the model wants it and the template did not write it.
         """
         vocabulary = self._vocabulary
         template = chat.choose(self.chat_templates, chat_template, bool(tools), self.name)
@@ -199,12 +199,12 @@ class Tokenizer:
         strict = disguises(partial(self._split_answer, strict=True))
         if strict.messages != disguise.messages:
             strict_text, strict_pieces = self._rendered(template, strict, add_generation_prompt)
-            if self._specials(pieces) != self._specials(strict_pieces):  # some were made of the assistant's words
+            if self._specials(pieces) != self._specials(strict_pieces):  # some were made from the assistant's text
                 disguise, text, pieces = strict, strict_text, strict_pieces
         ids: list[int] = []
         if not disguise.used:
             ids = vocabulary.encode(text, True, True)
-            # A normalizer makes control tokens of other signs, too (NFKC: of brackets of full width); those are none.
+            # A normalizer can make control tokens of other characters (NFKC: of full-width brackets); those must not count.
             written = Counter(id for id, _ in pieces)
             disguise.used = any(count > written[id] for id, count in Counter(ids).items() if id in self.control_ids)
         if disguise.used:
@@ -214,7 +214,7 @@ class Tokenizer:
         return self._framed(ids, True)
 
     def _rendered(self, template: str, disguise: chat.Disguise, add_generation_prompt: bool) -> tuple[str, list[tuple[int | None, str]]]:
-        """What the template writes, whole, and cut at its control tokens."""
+        """The template's output, whole, and cut at its control tokens."""
         named = {**self._vocabulary.named_tokens, **disguise.variables}
         text = chat.render(template, disguise, add_generation_prompt, named, self._template_name(template))
         return text, list(self._vocabulary.added.split_control(text))
@@ -223,13 +223,13 @@ class Tokenizer:
         return [id for id, _ in pieces if id in self.special_ids]
 
     def _split_answer(self, text: str, strict: bool = False) -> Iterator[tuple[str, bool]]:
-        """Pieces of an assistant's text, and which to hide: tokens that decoding leaves out; if `strict`, all but those it shows."""
+        """Pieces of an assistant's text, each with whether to mask it: tokens that decoding hides; if `strict`, all but tokens it shows."""
         hidden = self.special_ids | ({None} if strict else set())
         return ((piece, id in hidden) for id, piece in self._vocabulary.added.split_control(text))
 
     def _framed(self, ids: list[int], special: bool, bos: bool = False) -> list[int]:
-        """The ids between what the model's texts begin and end with, or, if `bos`, after the beginning token where that is nothing;
-        not what, in a text with control tokens, is there already."""
+        """The ids between the tokens that the model's texts begin and end with; if there are none and `bos`, after the beginning token.
+        In a text with control tokens, those that it has already are not added again."""
         beginning, ending = list(self._vocabulary.beginning), list(self._vocabulary.ending)
         if bos and not beginning and not ending:
             beginning = [self._needed(self.bos_id, "bos")]
@@ -257,7 +257,7 @@ _EXPECTED = (
 
 
 def _load(path: Path) -> Vocabulary:
-    """One loader a file kind, each imported only when it is needed."""
+    """Each file kind has a loader, imported only when it is needed."""
     from linnet.text.tokenizer.tiktoken_file import ENCODING_NAMES, load_named_encoding
 
     if str(path) in ENCODING_NAMES and not path.exists():
@@ -296,7 +296,7 @@ def _file_of(path: Path) -> Path:
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """The file that `Tokenizer(folder)` reads, or None where the folder has none."""
+    """The file that `Tokenizer(folder)` reads, or None if the folder has none."""
     from linnet.text.tokenizer.vocab_and_merges import find_vocabulary
 
     named = (folder / name for name in _FILES)

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 
 CLASS_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-"""What the class calls its tokens where tokenizer_config.json says nothing of them."""
+"""The class's own names for its tokens, used if tokenizer_config.json has none."""
 
 _CLASSES = ("GPT2Tokenizer", "CodeGenTokenizer")
-"""Those that cut words as GPT-2 does, with no normalizer. Others that come with such files (Qwen2, CLIP, CTRL) cut them otherwise."""
+"""Classes that cut words as GPT-2 does, without a normalizer. Others with such files (Qwen2, CLIP, CTRL) cut them differently."""
 
 _MODELS = ("gpt2", "gpt_bigcode", "gpt_neo", "gptj", "opt", "codegen", "phi")
-"""Kinds of models that have one of these classes where no file names any."""
+"""Model types that use one of these classes if no file names a class."""
 
 
 def class_of(folder: Path) -> str:
-    """The class by which transformers reads a folder's files, without "Fast"; the model's kind where only that is known."""
+    """The class that transformers reads a folder's files with, without "Fast"; the model's type if only that is known."""
     named = read_config(folder).settings.get("tokenizer_class")
     if named is None and (folder / "config.json").is_file():
         kind = read_json(folder / "config.json").get("model_type")

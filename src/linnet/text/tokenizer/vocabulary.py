@@ -9,11 +9,11 @@ from linnet.load.end_tokens import end_texts
 from linnet.text.tokenizer.added_tokens import AddedTokens
 
 LARGEST_ID = 2**24
-"""No vocabulary comes near it; what grows with the ids (rows, bits) must not be led astray."""
+"""Far beyond any vocabulary. Tables (rows, bits) grow with the largest id, so a file must not be able to make them huge."""
 
 
 def end_ids(ids: Mapping[str, int], *named: int | None) -> frozenset[int]:
-    """Every token that ends an answer: those that a file names, and those with the texts that models use for it."""
+    """The tokens that end an answer: those that a file names, and those whose texts are known to mean it."""
     return frozenset({id for id in named if id is not None} | {ids[text] for text in end_texts(ids)})
 
 

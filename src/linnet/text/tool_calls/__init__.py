@@ -1,1 +1,1 @@
-"""Tools and their calls as texts: what callers give, what models write. Knows no model and no computation."""
+"""Tools and tool calls as texts: what callers give, and what models write. Knows no model and no computation."""

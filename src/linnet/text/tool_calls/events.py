@@ -1,4 +1,4 @@
-"""What the text of an answer turns out to be, piece by piece."""
+"""The events that an answer's text is parsed into: text, and the parts of tool calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TextDelta:
 
 @dataclass(frozen=True)
 class CallBegun:
-    """A call whose name and opening brace have come. index: of the answer's calls, broken ones included, from 0."""
+    """A call whose name and opening brace have come. index: its number among the answer's calls, from 0, broken ones included."""
 
     index: int
     id: str
@@ -24,7 +24,7 @@ class CallBegun:
 
 @dataclass(frozen=True)
 class ArgumentsDelta:
-    """A piece of a call's arguments, as the model wrote them: together the text of a JSON object."""
+    """A piece of a call's arguments, as the model wrote them. The pieces together are the text of a JSON object."""
 
     index: int
     text: str
@@ -39,7 +39,7 @@ class CallEnded:
 
 @dataclass(frozen=True)
 class CallBroken:
-    """A call that had begun was cut off, or ceased to be JSON: it is none, and all of its text follows as a TextDelta."""
+    """A call that had begun was cut off, or is not valid JSON: it does not count, and all of its text follows as a TextDelta."""
 
     index: int
 

@@ -1,4 +1,4 @@
-"""Calls that a model has to make: what its answer is begun with, and a grammar of the rest, in the form of the model's own format."""
+"""Calls that a model is required to make, in its own format: the text that the answer begins with, and a grammar for the rest."""
 
 from __future__ import annotations
 
@@ -20,15 +20,23 @@ _PARTS = {
 
 
 def opening_of(format: Format) -> str:
-    """What an answer that must be a call is begun with."""
-    return _PARTS[format.name][0]
+    """The text that the engine puts at the beginning of an answer that must be a call."""
+    return _parts(format)[0]
+
+
+def _parts(format: Format) -> tuple[str, str, str]:
+    if format.name not in _PARTS:
+        raise InvalidRequestError(
+            f"a call as {format.name} writes it is no JSON, and cannot be demanded or held to a schema; leave tool_choice and strict out"
+        )
+    return _PARTS[format.name]
 
 
 def grammar_of_calls(format: Format, tools: Sequence[Mapping[str, Any]], strict: Container[str] | None = None) -> str:
     """A Lark grammar of one call of one of the tools, after the opening, its arguments by the tool's schema; or, of an answer that opens
     a call by itself, by the schemas of those that are `strict`. Raises InvalidRequestError that names the tool whose schema cannot be
     kept."""
-    _, middle, closing = _PARTS[format.name]
+    _, middle, closing = _parts(format)
     calls = " | ".join(f"call_{index}" for index in range(len(tools)))
     rules = [f"start: {calls}" if strict is None else f'start: call | "\\n" call\ncall: {calls}']
     for index, tool in enumerate(tools):
@@ -48,12 +56,12 @@ _OPEN = {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", 
 
 
 def _closed(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Without arguments that no function has, where the schema does not speak of them."""
+    """The schema with additionalProperties false, unless it says something about them itself."""
     return parameters if parameters.keys() & _OPEN else {**parameters, "additionalProperties": False}
 
 
 def _without_nullable(schema: Any) -> Any:
-    """OpenAPI's `nullable`, which schemas of Python functions have, as JSON Schema says it."""
+    """The schema with OpenAPI's `nullable`, which schemas of Python functions use, rewritten as JSON Schema."""
     if isinstance(schema, list):
         return [_without_nullable(part) for part in schema]
     if not isinstance(schema, Mapping):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from linnet.text.tool_calls.gemma_reader import QUOTE, arguments
 from linnet.text.tool_calls.json_reader import SPACE, MalformedError, Reading, after_space, key, rest_of_container, rest_of_string, value
 from linnet.text.tool_calls.tools import MAX_NAME, NAME_SIGNS
 
@@ -23,6 +24,9 @@ class Sink(Protocol):
         """The opening brace of the arguments has come; what is sent from here on is theirs, too."""
 
     def arguments_end(self) -> None: ...
+
+    def arguments(self, text: str) -> None:
+        """A piece of the arguments as JSON, where what the model writes is none; in place of the two above."""
 
     def end(self) -> None: ...
 
@@ -78,6 +82,26 @@ def read_mistral(sink: Sink) -> Reading[str]:
         if c != ",":
             raise MalformedError
         c = yield from after_space()
+
+
+def read_gemma(sink: Sink) -> Reading[str]:
+    """`call:NAME{key:<|"|>text<|"|>,other:[1,true]}<tool_call|>`, of Gemma 4; each call with an opening of its own."""
+    c = yield from after_space()
+    for expected in "call:":
+        if c != expected:
+            raise MalformedError
+        c = yield
+    name = ""
+    while c in NAME_SIGNS and len(name) < MAX_NAME:
+        name += c
+        c = yield
+    sink.name(name)
+    c = c if c not in SPACE else (yield from after_space())
+    if c != "{":
+        raise MalformedError
+    yield from arguments(c, sink.arguments)
+    sink.end()
+    return (yield from _passed("<tool_call|>"))
 
 
 def _call(c: str, sink: Sink) -> Reading[None]:
@@ -159,8 +183,9 @@ def _passed(marker: str) -> Reading[str]:
 HERMES = Format("hermes", "<tool_call>", ("<tool_call>", "</tool_call>"), ("<tool_call>",), read_hermes)
 LLAMA = Format("llama3", "<|python_tag|>", ("<|python_tag|>",), ("<|python_tag|>", "ipython<|end_header_id|>"), read_llama, bare=True)
 MISTRAL = Format("mistral", "[TOOL_CALLS]", ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"), ("[TOOL_CALLS]",), read_mistral)
+GEMMA = Format("gemma4", "<|tool_call>", ("<|tool_call>", "<tool_call|>", QUOTE), ("<|tool_call>",), read_gemma)
 
-FORMATS = {format.name: format for format in (HERMES, LLAMA, MISTRAL)}
+FORMATS = {format.name: format for format in (HERMES, LLAMA, MISTRAL, GEMMA)}
 
 # Templates of formats that share a marker with one above, and are none of them: Qwen3-Coder's and GLM 4.5's calls are no JSON.
 _OTHERS = ("<function=", "<arg_key>")

@@ -16,27 +16,27 @@ Reading = Generator[None, str, T]
 SPACE = frozenset(" \t\n\r")
 MAX_DEPTH = 64
 MAX_SCALAR = 1000
-"""Bounds of what is read: Python itself reads no integer past 4,300 digits, and nothing that nests past its stack."""
+"""Limits of what is read. (Python itself refuses integers of more than 4,300 digits, and nesting deeper than its stack.)"""
 
 _ESCAPED = frozenset('"\\/bfnrt')
 _HEX = frozenset("0123456789abcdefABCDEF")
-_SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
+SCALAR = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false|null")
 _IN_SCALAR = frozenset("+-.0123456789Eaeflnrstu")
 
 
 class MalformedError(Exception):
-    """The last character does not go on with what came before it. Caught by the parser: nobody else sees it."""
+    """The last character cannot follow what came before it. Raised for the parser alone, which catches it."""
 
 
 def after_space() -> Reading[str]:
-    """Passes over white space; the first character after it."""
+    """Skips white space; returns the first character after it."""
     while (c := (yield)) in SPACE:
         pass
     return c
 
 
 def rest_of_string() -> Reading[str]:
-    """A string whose opening quote has come, up to its closing one; the text that it stands for."""
+    """Reads a string after its opening quote, up to the closing one; returns the text that it stands for."""
     raw = ['"']
     while raw[-1] != '"' or len(raw) == 1:
         c = yield
@@ -63,7 +63,7 @@ def _escaped() -> Reading[str]:
 
 
 def value(c: str, depth: int = 0) -> Reading[str]:
-    """A value that begins with `c`; the first character after it that is no white space."""
+    """Reads a value that begins with `c`; returns the first character after it that is not white space."""
     if c == '"':
         yield from rest_of_string()
     elif c in ("{", "["):
@@ -73,14 +73,14 @@ def value(c: str, depth: int = 0) -> Reading[str]:
         while c in _IN_SCALAR and len(scalar) < MAX_SCALAR:
             scalar += c
             c = yield
-        if not _SCALAR.fullmatch(scalar):
+        if not SCALAR.fullmatch(scalar):
             raise MalformedError
         return c if c not in SPACE else (yield from after_space())
     return (yield from after_space())
 
 
 def rest_of_container(opening: str, depth: int = 0) -> Reading[None]:
-    """An object or array whose opening bracket has come, up to its closing one."""
+    """Reads an object or array after its opening bracket, up to the closing one."""
     if depth == MAX_DEPTH:
         raise MalformedError
     closing = "}" if opening == "{" else "]"
@@ -100,7 +100,7 @@ def rest_of_container(opening: str, depth: int = 0) -> Reading[None]:
 
 
 def key(c: str) -> Reading[str]:
-    """The key of an object's member that begins with `c`, and the colon after it; the key."""
+    """Reads a key that begins with `c` and the colon after it; returns the key."""
     if c != '"':
         raise MalformedError
     name = yield from rest_of_string()

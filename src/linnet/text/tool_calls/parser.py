@@ -18,27 +18,27 @@ _ID_SIGNS = string.ascii_letters + string.digits
 
 
 class ToolCallParser:
-    """Tells text from calls. The events do not depend on how the text is cut, but for where deltas are cut themselves.
+    """Separates text from calls. The events do not depend on how the text is cut into pieces, except where deltas are cut.
 
-    What may yet become the opening of a call is held back, as is white space, which is dropped next to calls. Nothing else is lost:
-    what begins like a call and is none is text. Openings count wherever they stand; a bare call, only where the answer begins with
-    it, and if its name is one of `names`.
+    Text that may be the start of an opening is held back, and so is white space, since it is dropped next to calls. Nothing else is
+    lost: text that begins like a call and is none is given out as text. An opening counts anywhere; a bare call counts only at the
+    beginning of the answer, and only if its name is one of `names`.
     """
 
     def __init__(self, format: Format, names: Collection[str]) -> None:
         self._format, self._names = format, names
         self._events: list[Event] = []
-        self._held = ""  # of text that is to be given out, unless a call follows
+        self._held = ""  # text that will be given out unless a call follows
         self._openings = StopFinder([format.opening])
         self._at_start = format.bare  # nothing but white space has come yet
         self._after_call = False  # nothing but white space has come since a call
         self._reading: Reading[str] | None = None
-        self._raw: list[str] = []  # what the call being read consists of so far, its opening included
+        self._raw: list[str] = []  # the text so far of the call being read, its opening included
         self._call = _Call()
         self._index = 0
 
     def push(self, text: str) -> list[Event]:
-        """The events that have become certain with this text."""
+        """The events that this text has made certain."""
         while text:
             text = self._read_text(text) if self._reading is None else self._read_call(text)
         self._give_arguments()
@@ -55,7 +55,7 @@ class ToolCallParser:
 
     # ---- text
     def _read_text(self, text: str) -> str:
-        """Takes text up to the opening of a call; the rest, after it."""
+        """Takes text up to the opening of a call; returns the text after it."""
         if self._after_call and not (text := text.lstrip(_SPACE)):
             return ""
         self._after_call = False
@@ -140,6 +140,9 @@ class ToolCallParser:
     def arguments_end(self) -> None:
         self._call.reading_arguments = False
 
+    def arguments(self, text: str) -> None:
+        self._call.arguments.append(text)
+
     def end(self) -> None:
         if self._call.name is None:
             raise MalformedError
@@ -156,7 +159,7 @@ class ToolCallParser:
             self._events.append(TextDelta(text))
 
     def _give_arguments(self) -> None:
-        """Gives out what has come of the arguments, once the name is known."""
+        """Gives out the arguments that have come, once the name is known."""
         call = self._call
         if call.name is None or not call.arguments:
             return
@@ -179,5 +182,5 @@ class _Call:
 
 
 def new_id() -> str:
-    """Nine letters and digits: what every template takes, Mistral's included; one in 10^16."""
+    """Nine random letters and digits, which every template accepts (Mistral's wants exactly that); 10^16 possibilities."""
     return "".join(secrets.choice(_ID_SIGNS) for _ in range(9))
