@@ -80,7 +80,9 @@ def check_logits(draw: Draw, tmp_path: Path) -> None:
     """From the family's own folder to GGUF and back."""
     model = draw.model()
     save(model, tmp_path / "folder", draw.family)
-    export(open_checkpoint(tmp_path / "folder"), tmp_path / "model.gguf", str(FAMILIES[draw.family].gguf))
+    checkpoint = open_checkpoint(tmp_path / "folder")
+    architecture = "mistral3" if checkpoint.spec.family == "ministral3" else str(FAMILIES[draw.family].gguf)
+    export(checkpoint, tmp_path / "model.gguf", architecture)
     report = linnet.convert(tmp_path / "model.gguf", tmp_path / "out", "f32")
     assert report.model_type == json.loads((tmp_path / "out" / "config.json").read_text())["model_type"]
     with torch.no_grad():
@@ -94,7 +96,19 @@ def test_transformers_gives_the_same_logits(family: str, tmp_path: Path) -> None
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == WRITTEN[family]
 
 
-@pytest.mark.parametrize("name", ["llama-yarn", "llama-llama3", "phi3-long", "mixtral-window"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama-yarn",
+        "llama-llama3",
+        "phi3-long",
+        "mixtral-window",
+        "olmo2-third",
+        "cohere2-published",
+        "exaone4-listed",
+        "mistral-temp",
+    ],
+)
 def test_scalings_and_windows(name: str, tmp_path: Path) -> None:
     family = name.partition("-")[0]
     draws = [draw for draw in named_draws(family) if str(draw).startswith(name)]

@@ -87,11 +87,15 @@ class DecodedFp8:
             return self.source.read(name)
         if self.last is None or self.last.name != name:
             self.last = decoded(self.source.read(name), dequantize(self.source.read(self.pairs[name])), self.blocks)
+            self._release_pages(name)  # whoever keeps the values as they are reads none of them any more
         return self.last
 
     def release(self, name: str) -> None:
         if self.last is not None and self.last.name == name:
             self.last = None
+        self._release_pages(name)
+
+    def _release_pages(self, name: str) -> None:
         for part in (name, self.pairs.get(name)):
             if part is not None:
                 self.source.release(part)

@@ -152,8 +152,7 @@ class NativeOps:
         router = moe.router
         settings = (router.active, SCORINGS[router.scoring], router.normalise, router.scale, router.groups, router.active_groups)
         matrices, biases = [linear.matrix for linear in linears], [linear.bias for linear in linears]
-        scaled = () if scale is None else (scale,)
-        return self.tape.experts(x, logits, matrices, biases, settings, ACTIVATIONS[moe.expert.activation], correction, *scaled)
+        return self.tape.experts(x, logits, matrices, biases, settings, ACTIVATIONS[moe.expert.activation], correction, scale)
 
     def activate(self, x: Value, activation: Activation) -> Value:
         return self.tape.activate(x, ACTIVATIONS[activation])
