@@ -21,7 +21,8 @@ test-full: .venv/installed-test
 
 # Builds llama-cpp-python the first time: about 12 minutes on two cores.
 test-peers: .venv/installed-test
-	$(BIN)/python -m pip install --quiet ".[test,peers]"
+	$(BIN)/python .ci/requirements.py peers > .venv/requirements-peers.txt
+	$(BIN)/python -m pip install --quiet -r .venv/requirements-peers.txt
 	$(BIN)/python -m pytest -m peers tests/peers
 
 # The NEON kernels, cross-compiled and run by an emulator. On Debian and Ubuntu: apt-get install g++-aarch64-linux-gnu qemu-user
@@ -49,10 +50,23 @@ clean:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Linnet needs Python 3.10 or newer; name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 
-.venv/installed: .venv/pyvenv.cfg $(SOURCES)
-	$(BIN)/python -m pip install --quiet .
+# Compiled once: what is installed here, and what CI gives to a user without a compiler.
+dist/built: .venv/pyvenv.cfg $(SOURCES)
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	touch $@
 
-.venv/installed-test: .venv/pyvenv.cfg $(SOURCES)
-	$(BIN)/python -m pip install --quiet ".[test]"
+.venv/installed: dist/built
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/linnet-*.whl
+	$(BIN)/python -m pip install --quiet dist/linnet-*.whl
+	touch $@
+
+# Apart, so that `make -j2` fetches them while the core is compiled.
+.venv/test-packages: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/python .ci/requirements.py test > .venv/requirements-test.txt
+	$(BIN)/python -m pip install --quiet -r .venv/requirements-test.txt
+	touch $@
+
+.venv/installed-test: dist/built .venv/test-packages
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps dist/linnet-*.whl
 	touch $@ .venv/installed

@@ -5,6 +5,7 @@ X below is an op set's activations, [n, width]: n the rows of the batch. What ea
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from linnet.arch.spec import Layer, Mlp, ModelSpec, Moe, PerLayer
@@ -71,8 +72,8 @@ def per_layer_inputs(ops: Ops, spec: ModelSpec, weights: Weights, first: X) -> X
     per_layer = spec.layers[0].per_layer if spec.layers else None  # tests run models without layers
     if per_layer is None:
         return None
-    of_text = ops.scale(project(ops, first, weights.per_layer_projection), spec.hidden**-0.5)
-    of_text = norm(ops, of_text, weights.per_layer_norm, per_layer.norm, len(spec.layers))
+    divided = replace(per_layer.norm, epsilon=per_layer.norm.epsilon * spec.hidden)  # the same norm of what is not divided by sqrt(hidden)
+    of_text = norm(ops, project(ops, first, weights.per_layer_projection), weights.per_layer_norm, divided, len(spec.layers))
     return ops.add(of_text, ops.embed(weights.per_layer_embedding, "tokens"), 0.5**0.5, (per_layer.width / 2) ** 0.5)
 
 

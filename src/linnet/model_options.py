@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from linnet.arch.spec import DynamicScaling, ModelSpec
+from linnet.arch.rope_spec import DynamicScaling
+from linnet.arch.spec import ModelSpec
 from linnet.engine.page_plan import KV_BYTES
 from linnet.errors import InvalidRequestError
 from linnet.ops.torch.devices import parse_device

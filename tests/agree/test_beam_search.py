@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -94,14 +93,6 @@ def assert_equal(llm: LLM, model: LlamaForCausalLM, seed: int, cases: Sequence[t
     for answer in found:
         assert answer.finish_reason == "stop" or len(answer.token_ids) == LONGEST
     assert llm.counters().pages_used == 0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_garbage() -> Iterator[None]:
-    """Each LLM that is closed collects garbage, which takes long with all of torch to look through."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

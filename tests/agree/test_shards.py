@@ -14,6 +14,7 @@ from family import VOCABULARY
 from harness import Logits, Model, Session, difference, load, random_tokens
 
 from linnet import LLM
+from linnet.arch.spec import GatedDeltaNet, Layer, Mixer, Mlp, ModelSpec, Norm, ShortConvolution
 from linnet.errors import InvalidRequestError
 from linnet.load.checkpoint import open_checkpoint
 from linnet.ops.torch.ops import TorchOps
@@ -96,6 +97,27 @@ def test_two_devices_give_what_one_does(draw: Draw, saved: Saved) -> None:
     alone = Session(load(path, TorchOps(CPU, torch.float32)), [len(PROMPT)], prompts=[len(PROMPT)]).feed({0: PROMPT})[0]
     for logits in divided_logits(path, 2):
         assert difference(logits, alone) < 1e-5
+
+
+def test_more_devices_than_there_are_keys_of_the_delta_rule(saved: Saved) -> None:
+    """Its two key heads are each on two devices, beside other value heads."""
+    [draw] = [draw for draw in FIRST if draw.family == "qwen3_next"]
+    alone = Session(load(saved(draw), TorchOps(CPU, torch.float32)), [len(PROMPT)]).feed({0: PROMPT})[0]
+    assert difference(divided_logits(saved(draw), 4)[3], alone) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("mixer", "reason"),
+    [
+        (GatedDeltaNet(2, 6, 8, 8, 4, Norm(1e-6)), "it has 2 key heads"),
+        (GatedDeltaNet(1, 4, 8, 8, 4, Norm(1e-6)), "it has 4 value heads"),
+        (ShortConvolution(16, 3), "it convolves 16 columns"),
+    ],
+)
+def test_recurrent_layers_that_cannot_be_divided_say_why(mixer: Mixer, reason: str) -> None:
+    spec = ModelSpec("lfm2", 8, 16, 64, (Layer(mixer, Mlp(6, "silu"), None, None),), None, tied=True)
+    with pytest.raises(InvalidRequestError, match=f"tp is 3, and layer 0 of the model cannot be divided so: {reason}; choose another tp"):
+        Share(spec, 0, 3)
 
 
 def test_most_families_can_be_divided(saved: Saved) -> None:

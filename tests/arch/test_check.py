@@ -10,14 +10,13 @@ import pytest
 
 from linnet.arch.check import check
 from linnet.arch.fields import layer_fields, outer_fields
+from linnet.arch.rope_spec import FactorScaling, LongScaling, Rope
 from linnet.arch.spec import (
     Attention,
     Embedding,
-    FactorScaling,
     GatedDeltaNet,
     Latent,
     Layer,
-    LongScaling,
     Mixer,
     Mlp,
     ModelSpec,
@@ -25,7 +24,6 @@ from linnet.arch.spec import (
     Norm,
     PerLayer,
     Positions,
-    Rope,
     Router,
     ShortConvolution,
     Temperature,

@@ -12,7 +12,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from linnet.arch.config import Config
 from linnet.arch.registry import GGUF_FAMILIES, HF_FAMILIES, build, table_of
-from linnet.arch.spec import DynamicScaling, LinearScaling, Llama3Scaling, ModelSpec, Rope, YarnScaling
+from linnet.arch.rope_spec import DynamicScaling, LinearScaling, Llama3Scaling, Rope, YarnScaling
+from linnet.arch.spec import ModelSpec
 from linnet.arch.table import dimensions
 from linnet.errors import ModelFileError, UnsupportedModelError
 

@@ -8,7 +8,8 @@ import pytest
 from linnet.arch.config import Config
 from linnet.arch.gguf_config import gguf_config
 from linnet.arch.registry import build
-from linnet.arch.spec import FactorScaling, LinearScaling, ModelSpec, Rope, YarnScaling
+from linnet.arch.rope_spec import FactorScaling, LinearScaling, Rope, YarnScaling
+from linnet.arch.spec import ModelSpec
 from linnet.errors import ModelFileError, UnsupportedModelError
 
 SIZES = {

@@ -9,7 +9,8 @@ import pytest
 
 from linnet.arch.config import Config
 from linnet.arch.registry import build
-from linnet.arch.spec import Llama3Scaling, ModelSpec, Temperature, YarnScaling
+from linnet.arch.rope_spec import Llama3Scaling, YarnScaling
+from linnet.arch.spec import ModelSpec, Temperature
 from linnet.errors import ModelFileError, UnsupportedModelError
 
 Values = dict[str, Any]

@@ -8,7 +8,8 @@ import pytest
 from linnet.arch.config import Config
 from linnet.arch.gguf_config import gguf_config
 from linnet.arch.registry import build
-from linnet.arch.spec import LinearScaling, LongScaling, Mlp, ModelSpec
+from linnet.arch.rope_spec import LinearScaling, LongScaling
+from linnet.arch.spec import Mlp, ModelSpec
 from linnet.errors import ModelFileError, UnsupportedModelError
 
 COMMON = {

@@ -10,7 +10,8 @@ import pytest
 
 from linnet.arch.config import Config
 from linnet.arch.registry import build
-from linnet.arch.spec import Attention, DynamicScaling, FactorScaling, LinearScaling, Mlp, ModelSpec
+from linnet.arch.rope_spec import DynamicScaling, FactorScaling, LinearScaling
+from linnet.arch.spec import Attention, Mlp, ModelSpec
 from linnet.arch.table import Stored, Table
 from linnet.errors import ModelFileError, UnsupportedModelError
 

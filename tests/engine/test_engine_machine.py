@@ -132,8 +132,8 @@ class EngineMachine(RuleBasedStateMachine):
             before = self.first_running()
             rows = len(self.ops.steps)
             self.engine._drive(lambda: False)
-            if before is not None and not self.overtaken(before[0]):
-                sequence, progress = before
+            if before is not None and not self.overtaken(before[0], before[2]):
+                sequence, progress, _ = before
                 assert progress != self.progress(sequence) or sequence.request.done, "the first in order stood still"
             self.check_budgets(rows)
             self.pages_are_accounted_for()
@@ -274,18 +274,23 @@ class EngineMachine(RuleBasedStateMachine):
     def live(self) -> list[Request]:
         return [made for made, _ in self.requests if not made.done]
 
-    def first_running(self) -> tuple[Any, list[tuple[int, int]]] | None:
+    def first_running(self) -> tuple[Any, list[tuple[int, int]], list[Any]] | None:
+        """It, how far it is, and what waits with a higher priority."""
         running = self.engine.scheduler.running
-        return (running[0], self.progress(running[0])) if running else None
+        if not running:
+            return None
+        waiting = [*self.engine.scheduler.waiting, *(made.sequences[0] for made in self.engine._stepping.arrived)]
+        return running[0], self.progress(running[0]), [other for other in waiting if other.order < running[0].order]
 
     def progress(self, sequence: Any) -> list[tuple[int, int]]:
         """How far a sequence is; of a beam, how far its search."""
         together = [sequence] if sequence.request.beams is None else sequence.request.sequences
         return [(each.generated, each.computed) for each in together]
 
-    def overtaken(self, sequence: Any) -> bool:
-        """By one that came with a higher priority."""
-        return any(other.order < sequence.order for other in self.engine.scheduler.running)
+    def overtaken(self, sequence: Any, waited: list[Any]) -> bool:
+        """By one that came with a higher priority, and may have ended in the same step."""
+        scheduler = self.engine.scheduler
+        return any(other.order < sequence.order for other in scheduler.running) or any(other not in scheduler.waiting for other in waited)
 
     def check_budgets(self, step: int) -> None:
         """A step has the rows of as many prompts as it may, and one for each sequence that decodes."""

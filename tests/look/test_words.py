@@ -9,18 +9,15 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
+from linnet.arch import rope_spec
 from linnet.arch import spec as specs
+from linnet.arch.rope_spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, RopeScaling, YarnScaling
 from linnet.arch.spec import (
     Attention,
-    DynamicScaling,
     Embedding,
-    FactorScaling,
     GatedDeltaNet,
     Latent,
     Layer,
-    LinearScaling,
-    Llama3Scaling,
-    LongScaling,
     Mlp,
     ModelSpec,
     Moe,
@@ -28,12 +25,9 @@ from linnet.arch.spec import (
     Output,
     PerLayer,
     Positions,
-    Rope,
-    RopeScaling,
     Router,
     ShortConvolution,
     Temperature,
-    YarnScaling,
 )
 from linnet.look.phrases import joined, number, numbers
 from linnet.look.words import describe
@@ -137,7 +131,7 @@ def test_no_field_is_left_out_of_the_test() -> None:
 
     for spec in WHERE_IT_MATTERS:
         visit(spec)
-    assert {kind for kind in vars(specs).values() if is_dataclass(kind)} == seen
+    assert {kind for module in (specs, rope_spec) for kind in vars(module).values() if is_dataclass(kind)} == seen
 
 
 def test_what_a_model_does_not_have_is_not_said() -> None:

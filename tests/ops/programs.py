@@ -11,7 +11,8 @@ import numpy as np
 from eager import Floats, spec_of
 from hypothesis import strategies as st
 
-from linnet.arch.spec import Attention, DynamicScaling, Mlp, ModelSpec, Moe, Norm, Rope, Router
+from linnet.arch.rope_spec import DynamicScaling, Rope
+from linnet.arch.spec import Attention, Mlp, ModelSpec, Moe, Norm, Router
 from linnet.load.encode import encode
 from linnet.ops.native import NativeOps
 from linnet.tensors import BF16, F16, F32, Q4_0, Q8_0, RawTensor, TensorType

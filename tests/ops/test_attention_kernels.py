@@ -11,7 +11,8 @@ import torch
 from eager import Floats, batch_of, eager, spec_of
 
 from linnet import _core
-from linnet.arch.spec import Attention, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Attention
 from linnet.ops.base import KV_DTYPES, Batch
 from linnet.ops.native import NativeOps
 from linnet.ops.reference import KV_TYPES, ReferenceOps, rounded

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from linnet import _core
-from linnet.arch.spec import Attention, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Attention
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.native import NativeOps, default_threads
 from linnet.ops.reference import ReferenceOps

@@ -13,7 +13,8 @@ from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb as rotat
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as rotate_halves
 
 from linnet.arch.rope import angles
-from linnet.arch.spec import Activation, Norm, Output, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Activation, Norm, Output
 from linnet.ops.reference import ReferenceOps
 from linnet.tensors import BF16, F16, F32, Q8_0, RawTensor
 from linnet.weights import PLAIN, NormWeights

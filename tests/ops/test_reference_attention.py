@@ -14,7 +14,8 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward as gemma2_attention
 from transformers.models.gpt_oss.modeling_gpt_oss import eager_attention_forward as gpt_oss_attention
 
-from linnet.arch.spec import Attention, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Attention
 from linnet.errors import InvalidRequestError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE
 from linnet.ops.reference import KV_TYPES, ReferenceOps, rounded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -194,14 +195,18 @@ def test_types_by_what_the_device_is_fast_at(monkeypatch: pytest.MonkeyPatch) ->
     assert (free_memory(gpu), free_memory(CPU)) == (123, None)
 
 
-def test_what_triton_knows_no_gpu_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pascal: PyTorch's own operations run there, and nothing is compiled."""
+@pytest.mark.parametrize(("capability", "reason"), [(6, "knows no GPUs as old as 'cuda:1'"), (9, "does not run .it needs a C compiler")])
+def test_where_triton_does_not_run(capability: int, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Before Volta, or where it cannot compile what launches kernels (here: for want of a driver), PyTorch's own operations run."""
+    pytest.importorskip("triton")
     gpu = torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, device.index))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, device.index))
+    if capability == 9:
+        monkeypatch.setattr("triton.runtime.driver", None)
     assert open_kernels(gpu) is None
-    monkeypatch.setattr("linnet.ops.torch.devices.find_spec", lambda name: name)
-    with pytest.raises(InvalidRequestError, match="knows no GPUs as old as 'cuda:1'; leave compile out"):
+    assert re.search(f"Triton {reason}.*: PyTorch's own operations", caplog.text)
+    with pytest.raises(MissingDependencyError, match=f"needs Triton on this device, which {reason}"):
         check_compiler(gpu)
 
 

@@ -1,12 +1,12 @@
-"""Triton's kernels, run by its interpreter, or on the device that LINNET_TEST_DEVICE names: attention from the pages and products with
-packed weights are those of PyTorch's operations.
+"""Triton's kernels, run by its interpreter, or on the device that LINNET_TEST_DEVICE names: attention from the pages, products with
+packed weights and what passes the states of recurrent layers are those of PyTorch's operations.
 
 Run by `test_triton_kernels.py`, in a process of its own: Triton decides as it is imported whether it interprets."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,14 +14,16 @@ import torch
 from test_torch_weights import made_up
 
 from linnet import LLM, SamplingParams
-from linnet.arch.spec import Attention
+from linnet.arch.spec import Attention, GatedDeltaNet, Norm
 from linnet.ops.base import PAGE_SIZE
 from linnet.ops.torch import devices, kernels
 from linnet.ops.torch.attention import attend
 from linnet.ops.torch.cache import Cache
 from linnet.ops.torch.matrices import pack, product
+from linnet.ops.torch.recurrent import States, Stretch, convolve, delta_rule
 from linnet.ops.torch.step import Part
 from linnet.tensors import Q4_0, Q4_K, Q6_K, Q8_0, TensorType
+from linnet.weights import FilterWeights
 
 DEVICE = torch.device(os.environ.get("LINNET_TEST_DEVICE", "cpu"))
 PLAIN = Attention(4, 2, 32, (), 32**-0.5)
@@ -93,6 +95,67 @@ def test_packed_weights_expanded(type: TensorType) -> None:
         assert torch.allclose(kernels.expanded(matrix, torch.float32), matrix.values(torch.float32), rtol=1e-6, atol=1e-7)
     x = torch.randn(kernels.FEW_ROWS + 1, 512)
     assert torch.allclose(product(x, matrix[0], None, kernels), product(x, matrix[0]), atol=1e-4)  # type: ignore[arg-type]
+
+
+Rows = Callable[[], tuple[list[Stretch], int]]
+
+
+def decoding() -> tuple[list[Stretch], int]:
+    """Of three sequences on seven pages: one begins, one comes to a new page, one stays on its own; and how many rows that is."""
+    saved = [(0, torch.tensor([4, 1, 5]))]
+    return [Stretch(slice(0, 3), torch.tensor([4, 0, 5]), torch.tensor([True, False, False]), saved)], 3
+
+
+def prompts() -> tuple[list[Stretch], int]:
+    """One goes on within its page, one fills the page that it starts on, one begins; between the first two stands a row by itself."""
+    plain, fresh = torch.tensor([False]), torch.tensor([True])
+    first = Stretch(slice(0, 5), torch.tensor([2]), plain, [(4, torch.tensor([2]))])
+    second = Stretch(slice(6, 10), torch.tensor([3]), plain, [(1, torch.tensor([3])), (3, torch.tensor([0]))])
+    third = Stretch(slice(10, 17), torch.tensor([0]), fresh, [(5, torch.tensor([1])), (6, torch.tensor([6]))])
+    return [first, second, third, Stretch(torch.tensor([5]), torch.tensor([5]), plain, [(0, torch.tensor([4]))])], 17
+
+
+def states_of(size: int) -> list[States]:
+    """Two that hold the same."""
+    pair = [States(7, size, DEVICE) for _ in range(2)]
+    pair[0].rows.copy_(torch.randn(7, size))
+    pair[1].rows.copy_(pair[0].rows)
+    return pair
+
+
+@pytest.mark.parametrize("rows", [decoding, prompts])
+@pytest.mark.parametrize(("key_dim", "value_dim", "dtype", "allowed"), [(16, 16, F32, 2e-6), (20, 13, F32, 2e-6), (16, 24, F16, 2e-3)])
+def test_the_delta_rule(rows: Rows, key_dim: int, value_dim: int, dtype: torch.dtype, allowed: float) -> None:
+    torch.manual_seed(0)
+    net = GatedDeltaNet(2, 4, key_dim, value_dim, taps=3, norm=Norm(1e-6))
+    (stretches, count), pair = rows(), states_of(net.state_size)
+    q, k = (torch.nn.functional.normalize(torch.randn(count, 2, key_dim), dim=2).flatten(1).to(dtype) for _ in range(2))
+    v, rate, strength = torch.randn(count, 4 * value_dim).to(dtype), torch.randn(count, 4).to(dtype) * 5, torch.rand(count, 4).to(dtype)
+    decay = torch.tensor([0.01, 0.1, 1.0, 4.0])
+    expected, found = (
+        delta_rule(q, k, v, rate, strength, decay, states, stretches, net, made)  # type: ignore[arg-type]
+        for states, made in zip(pair, (None, kernels), strict=True)
+    )
+    assert found.dtype == dtype
+    assert (found.float() - expected.float()).abs().max() < allowed * expected.abs().max()
+    assert (pair[0].rows - pair[1].rows).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("rows", [decoding, prompts])
+@pytest.mark.parametrize(("taps", "biased", "dtype"), [(4, False, F32), (2, True, F32), (3, True, F16)])
+def test_convolutions(rows: Rows, taps: int, biased: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    width, start = 300, 40
+    (stretches, count), pair = rows(), states_of(start + (taps - 1) * width + 7)
+    x = torch.randn(count, width).to(dtype)
+    weights = FilterWeights(torch.randn(width, 1, taps), torch.randn(width) if biased else None)
+    expected, found = (
+        convolve(x, weights, states, stretches, taps, start, made)  # type: ignore[arg-type]
+        for states, made in zip(pair, (None, kernels), strict=True)
+    )
+    assert found.dtype == dtype
+    assert (found.float() - expected.float()).abs().max() < (1e-5 if dtype == F32 else 1e-2)
+    assert torch.equal(pair[0].rows, pair[1].rows)
 
 
 def test_a_model_answers_by_them(monkeypatch: pytest.MonkeyPatch) -> None:

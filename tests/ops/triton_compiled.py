@@ -12,26 +12,29 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from linnet.ops.torch import kernels
+from linnet.ops.torch import kernels, recurrent_kernels
 from linnet.ops.torch.kernels import EXPANDED, MOST_SPLITS, TILE
+from linnet.ops.torch.recurrent_kernels import CONVOLVED, STATE_COLUMNS
 
 SHARED = {75: 64 * 1024, 86: 99 * 1024, 90: 227 * 1024, 120: 99 * 1024}
 """Of one program, by compute capability: https://docs.nvidia.com/cuda/cuda-c-programming-guide/#compute-capabilities"""
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "i8": 1}
-NUMBERS = "window width splits heads kv_heads length rows outs columns groups count".split()
-FLOATS = {"scale": "fp32", "softcap": "fp32"} | dict.fromkeys("slopes sums largest totals sinks".split(), "*fp32")
-INTEGERS = dict.fromkeys(NUMBERS, "i32") | dict.fromkeys("tables positions ends".split(), "*i64")
-ROUND = ("columns", "outs", "groups")
+NUMBERS = "window width splits heads kv_heads length rows outs columns groups count between size start key_heads".split()
+FLOATS = {"scale": "fp32", "softcap": "fp32"} | dict.fromkeys(
+    "slopes sums largest totals sinks decays states weights biases".split(), "*fp32"
+)
+INTEGERS = dict.fromkeys(NUMBERS, "i32") | dict.fromkeys("tables positions ends sources middles targets".split(), "*i64")
+ROUND = ("columns", "outs", "groups", "size", "start")
 """Numbers that are multiples of 16 in most models, as pointers are: what is known to be so is fetched ahead, into shared memory."""
 
 
-def compiled(capability: int, kernel: Any, types: dict[str, str], constants: dict[str, Any]) -> None:
+def compiled(capability: int, kernel: Any, types: dict[str, str], constants: dict[str, Any], warps: int = 4) -> None:
     signature = {name: "constexpr" if name in constants else (types | FLOATS | INTEGERS | types)[name] for name in kernel.arg_names}
     values = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     even = [name for name, type in signature.items() if type[0] == "*" or (type == "i32" and name in ROUND)]
     source = ASTSource(kernel, signature, values, {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in even})
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
     assert made.asm["cubin"]
     print(kernel.__name__, capability, types, made.metadata.shared)
     assert made.metadata.shared <= SHARED[capability]
@@ -56,6 +59,14 @@ def packed(capability: int, x: str, low: bool, minima: bool, scales: str) -> Non
     compiled(capability, kernels._expand, pointers, kinds | {"BLOCK": EXPANDED})
 
 
+def recurrent(capability: int, x: str, key: int, value: int) -> None:
+    pointers = dict.fromkeys("q k v rate strength out x".split(), f"*{x}") | {"begins": "*i8"}
+    net = {"KEY": key, "VALUE": value, "KEY_BLOCK": 1 << (key - 1).bit_length(), "COLUMNS": STATE_COLUMNS}
+    compiled(capability, recurrent_kernels._delta_rule, pointers, net, warps=1)
+    for bias in (False, True):
+        compiled(capability, recurrent_kernels._convolve_row, pointers, {"TAPS": 4 - bias, "BIAS": bias, "COLUMNS": CONVOLVED}, warps=1)
+
+
 if __name__ == "__main__":
     capability = int(sys.argv[1])
     half = "fp16" if capability < 80 else "bf16"
@@ -66,3 +77,5 @@ if __name__ == "__main__":
     for kind in (half, "fp32"):  # the widest heads that there are, Gemma 4's
         attention(capability, kind, kind, 512)
     packed(capability, "fp32", True, True, "fp32")
+    recurrent(capability, half, 128, 128)
+    recurrent(capability, "fp32", 80, 36)

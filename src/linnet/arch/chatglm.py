@@ -11,8 +11,9 @@ import struct
 
 from linnet.arch import chatglm2
 from linnet.arch.config import Config
+from linnet.arch.rope_spec import FactorScaling, Rope
 from linnet.arch.sizes import read_sizes
-from linnet.arch.spec import Attention, FactorScaling, Layer, Mlp, ModelSpec, Norm, Rope
+from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
 from linnet.arch.table import OUTPUT, Row, Table, biases, split_rows
 from linnet.errors import UnsupportedModelError
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf
 
+from linnet.arch.rope_spec import FactorScaling, LongScaling, Rope
 from linnet.arch.sizes import MAX_HEAD_DIM, MAX_LAYERS
-from linnet.arch.spec import Attention, FactorScaling, GatedDeltaNet, Latent, Layer, LongScaling, Mixer, Mlp, ModelSpec, Moe, Rope
+from linnet.arch.spec import Attention, GatedDeltaNet, Latent, Layer, Mixer, Mlp, ModelSpec, Moe
 from linnet.errors import ModelFileError
 
 MAX_EXPERTS = 2**17

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from linnet.arch.config import Config
+from linnet.arch.rope_spec import Rope
 from linnet.arch.sizes import MAX_HEAD_DIM, MAX_LAYERS
-from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm, Rope
+from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
 from linnet.arch.table import ATTENTION, EMBEDDING, FINAL_NORM, OUTPUT, QUERY_KEY_VALUE, Row, Table, biases, renamed, split_rows
 
 GROUPS = 4

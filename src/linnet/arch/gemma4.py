@@ -47,8 +47,8 @@ def build(config: Config) -> tuple[ModelSpec, Table]:
 
     layers = tuple(map(layer, _attentions(config, sizes, norm, slides, shared), widths))
     context, softcap = config.integer("max_position_embeddings"), config.optional_number("final_logit_softcapping", 30.0 if gguf else None)
-    embedding = Embedding(scale=sizes.hidden**0.5)
-    spec = ModelSpec("gemma4", sizes.vocab, sizes.hidden, context, layers, norm, tied, embedding, Output(softcap=softcap))
+    embedding, output = Embedding(scale=sizes.hidden**0.5), Output(softcap=softcap)
+    spec = ModelSpec("gemma4", sizes.vocab, sizes.hidden, context, layers, norm, tied, embedding, output)
     return spec, table(spec, None if gguf else config.flag("attention_bias", False))
 
 
@@ -66,8 +66,7 @@ def _attentions(config: Config, sizes: Sizes, norm: Norm, slides: list[bool], sh
     given = [of_layer(config, index, "head_dim", dims[near]) for index, near in enumerate(slides)]
     dims |= dict(zip(slides, given, strict=True))
     everywhere, nearby = read_two_ropes(config, dims[False], 1e4, dims[True])
-    window, last = config.optional_integer("sliding_window"), {near: index for index, near in enumerate(slides[:shared])}
-    made: list[Attention] = []
+    window, last, made = config.optional_integer("sliding_window"), {near: i for i, near in enumerate(slides[:shared])}, list[Attention]()
     for index, near in enumerate(slides):
         if given[index] != dims[near]:
             raise config.error("per_layer_config", f"a head_dim of {dims[near]}, as in others of its kind, in layer {index}")

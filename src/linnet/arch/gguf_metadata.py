@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from linnet.arch.rope import inverse_frequencies
 from linnet.arch.rope_config import STILL, longest
-from linnet.arch.spec import FactorScaling, Layer, LinearScaling, Llama3Scaling, LongScaling, ModelSpec, Moe, Rope, YarnScaling
+from linnet.arch.rope_spec import FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, YarnScaling
+from linnet.arch.spec import Layer, ModelSpec, Moe
 
 Metadata = dict[str, Any]
 _GATING = {"softmax": 1, "sigmoid": 2, "softmax_chosen": 3}

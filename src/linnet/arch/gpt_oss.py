@@ -8,8 +8,9 @@ from linnet.arch.config import Config
 from linnet.arch.layer_types import sliding_layers
 from linnet.arch.moe import read_experts, read_router
 from linnet.arch.rope_config import longest, read_rope
+from linnet.arch.rope_spec import YarnScaling
 from linnet.arch.sizes import read_sizes
-from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Moe, Norm, YarnScaling
+from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Moe, Norm
 from linnet.arch.table import ATTENTION, How, Part, Row, Stored, Table, biases, layer_row, standard_table
 from linnet.errors import UnsupportedModelError
 

@@ -7,7 +7,8 @@ from math import log2
 from typing import Any
 
 from linnet.arch.hf_rope import ways_to_scale
-from linnet.arch.spec import Layer, LongScaling, ModelSpec, Moe
+from linnet.arch.rope_spec import LongScaling
+from linnet.arch.spec import Layer, ModelSpec, Moe
 
 Values = dict[str, Any]
 Fields = Container[tuple[int | None, str]]

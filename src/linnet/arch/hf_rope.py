@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from linnet.arch.spec import FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, YarnScaling
+from linnet.arch.rope_spec import FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, YarnScaling
 
 Values = dict[str, Any]
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from linnet.arch.config import Config
 from linnet.arch.rope_config import longest, read_rope, rope_of
+from linnet.arch.rope_spec import Rope
 from linnet.arch.sizes import read_sizes
-from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm, Rope
+from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
 from linnet.arch.table import ATTENTION, GATED_MLP, QUERY_KEY_NORMS, Table, biases, standard_table
 
 HEAD_NORMS = tuple(

@@ -9,8 +9,9 @@ from dataclasses import replace
 from linnet.arch.config import Config
 from linnet.arch.plain import PLAIN_LAYER
 from linnet.arch.rope_config import read_rope
+from linnet.arch.rope_spec import FactorScaling, Rope
 from linnet.arch.sizes import Sizes, read_sizes
-from linnet.arch.spec import Attention, Embedding, FactorScaling, Layer, Mlp, ModelSpec, Norm, Output, Rope
+from linnet.arch.spec import Attention, Embedding, Layer, Mlp, ModelSpec, Norm, Output
 from linnet.arch.table import Table, biases, renamed, standard_table
 from linnet.errors import UnsupportedModelError
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 from linnet.arch.config import Config
 from linnet.arch.nanochat import MATRICES, nanochat_layer
 from linnet.arch.nanochat_history import SOFTCAP, generation_of, windows
+from linnet.arch.rope_spec import Rope
 from linnet.arch.sizes import read_sizes
-from linnet.arch.spec import Embedding, Layer, Mlp, ModelSpec, Norm, Output, Rope
+from linnet.arch.spec import Embedding, Layer, Mlp, ModelSpec, Norm, Output
 from linnet.arch.table import EMBEDDING, OUTPUT, Part, Row, Stored, Table, renamed
 
 _NAMES = ("attn.c_q", "attn.c_k", "attn.c_v", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")

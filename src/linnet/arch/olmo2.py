@@ -7,8 +7,9 @@ from __future__ import annotations
 from linnet.arch.config import Config
 from linnet.arch.layer_types import sliding_layers
 from linnet.arch.rope_config import longest, read_rope, read_two_ropes
+from linnet.arch.rope_spec import Rope
 from linnet.arch.sizes import read_sizes
-from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm, Rope
+from linnet.arch.spec import Attention, Layer, Mlp, ModelSpec, Norm
 from linnet.arch.table import ATTENTION, GATED_MLP, Table, biases, layer_row, standard_table
 
 NORMS = (

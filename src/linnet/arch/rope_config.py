@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 
 from linnet.arch.config import Config
-from linnet.arch.spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, RopeScaling, YarnScaling
+from linnet.arch.rope_spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, RopeScaling, YarnScaling
 from linnet.errors import UnsupportedModelError
 
 MAX_CONTEXT = 2**31 - 1

@@ -5,20 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import inf
 
-from linnet.arch.spec import (
-    Attention,
-    DynamicScaling,
-    FactorScaling,
-    GatedDeltaNet,
-    Latent,
-    LinearScaling,
-    Llama3Scaling,
-    LongScaling,
-    Mixer,
-    Rope,
-    RopeScaling,
-    YarnScaling,
-)
+from linnet.arch.rope_spec import DynamicScaling, FactorScaling, LinearScaling, Llama3Scaling, LongScaling, Rope, RopeScaling, YarnScaling
+from linnet.arch.spec import Attention, GatedDeltaNet, Latent, Mixer
 from linnet.look.phrases import norm_words, number
 
 

@@ -66,7 +66,7 @@ def step_bytes(spec: ModelSpec, rows: int, wanted: int) -> int:
     widest = max(max(_mixer_width(layer.mixer), _block_width(layer.mlp, spec.hidden)) for layer in spec.layers)
     per_layer = spec.layers[0].per_layer
     inputs = 0 if per_layer is None else per_layer.width * len(spec.layers)  # of all layers, kept through all of them
-    widest = inputs + max(widest, 4 * inputs)  # projected, scaled, normalised, and those of the table
+    widest = inputs + max(widest, 3 * inputs)  # projected, normalised, and those of the table
     mixtures = (_mixture_width(layer.mlp, spec.hidden, rows) for layer in spec.layers if isinstance(layer.mlp, Moe))
     return 4 * (rows * (2 * spec.hidden + widest) + max(mixtures, default=0) + wanted * spec.vocab_size)
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from linnet import _core
 from linnet.arch.rope import effective_length, inverse_frequencies, is_length_dependent
-from linnet.arch.spec import Activation, Attention, GatedDeltaNet, Mixer, ModelSpec, Moe, Norm, Output, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, Mixer, ModelSpec, Moe, Norm, Output
 from linnet.control_group import processor_quota
 from linnet.errors import InvalidRequestError, ModelFileError, OutOfMemoryError
 from linnet.ops.base import KV_DTYPES, PAGE_SIZE, Batch, Step
@@ -152,8 +153,7 @@ class NativeOps:
         router = moe.router
         settings = (router.active, SCORINGS[router.scoring], router.normalise, router.scale, router.groups, router.active_groups)
         matrices, biases = [linear.matrix for linear in linears], [linear.bias for linear in linears]
-        scaled = () if scale is None else (scale,)
-        return self.tape.experts(x, logits, matrices, biases, settings, ACTIVATIONS[moe.expert.activation], correction, *scaled)
+        return self.tape.experts(x, logits, matrices, biases, settings, ACTIVATIONS[moe.expert.activation], correction, scale)
 
     def activate(self, x: Value, activation: Activation) -> Value:
         return self.tape.activate(x, ACTIVATIONS[activation])

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linnet.arch.rope import angles, rotary_positions
-from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output, Rope, Router
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output, Router
 from linnet.errors import InvalidRequestError
 from linnet.load.dequantize import dequantize
 from linnet.load.encode import encoded

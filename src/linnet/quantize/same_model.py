@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from linnet.arch.rope import inverse_frequencies
-from linnet.arch.spec import Rope
+from linnet.arch.rope_spec import Rope
 
 
 def differences(ours: Any, theirs: Any, path: str = "spec") -> Iterator[str]:

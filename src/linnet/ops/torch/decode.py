@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linnet.arch.rope import angles, rotary_positions
-from linnet.arch.spec import ModelSpec, Moe, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import ModelSpec, Moe
 from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.ops.torch.recurrent import Stretch
 from linnet.ops.torch.step import Part

@@ -157,32 +157,40 @@ def free_memory(device: Device) -> int | None:
 
 
 def open_kernels(device: Device) -> Kernels | None:
-    """Our kernels in Triton, for a device that it compiles for; None where it is not installed, or where there are none."""
-    if device.type != "cuda" or not _suits_triton(device):
+    """Our kernels in Triton, for a device that it compiles for; None for others, and where it does not run, which the log says."""
+    if device.type != "cuda":
         return None
-    try:
-        return cast("Kernels", import_module("linnet.ops.torch.kernels"))
-    except ImportError:
-        logger.warning("Triton is not installed (pip install triton): PyTorch's own operations attend and expand weights, more slowly")
+    failure = _triton_failure(device)
+    if failure is not None:
+        logger.warning("Triton %s: PyTorch's own operations attend and expand weights, more slowly", failure)
         return None
+    return cast("Kernels", import_module("linnet.ops.torch.kernels"))
 
 
-def _suits_triton(device: Device) -> bool:
-    """It compiles for no GPU before NVIDIA's Volta (2017)."""
+def _triton_failure(device: Device) -> str | None:
+    """Why Triton runs nothing on the device; None where it runs, and where it is there and no GPU is."""
+    if find_spec("triton") is None:
+        return "is not installed (pip install triton)"
     torch = import_torch()
-    return not torch.cuda.is_available() or bool(torch.cuda.get_device_capability(device)[0] >= 7)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return None
+    if torch.cuda.get_device_capability(device)[0] < 7:
+        return f"knows no GPUs as old as {str(device)!r}, from before NVIDIA's Volta (2017)"
+    try:
+        import_module("triton.runtime").driver.active.get_current_target()  # compiles what it launches kernels with
+    except Exception as error:
+        said = str(error).split("\n", 1)[0]
+        return f"does not run (it needs a C compiler, as gcc, and Python's headers, as python3-dev): {said}"
+    return None
 
 
 def check_compiler(device: Device) -> None:
-    """Raises MissingDependencyError where torch.compile has nothing to compile with for the device, and InvalidRequestError for one that
-    nothing compiles for."""
+    """Raises MissingDependencyError where torch.compile has nothing to compile with for the device."""
     if device.type == "cpu":
         if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
             raise MissingDependencyError("compile=True needs a C++ compiler: install g++ or clang++, or leave compile out")
-    elif device.type in ("cuda", "xpu") and find_spec("triton") is None:
-        raise MissingDependencyError("compile=True needs Triton on this device: pip install triton, or leave compile out")
-    elif device.type == "cuda" and not _suits_triton(device):
-        raise InvalidRequestError(f"compile=True needs Triton, which knows no GPUs as old as {str(device)!r}; leave compile out")
+    elif device.type in ("cuda", "xpu") and (failure := _triton_failure(device)) is not None:
+        raise MissingDependencyError(f"compile=True needs Triton on this device, which {failure}; or leave compile out")
 
 
 def import_torch() -> Any:

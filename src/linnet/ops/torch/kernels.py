@@ -18,6 +18,8 @@ from linnet.arch.spec import Attention
 from linnet.ops.base import PAGE_SIZE
 from linnet.ops.torch.cache import BLOCK, Store
 from linnet.ops.torch.matrices import Packed
+from linnet.ops.torch.recurrent_kernels import convolve_row as convolve_row
+from linnet.ops.torch.recurrent_kernels import delta_rule_rows as delta_rule_rows
 
 SPLIT = 256
 """Positions of a sequence that one program attends to, or a multiple: there are no more than MOST_SPLITS programs to a head."""

@@ -15,8 +15,9 @@ from linnet.load.dequantize import parts
 from linnet.tensors import FLOATS, IQ4_NL, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0, RawTensor, TensorType
 
 if TYPE_CHECKING:
-    from linnet.arch.spec import Attention
+    from linnet.arch.spec import Attention, GatedDeltaNet
     from linnet.ops.torch.cache import Store
+    from linnet.ops.torch.recurrent import States, Stretch
 
 IN_FOUR_BITS = {Q2_K: 0, Q3_K: -4, Q4_0: -8, Q4_1: 0, Q4_K: 0}
 """Types whose integers are packed in four bits, and the least of them; those of the others take eight."""
@@ -113,6 +114,21 @@ class Kernels(Protocol):
         attention: Attention,
         slopes: Tensor | None,
         sinks: Tensor | None,
+    ) -> Tensor: ...
+
+    def convolve_row(self, x: Tensor, weight: Tensor, bias: Tensor | None, states: States, stretch: Stretch, start: int) -> Tensor: ...
+
+    def delta_rule_rows(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rate: Tensor,
+        strength: Tensor,
+        decay: Tensor,
+        states: States,
+        stretch: Stretch,
+        mixer: GatedDeltaNet,
     ) -> Tensor: ...
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output, Rope
+from linnet.arch.rope_spec import Rope
+from linnet.arch.spec import Activation, Attention, GatedDeltaNet, ModelSpec, Moe, Norm, Output
 from linnet.errors import OutOfMemoryError
 from linnet.load.dequantize import dequantize
 from linnet.load.encode import encoded
@@ -194,14 +195,15 @@ class TorchOps:
 
     def convolve(self, x: Tensor, weights: FilterWeights, layer: int, taps: int, start: int = 0) -> Tensor:
         assert self.cache is not None
-        return convolve(x, weights, self.cache.states[layer], self.step.stretches(self.cache.groups[layer]), taps, start)
+        stretches = self.step.stretches(self.cache.groups[layer])
+        return convolve(x, weights, self.cache.states[layer], stretches, taps, start, self.kernels)
 
     def delta_rule(
         self, q: Tensor, k: Tensor, v: Tensor, rate: Tensor, strength: Tensor, decay: Tensor, layer: int, mixer: GatedDeltaNet
     ) -> Tensor:
         assert self.cache is not None
         stretches = self.step.stretches(self.cache.groups[layer])
-        return delta_rule(q, k, v, rate, strength, decay, self.cache.states[layer], stretches, mixer)
+        return delta_rule(q, k, v, rate, strength, decay, self.cache.states[layer], stretches, mixer, self.kernels)
 
     def experts(
         self, x: Tensor, logits: Tensor, weights: MlpWeights, moe: Moe, correction: Tensor | None, scale: Tensor | None = None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linnet.arch.rope import angles, rotary_positions
-from linnet.arch.spec import Rope
+from linnet.arch.rope_spec import Rope
 from linnet.ops.base import PAGE_SIZE, Batch
 from linnet.ops.states import StateRun, state_runs
 from linnet.ops.torch.recurrent import Stretch
