@@ -21,7 +21,7 @@ from linnet.ops.base import PAGE_SIZE, Batch, Step
 from linnet.ops.native import NativeOps, frequencies_of_requests
 from linnet.ops.reference import route
 from linnet.tensors import RawTensor, TensorType
-from linnet.weights import Linear, MlpWeights, NormWeights, Weights
+from linnet.weights import FilterWeights, Linear, MlpWeights, NormWeights, Weights
 
 X = NDArray[np.float32]
 Observer = Callable[[Any, X], object]
@@ -105,8 +105,8 @@ class ObservedOps:
     def _native(self, argument: Any) -> Any:
         if isinstance(argument, np.ndarray):
             return self.native.tape.constant(argument) if argument.ndim == 2 else _core.Vector(argument)
-        if isinstance(argument, NormWeights):
-            return NormWeights(*(None if vector is None else _core.Vector(vector) for vector in (argument.weight, argument.bias)))
+        if isinstance(argument, (NormWeights, FilterWeights)):
+            return type(argument)(*(None if vector is None else _core.Vector(vector) for vector in (argument.weight, argument.bias)))
         return argument
 
     # ---- ops with something to observe, or of other arguments
