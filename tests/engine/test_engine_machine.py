@@ -55,7 +55,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @initialize(
         pages=st.tuples(st.sampled_from([7, 8, 10, 13, 24]), st.sampled_from([3, 5, 7, 12, 24]), st.sampled_from([2, 3, 5, 9])),
-        chunk=st.sampled_from([1, 5, 32, 512]),
+        chunk=st.sampled_from([1, 5, 32, 100, 512]),
         batch=st.integers(1, 5),
         prefixes=st.booleans(),
         slides=st.booleans(),

@@ -131,15 +131,14 @@ class PageGroup:
 
 
 class PagePool:
-    """The pages of every group of layers, whose numbers are their own. counts: of each group; windows: how far it sees."""
+    """The pages of every group of layers, whose numbers are their own. counts: of each group; windows: how far it sees.
+
+    has_states: whether any layer is recurrent: what such a layer computed cannot be taken back, nor computed a second time.
+    """
 
     def __init__(self, counts: Sequence[int], windows: Sequence[int | None] = (None,)) -> None:
         self.groups = tuple(PageGroup(count, window) for count, window in zip(counts, windows, strict=True))
-
-    @property
-    def has_states(self) -> bool:
-        """Whether any layer is recurrent: what such a layer computed cannot be taken back, nor computed a second time."""
-        return any(group.has_states for group in self.groups)
+        self.has_states = any(group.has_states for group in self.groups)
 
     @property
     def count(self) -> int:

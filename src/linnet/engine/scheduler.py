@@ -99,7 +99,8 @@ class Scheduler:
     def advance(self, sequence: Sequence, count: int) -> None:
         """`count` more tokens of a sequence have their keys and values."""
         start, sequence.computed = sequence.computed, sequence.computed + count
-        self.page_table.drop_passed_over(sequence, start)
+        if self.pool.has_states:
+            self.page_table.drop_passed_over(sequence, start)
         if self.prefixes is not None and sequence.computed // PAGE_SIZE > sequence.named:
             self.prefixes.store(sequence, self.page_table.rope_length(sequence))
         self.page_table.give_back(sequence)
