@@ -24,9 +24,11 @@ from linnet.engine.step_costs import StepCosts
 from models import NAMED, Draw
 
 NAMES = ["llama-dynamic", "mistral-window", "gemma2-window", "chatglm-plain", "deepseek_v2-plain", "gpt_oss-plain", "nanochat-plain"]
-NAMES += ["gpt_neo-untied"]
+NAMES += ["gpt_neo-untied", "lfm2-plain", "qwen3_5-plain"]
 """What differs in how keys, values and positions come about: ropes that depend on a request's length, windows, prompts that are seen
-both ways, latent attention, sinks, tokens before one's own; and a window in texts that slide past the context."""
+both ways, latent attention, sinks, tokens before one's own; a window in texts that slide past the context; and states in their place."""
+RECURRENT = ("lfm2", "qwen3_5")
+"""They guess nothing: a state cannot be taken back."""
 DRAWS = [draw for draw in NAMED if str(draw) in NAMES]
 SLIDES = "gpt_neo"
 [OTHER] = (draw for draw in NAMED if str(draw) == "llama-plain")
@@ -88,7 +90,7 @@ asked = st.builds(
 
 engines = st.fixed_dictionaries(
     {
-        "prefill_chunk": st.sampled_from([1, 5, 32, 512]),
+        "prefill_chunk": st.sampled_from([1, 5, 32, 70, 512]),
         "max_batch": st.integers(1, 6),
         "pages": st.sampled_from([4, 5, 8, 24]),  # one request may come to four
         "prefix_cache": st.booleans(),
@@ -170,6 +172,7 @@ def fitted(asked: Asked, draw: Draw, engine: dict[str, Any]) -> Asked:
     if beams > 1:
         return replace(asked, options=options | {"num_beams": beams, "n": min(options["n"], beams), "speculation": "auto"})
     guessed_by = {"auto": "draft"} if engine["draft"] and engine["guesses"] else {}
+    guessed_by = {"lookup": "auto"} if draw.family in RECURRENT else guessed_by
     return replace(asked, options=options | {"num_beams": 1, "speculation": guessed_by.get(options["speculation"], options["speculation"])})
 
 
@@ -177,6 +180,7 @@ def check(saved: Saved, draw: Draw, ops: str, options: dict[str, Any], requests:
     greedy = ops == "torch"
     said, same = (spoken, {"temperature": 0.0, "num_beams": 1}) if greedy else (everything, {})
     options = {**options, "kv_dtype": "f32"} if greedy else options
+    options = {**options, "draft": None} if draw.family in RECURRENT else options
     requests = [fitted(replace(a, options=a.options | same), draw, options) for a in requests]
     with crowded(saved, draw, ops, options) as llm:
         for a, handle, read in play(llm, requests):
