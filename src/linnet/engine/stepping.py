@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import islice, repeat
 from typing import TypeAlias
@@ -57,8 +57,13 @@ class Stepping:
             if not request.done:  # cancelled meanwhile
                 self.scheduler.add(request.sequences[0])
         plan: list[Chunk] = []
-        with self._all_or_nothing(plan):
+        try:
             self._run_due(plan)
+        except Exception:
+            raise
+        except BaseException:
+            self._begin_anew(plan)
+            raise
 
     def _run_due(self, plan: list[Chunk]) -> None:
         """Plans a step and runs it. plan: where it is noted, empty at first."""
@@ -95,20 +100,13 @@ class Stepping:
             if request.beams is not None and request.beams.is_due and not request.done:
                 self._serve(request, partial(self._advance_beams, request, request.beams))
 
-    @contextmanager
-    def _all_or_nothing(self, plan: list[Chunk]) -> Iterator[None]:
-        """Ctrl-C in whoever has the turn ends a step anywhere. Keys and values are then written a second time, and are the same; states of
-        recurrent layers would go on a second time, so that their sequences begin again."""
-        try:
-            yield
-        except Exception:
-            raise
-        except BaseException:
-            if self.scheduler.pool.has_states:
-                for sequence in (chunk.sequence for chunk in plan):
-                    if sequence.slot >= 0:
-                        self.scheduler.put_back(sequence)
-            raise
+    def _begin_anew(self, plan: list[Chunk]) -> None:
+        """After Ctrl-C in whoever has the turn, which ends a step anywhere. Keys and values are then written a second time, and are the
+        same; states of recurrent layers would go on a second time, so that their sequences begin again."""
+        if self.scheduler.pool.has_states:
+            for sequence in (chunk.sequence for chunk in plan):
+                if sequence.slot >= 0:
+                    self.scheduler.put_back(sequence)
 
     def _run(self, plan: list[Chunk]) -> list[tuple[list[Chunk], Logits, Drawn]]:
         """The rows that those of the plan get who want logits, and those who want hidden states: one forward each; and the tokens that
