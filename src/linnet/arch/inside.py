@@ -10,10 +10,10 @@ from linnet.arch.table import Row, Stored, Table
 _KEYS = """
 vision_config audio_config mm_tokens_per_image vision_soft_tokens_per_image audio_soft_tokens_per_image image_token_index boi_token_index
 eoi_token_index image_token_id boi_token_id eoi_token_id video_token_id audio_token_id boa_token_id eoa_token_id eoa_token_index
-multimodal_projector_bias projector_hidden_act spatial_merge_size vision_feature_layer
+vision_start_token_id vision_end_token_id multimodal_projector_bias projector_hidden_act spatial_merge_size vision_feature_layer
 """
 """Of the whole, which only matter to images and sounds."""
-_PARTS = "vision_tower multi_modal_projector audio_tower embed_vision embed_audio vision_embedder"
+_PARTS = "vision_tower multi_modal_projector audio_tower embed_vision embed_audio vision_embedder visual"
 
 
 def text_config(config: Config, tied: bool = True) -> tuple[Config, bool]:

@@ -13,11 +13,11 @@ from linnet.arch.table import ATTENTION, GATED_MLP, Row, Table, biases, has_atte
 LAYER = "model.layers.{layer}."
 # What published configurations say besides: other words for what they say already, and how training began.
 UNUSED = "block_dim block_norm_eps block_use_swiglu conv_dim conv_dim_out num_heads use_pos_enc block_mlp_init_scale".split()
-UNUSED += "block_out_init_scale block_use_xavier_init conv_use_xavier_init theta".split()
+UNUSED += "block_out_init_scale block_use_xavier_init conv_use_xavier_init".split()
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
-    config.assume(rope_theta=1_000_000.0, intermediate_size=config.optional_integer("block_ff_dim"))
+    config.assume(rope_theta=config.number("theta", 1_000_000.0, low=1.0), intermediate_size=config.optional_integer("block_ff_dim"))
     sizes = read_sizes(config)
     rope = read_rope(config, sizes.head_dim)
     norm = Norm(config.number("norm_eps", 1e-5))
@@ -66,6 +66,8 @@ def _convolves(layer: Layer) -> bool:
 def _attending(config: Config, layers: int) -> list[bool]:
     """Which layers have attention: by `layer_types`, or the numbers in `full_attn_idxs`; without either all of them."""
     types, numbers = config.items("layer_types"), config.items("full_attn_idxs")
+    if numbers is not None and not all(type(number) is int and 0 <= number < layers for number in numbers):
+        raise config.error("full_attn_idxs", f"numbers of layers, from 0 to {layers - 1}")
     if types is None:
         return [numbers is None or layer in numbers for layer in range(layers)]
     if len(types) != layers or not all(kind in ("full_attention", "conv") for kind in types):

@@ -3,25 +3,24 @@ each part, over dense blocks or over mixtures of experts."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from linnet.arch.config import Config
 from linnet.arch.delta_net import LINEAR, hybrid_spec, hybrid_table, net_of, projection_rows
+from linnet.arch.inside import inside, text_config
 from linnet.arch.moe import moe_rows, with_experts
 from linnet.arch.qwen3_next import SHARED_GATE, read_mixture
 from linnet.arch.spec import ModelSpec, Moe
-from linnet.arch.table import GATED_MLP, Row, Stored, Table, split_rows
-
-SIGHT = "vision_config image_token_id video_token_id vision_start_token_id vision_end_token_id".split()
+from linnet.arch.table import GATED_MLP, Table, split_rows
+from linnet.errors import UnsupportedModelError
 
 
 def build(config: Config) -> tuple[ModelSpec, Table]:
-    tied, mixture = config.flag("tie_word_embeddings", False), config.text("model_type").startswith("qwen3_5_moe")
-    text = config.group("text_config")
-    if text is not None:
-        config.ignore(SIGHT)
-        config, tied = text, text.flag("tie_word_embeddings", tied)
-    config.ignore(["mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "mamba_ssm_dtype", "attn_output_gate"])
+    mixture = config.text("model_type").startswith("qwen3_5_moe")
+    config, tied = text_config(config, tied=False)
+    config.ignore(["mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "mamba_ssm_dtype"])
+    if not config.flag("attn_output_gate", True):
+        raise UnsupportedModelError(
+            f"{config.where}: {config.name('attn_output_gate')} is false; attention without a gate is not built here"
+        )
     rope = config.group("rope_parameters")
     if rope is not None:  # three axes that are one where there is no picture
         rope.ignore(["mrope_section", "mrope_interleaved"])
@@ -42,13 +41,4 @@ def table(spec: ModelSpec, attention_bias: bool | None = None) -> Table:
         projections = projection_rows(query=query, key=key, value=value, **own)
     mixture = any(isinstance(layer.mlp, Moe) for layer in spec.layers)
     blocks = (*moe_rows(spec, shared="shared_expert"), SHARED_GATE) if mixture else GATED_MLP
-    made = hybrid_table(spec, projections, attention_bias, blocks)
-    return Table(tuple(_also_inside(row) for row in made.rows), (*made.ignored, "*.visual.*", "visual.*"))
-
-
-def _also_inside(row: Row) -> Row:
-    """The row under the names of a checkpoint that sees, too."""
-    ways = row.hf if isinstance(row.hf, tuple) else (row.hf,)
-    found = [way if isinstance(way, Stored) else Stored(way) for way in ways if way is not None]
-    inside = [replace(stored, name=stored.name.replace("model.", "model.language_model.", 1)) for stored in found]
-    return replace(row, hf=(*found, *inside))
+    return inside(hybrid_table(spec, projections, attention_bias, blocks))
